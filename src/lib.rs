@@ -1,1 +1,10 @@
+//! healthcheck-operator: declared health checks, probed in-cluster, with the verdict where traffic can use it.
+//!
+//! The folder layout is the architecture: `api` (the resource as users write it) → `compile` → `check` (what is
+//! asked, free of Kubernetes) → `probe` (one attempt) → `engine` (scheduler, state machine, board) → `server`,
+//! `cluster` and `cli`, which read the board. Arrows point one way only.
 
+pub mod check;
+pub mod engine;
+pub mod probe;
+pub mod telemetry;

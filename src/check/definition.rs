@@ -1,0 +1,195 @@
+//! What a check asks: the compiled form of one HealthCheck.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+
+use super::{ObjectKey, Probe};
+
+/// One HealthCheck, with every default filled in and every rule checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    pub key: ObjectKey,
+    /// Seeds the phase of every endpoint, so it must be stable over restarts. Without a cluster: `namespace/name`.
+    pub uid: Arc<str>,
+    /// `metadata.generation`; 0 without a cluster.
+    pub generation: i64,
+    pub labels: BTreeMap<String, String>,
+    pub suspend: bool,
+    pub rhythm: Rhythm,
+    pub thresholds: Thresholds,
+    pub initial_state: InitialState,
+    /// Older verdicts read as Unknown.
+    pub stale_after: Duration,
+    pub min_healthy: MinHealthy,
+    /// Whether EndpointSlices of `service` targets are annotated.
+    pub annotations: bool,
+    pub targets: Vec<Target>,
+}
+
+impl Check {
+    /// `"http,tcp"`: the kinds of probe this check uses, sorted.
+    #[must_use]
+    pub fn probe_kinds(&self) -> String {
+        let mut kinds: Vec<_> = self
+            .targets
+            .iter()
+            .filter(|target| !matches!(target.place, Place::Check { .. }))
+            .map(|target| target.probe.kind_name())
+            .collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        kinds.join(",")
+    }
+}
+
+/// How often, start to start, an endpoint is probed in which state. All between 100 ms and 24 h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rhythm {
+    pub interval: Duration,
+    /// While Unhealthy or MostlyUnhealthy.
+    pub unhealthy_interval: Duration,
+    /// While MostlyHealthy.
+    pub confirm_interval: Duration,
+    /// Share of the interval, 0–100, within which each probe is moved around its own slot.
+    pub jitter_percent: u8,
+}
+
+impl Rhythm {
+    #[must_use]
+    pub fn longest(&self) -> Duration {
+        self.interval.max(self.unhealthy_interval).max(self.confirm_interval)
+    }
+
+    #[must_use]
+    pub fn shortest(&self) -> Duration {
+        self.interval.min(self.unhealthy_interval).min(self.confirm_interval)
+    }
+}
+
+/// Consecutive results that flip a verdict, each 1–100. The flip happens at that count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    pub success: u8,
+    /// Failures in a row of any class.
+    pub failure: u8,
+    pub connect: Option<u8>,
+    pub http: Option<u8>,
+    pub timeout: Option<u8>,
+}
+
+/// What is shown until the first verdict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InitialState {
+    #[default]
+    Unknown,
+    Healthy,
+    Unhealthy,
+}
+
+/// How many non-optional members must be healthy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MinHealthy {
+    Count(u32),
+    /// 0–100, of the non-optional members, rounded up.
+    Percent(u8),
+}
+
+impl MinHealthy {
+    /// The number that must be healthy of `total` members.
+    #[must_use]
+    pub const fn of(self, total: u32) -> u32 {
+        match self {
+            Self::Count(count) => count,
+            Self::Percent(percent) => (total as u64 * percent as u64).div_ceil(100) as u32,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Unique in the check.
+    pub name: Arc<str>,
+    pub place: Place,
+    /// The traffic port.
+    pub port: Option<PortRef>,
+    /// Reported, but never makes the check Unhealthy.
+    pub optional: bool,
+    pub probe: Arc<Probe>,
+}
+
+/// Where a target is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    Host(Host),
+    /// Every endpoint of a Service of the same namespace.
+    Service {
+        name: Arc<str>,
+    },
+    /// Every running pod of the same namespace that matches.
+    Pods {
+        selector: PodSelector,
+    },
+    /// Another check of the same namespace: its verdict is this member's.
+    Check {
+        name: Arc<str>,
+    },
+    /// Nowhere: a script that needs no place.
+    Nowhere,
+}
+
+/// A Kubernetes label selector, without Kubernetes: all of it must match.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodSelector {
+    pub match_labels: BTreeMap<String, String>,
+    pub match_expressions: Vec<SelectorRequirement>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SelectorRequirement {
+    pub key: String,
+    pub operator: SelectorOperator,
+    pub values: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SelectorOperator {
+    In,
+    NotIn,
+    Exists,
+    DoesNotExist,
+}
+
+impl PodSelector {
+    /// Whether `labels` match: every label and every expression.
+    #[must_use]
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+            && self.match_expressions.iter().all(|requirement| requirement.matches(labels))
+    }
+}
+
+impl SelectorRequirement {
+    fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        let value = labels.get(&self.key);
+        let listed = value.is_some_and(|value| self.values.contains(value));
+        match self.operator {
+            SelectorOperator::In => listed,
+            // As in the Kubernetes API: a missing label is "not in" any set.
+            SelectorOperator::NotIn => !listed,
+            SelectorOperator::Exists => value.is_some(),
+            SelectorOperator::DoesNotExist => value.is_none(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Host {
+    Address(IpAddr),
+    /// A DNS name, resolved at every attempt within its timeout.
+    Name(Arc<str>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortRef {
+    Number(u16),
+    Name(Arc<str>),
+}

@@ -1,0 +1,25 @@
+//! The domain: what a check asks, what one attempt can answer, and the words for health.
+//!
+//! Plain values with no clock, no I/O and no Kubernetes. `compile` makes them, `probe` and `engine` use them.
+
+mod definition;
+mod endpoint;
+mod health;
+mod key;
+mod outcome;
+mod probe;
+mod reason;
+
+pub use definition::{
+    Check, Host, InitialState, MinHealthy, Place, PodSelector, PortRef, Rhythm, SelectorOperator, SelectorRequirement,
+    Target, Thresholds,
+};
+pub use endpoint::{Attempt, Dial, Endpoint};
+pub use health::{Counts, EndpointState, Health, HealthReason};
+pub use key::ObjectKey;
+pub use outcome::{Outcome, Report, clean_message};
+pub use probe::{
+    Connection, Handshake, HeaderSource, HttpHeader, HttpProbe, Probe, ProbeKind, Redirects, Reference, ReferenceKind,
+    Scheme, ScriptProbe, StatusRange, TcpProbe, Tls, TlsMode,
+};
+pub use reason::{Class, Reason};

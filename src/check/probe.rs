@@ -1,0 +1,209 @@
+//! How a target is asked: one probe of one kind.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+/// A probe with everything defaulted and checked. Equal probes ask the same question.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Probe {
+    /// Total for one attempt: resolve, connect, TLS, request, response.
+    pub timeout: Duration,
+    pub kind: ProbeKind,
+}
+
+impl Probe {
+    /// `tcp`, `http` or `script`: for metrics and columns.
+    #[must_use]
+    pub const fn kind_name(&self) -> &'static str {
+        match self.kind {
+            ProbeKind::Tcp(_) => "tcp",
+            ProbeKind::Http(_) => "http",
+            ProbeKind::Script(_) => "script",
+        }
+    }
+
+    /// The port that is dialed in place of the target's own, where the probe names one.
+    #[must_use]
+    pub const fn port(&self) -> Option<u16> {
+        match &self.kind {
+            ProbeKind::Tcp(tcp) => tcp.port,
+            ProbeKind::Http(http) => http.port,
+            ProbeKind::Script(_) => None,
+        }
+    }
+
+    /// The Secrets and ConfigMaps this probe reads when it runs.
+    pub fn references(&self) -> impl Iterator<Item = &Reference> {
+        let http = match &self.kind {
+            ProbeKind::Http(http) => Some(http),
+            ProbeKind::Tcp(_) | ProbeKind::Script(_) => None,
+        };
+        http.into_iter().flat_map(|http| {
+            let headers = http.headers.iter().filter_map(|header| match &header.source {
+                HeaderSource::Secret(reference) => Some(reference),
+                HeaderSource::Value(_) => None,
+            });
+            headers.chain(http.tls.ca.as_ref())
+        })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ProbeKind {
+    Tcp(TcpProbe),
+    Http(HttpProbe),
+    Script(ScriptProbe),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TcpProbe {
+    pub port: Option<u16>,
+    pub handshake: Handshake,
+}
+
+/// How far a connect-only TCP probe goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Handshake {
+    /// The SYN/ACK is the proof; the last ACK is held back and the connection reset, so the target never accepts.
+    #[default]
+    HalfOpen,
+    /// An ordinary connect and close.
+    Full,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HttpProbe {
+    pub scheme: Scheme,
+    pub port: Option<u16>,
+    /// Begins with `/`; may carry a query.
+    pub path: Arc<str>,
+    /// One of GET, HEAD, POST, PUT, OPTIONS.
+    pub method: Arc<str>,
+    /// Sets Host and SNI. `None`: the address that is dialed.
+    pub host: Option<Arc<str>>,
+    pub headers: Vec<HttpHeader>,
+    /// Statuses that pass; anything else fails.
+    pub expected_statuses: Vec<StatusRange>,
+    pub redirects: Redirects,
+    pub connection: Connection,
+    pub tls: Tls,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    #[default]
+    Http,
+    Https,
+}
+
+impl Scheme {
+    #[must_use]
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HttpHeader {
+    pub name: Arc<str>,
+    pub source: HeaderSource,
+    /// Beside a value that is already there (`true`) or in its place (`false`).
+    pub append: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HeaderSource {
+    Value(Arc<str>),
+    Secret(Reference),
+}
+
+/// Statuses from `first` to `last`, both included, within 100–599.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StatusRange {
+    pub first: u16,
+    pub last: u16,
+}
+
+impl StatusRange {
+    #[must_use]
+    pub const fn contains(self, status: u16) -> bool {
+        self.first <= status && status <= self.last
+    }
+}
+
+impl fmt::Display for StatusRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last { write!(f, "{}", self.first) } else { write!(f, "{}-{}", self.first, self.last) }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Redirects {
+    /// A redirect is an answer like any other.
+    #[default]
+    None,
+    /// At most three, on the same host and scheme; any other is refused.
+    SameHost,
+}
+
+/// How an HTTP probe ends its connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Connection {
+    /// By RST after the answer: leaves no TIME_WAIT behind.
+    #[default]
+    Reset,
+    /// By FIN, for servers that log resets.
+    Polite,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tls {
+    pub mode: TlsMode,
+    /// SNI and the name the certificate must bear; `None`: the HTTP host.
+    pub server_name: Option<Arc<str>>,
+    /// PEM certificates to trust instead of the system's.
+    pub ca: Option<Reference>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum TlsMode {
+    #[default]
+    Verify,
+    SkipVerify,
+}
+
+/// One key of a Secret or ConfigMap in the check's own namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Reference {
+    pub kind: ReferenceKind,
+    pub name: Arc<str>,
+    pub key: Arc<str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ReferenceKind {
+    Secret,
+    ConfigMap,
+}
+
+impl ReferenceKind {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Secret => "Secret",
+            Self::ConfigMap => "ConfigMap",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ScriptProbe {
+    /// The program and its arguments; an inline `source` is already behind its interpreter (`sh -c SOURCE`-free:
+    /// the source travels apart, on standard input or as a file of the runner's).
+    pub command: Vec<Arc<str>>,
+    /// An inline script; `command` is then its interpreter.
+    pub source: Option<Arc<str>>,
+    pub env: Vec<(Arc<str>, Arc<str>)>,
+}

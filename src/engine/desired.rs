@@ -1,0 +1,85 @@
+//! What the engine is told to do: one check with all its endpoints, and what was known of it before.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::view::Outage;
+use crate::check::{Check, Endpoint, EndpointState, Health, HealthReason, ObjectKey, Reason};
+
+/// A check as it shall run from now on. Sent whole at every change; the engine finds the difference itself, so sending
+/// the same again changes nothing.
+#[derive(Clone, Debug)]
+pub struct Desired {
+    pub check: Arc<Check>,
+    /// Every endpoint of every target that is not another check, in declared order. `healthCheck` targets are members by
+    /// name and need no endpoint.
+    pub endpoints: Vec<Endpoint>,
+    /// What was last written of this check; only looked at when the engine does not know the check yet.
+    pub prior: Option<Prior>,
+}
+
+/// What the status of a HealthCheck says from an earlier life.
+#[derive(Clone, Debug)]
+pub struct Prior {
+    /// When it was last confirmed.
+    pub observed_at: Timestamp,
+    /// How old a confirmation may be, beyond `staleAfter`, to be adopted: the coarse refresh.
+    pub refresh: std::time::Duration,
+    pub health: Health,
+    pub reason: HealthReason,
+    pub message: String,
+    pub since: Timestamp,
+    /// How many members the counts of the status hold that are not healthy. Where `endpoints` lists as many, those it
+    /// leaves out are healthy.
+    pub not_healthy: u32,
+    pub endpoints: Vec<PriorEndpoint>,
+    pub outages: Vec<Outage>,
+}
+
+/// One row of the status.
+#[derive(Clone, Debug)]
+pub struct PriorEndpoint {
+    pub target: String,
+    pub label: String,
+    pub state: EndpointState,
+    pub since: Timestamp,
+    pub reason: Option<Reason>,
+    pub message: String,
+}
+
+/// What the engine is asked.
+#[derive(Debug)]
+pub(super) enum Command {
+    Upsert(Box<Desired>),
+    Remove(ObjectKey),
+    /// Answered once every command before it is on the board.
+    Settle(tokio::sync::oneshot::Sender<()>),
+}
+
+/// Talks to a running engine. Cheap to clone. Commands sent after the engine stopped are dropped.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    pub(super) commands: tokio::sync::mpsc::Sender<Command>,
+}
+
+impl Engine {
+    /// Runs `desired` from now on, in place of what ran under its key.
+    pub async fn upsert(&self, desired: Desired) {
+        // An engine that is gone needs no telling.
+        let _ = self.commands.send(Command::Upsert(Box::new(desired))).await;
+    }
+
+    /// Stops probing `key` and takes it off the board.
+    pub async fn remove(&self, key: ObjectKey) {
+        let _ = self.commands.send(Command::Remove(key)).await;
+    }
+
+    /// Waits until everything sent before is on the board.
+    pub async fn settle(&self) {
+        let (done, settled) = tokio::sync::oneshot::channel();
+        if self.commands.send(Command::Settle(done)).await.is_ok() {
+            let _ = settled.await;
+        }
+    }
+}

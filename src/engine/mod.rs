@@ -1,0 +1,9 @@
+//! The scheduler, the state machine and the board.
+
+mod board;
+mod desired;
+mod view;
+
+pub use board::{Board, Subscription, Totals, WRITER_SILENCE};
+pub use desired::{Desired, Engine, Prior, PriorEndpoint};
+pub use view::{CheckLive, CheckView, Counters, EndpointLive, EndpointView, Outage};

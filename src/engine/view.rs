@@ -1,0 +1,146 @@
+//! What readers see: immutable snapshots of one check and its endpoints.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use jiff::Timestamp;
+
+use crate::check::{Counts, EndpointState, Health, HealthReason, ObjectKey, Reason};
+
+/// One check as last decided. A new one replaces it at every change of a state, never at every probe.
+#[derive(Clone, Debug)]
+pub struct CheckView {
+    pub key: ObjectKey,
+    pub uid: Arc<str>,
+    pub generation: i64,
+    pub labels: Arc<BTreeMap<String, String>>,
+    pub suspended: bool,
+    pub health: Health,
+    pub reason: HealthReason,
+    /// For people: which members, and why. Empty when all is well.
+    pub message: String,
+    /// Since when `health` is what it is.
+    pub since: Timestamp,
+    pub counts: Counts,
+    /// Every endpoint and member, in declared order.
+    pub endpoints: Arc<[EndpointView]>,
+    /// At most five, newest first.
+    pub outages: Arc<[Outage]>,
+    /// `"http,tcp"`.
+    pub probes: Arc<str>,
+    pub interval: Duration,
+    /// How often the check has become each word, in the order of [`Health::ALL`], since this process saw it first.
+    pub transitions: [u64; 4],
+    pub live: Arc<CheckLive>,
+}
+
+/// What moves at every probe of a check, shared by all its views.
+#[derive(Debug, Default)]
+pub struct CheckLive {
+    last_beat: AtomicI64,
+}
+
+impl CheckLive {
+    /// Notes that a probe of the check ended at `at`.
+    pub fn beat(&self, at: Timestamp) {
+        self.last_beat.store(at.as_millisecond(), Relaxed);
+    }
+
+    /// When the last probe of the check ended; `None` before the first.
+    #[must_use]
+    pub fn last_beat(&self) -> Option<Timestamp> {
+        match self.last_beat.load(Relaxed) {
+            0 => None,
+            millis => Timestamp::from_millisecond(millis).ok(),
+        }
+    }
+}
+
+/// One endpoint, or one member check, as last decided.
+#[derive(Clone, Debug)]
+pub struct EndpointView {
+    /// The name of the target it belongs to.
+    pub target: Arc<str>,
+    /// `10.1.2.3:8080`; empty for a script with no place, and for a member check.
+    pub label: Arc<str>,
+    pub identity: Arc<str>,
+    /// `tcp`, `http`, `script`, or `healthCheck` for a member check.
+    pub kind: &'static str,
+    pub optional: bool,
+    /// What may be believed now: a stale verdict reads as Unknown.
+    pub state: EndpointState,
+    /// There was a verdict, and it is too old to be believed.
+    pub stale: bool,
+    pub since: Timestamp,
+    /// Why the last attempt did not succeed; `None` when it did, or when there was none.
+    pub reason: Option<Reason>,
+    /// For people, at most 256 characters.
+    pub message: Arc<str>,
+    /// Seconds since the epoch.
+    pub certificate_expires: Option<i64>,
+    pub live: Arc<EndpointLive>,
+}
+
+/// The four counters of an endpoint. Failures count in a row until a success; they saturate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub success: u16,
+    pub connect: u16,
+    pub http: u16,
+    pub timeout: u16,
+}
+
+/// What moves at every probe of an endpoint, shared by all its views.
+#[derive(Debug, Default)]
+pub struct EndpointLive {
+    counters: AtomicU64,
+    latency_micros: AtomicU32,
+}
+
+impl EndpointLive {
+    pub fn set(&self, counters: Counters, latency: Option<Duration>) {
+        let packed = u64::from(counters.success)
+            | u64::from(counters.connect) << 16
+            | u64::from(counters.http) << 32
+            | u64::from(counters.timeout) << 48;
+        self.counters.store(packed, Relaxed);
+        if let Some(latency) = latency {
+            let micros = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
+            self.latency_micros.store(micros.max(1), Relaxed);
+        }
+    }
+
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let packed = self.counters.load(Relaxed);
+        let part = |shift: u32| ((packed >> shift) & 0xffff) as u16;
+        Counters { success: part(0), connect: part(16), http: part(32), timeout: part(48) }
+    }
+
+    /// How long the last attempt took; `None` before the first.
+    #[must_use]
+    pub fn latency(&self) -> Option<Duration> {
+        match self.latency_micros.load(Relaxed) {
+            0 => None,
+            micros => Some(Duration::from_micros(micros.into())),
+        }
+    }
+}
+
+/// A stretch of time in which a check was Unhealthy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outage {
+    pub start: Timestamp,
+    /// `None` while it lasts.
+    pub end: Option<Timestamp>,
+    /// The reason of the first failing endpoint; `Stale` and the like where there is none.
+    pub reason: String,
+    /// The names of the targets that failed, at most eight.
+    pub targets: Vec<String>,
+}

@@ -1,0 +1,133 @@
+//! The operator's own metrics. Labels come from closed sets only.
+
+use std::{fmt, time::Duration};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+/// Labels of `healthcheck_operator_probes_total`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ProbeLabels {
+    pub kind: &'static str,
+    pub outcome: &'static str,
+    /// Empty for a success.
+    pub reason: &'static str,
+}
+
+/// Labels of `healthcheck_operator_probe_duration_seconds`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct KindLabels {
+    pub kind: &'static str,
+}
+
+/// Labels of `healthcheck_operator_api_requests_total`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ApiLabels {
+    pub kind: &'static str,
+    pub verb: &'static str,
+    /// `success`, `conflict`, `forbidden`, `not_found`, `throttled`, `server_error`, `timeout`, `unreachable`, `error`.
+    pub result: &'static str,
+}
+
+/// Labels of `healthcheck_operator_watch_last_event_timestamp_seconds`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WatchLabels {
+    pub kind: &'static str,
+}
+
+/// Handles to every metric the operator keeps of itself; cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    pub probes: Family<ProbeLabels, Counter>,
+    pub probe_duration: Family<KindLabels, Histogram>,
+    pub scheduling_lag: Histogram,
+    pub skipped_rounds: Counter,
+    pub in_flight_probes: Gauge,
+    pub endpoints: Gauge,
+    pub api_requests: Family<ApiLabels, Counter>,
+    pub api_request_duration: Family<ApiLabels, Histogram>,
+    pub watch_last_event: Family<WatchLabels, Gauge>,
+    pub leader: Gauge,
+    pub config_reload_success: Gauge,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let seconds = || Histogram::new(exponential_buckets(0.000_5, 2.0, 16));
+        Self {
+            probes: Family::default(),
+            probe_duration: Family::new_with_constructor(seconds),
+            scheduling_lag: Histogram::new(exponential_buckets(0.000_1, 4.0, 10)),
+            skipped_rounds: Counter::default(),
+            in_flight_probes: Gauge::default(),
+            endpoints: Gauge::default(),
+            api_requests: Family::default(),
+            api_request_duration: Family::new_with_constructor(seconds),
+            watch_last_event: Family::default(),
+            leader: Gauge::default(),
+            config_reload_success: Gauge::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Registers everything under `healthcheck_operator_`.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("healthcheck_operator");
+        registry.register("probes", "Probes that ended, by kind, outcome and reason", self.probes.clone());
+        registry.register_with_unit(
+            "probe_duration",
+            "How long a probe took",
+            Unit::Seconds,
+            self.probe_duration.clone(),
+        );
+        registry.register_with_unit(
+            "scheduling_lag",
+            "How much later than due a probe started",
+            Unit::Seconds,
+            self.scheduling_lag.clone(),
+        );
+        registry.register("skipped_rounds", "Rounds left out because they were overdue", self.skipped_rounds.clone());
+        registry.register("in_flight_probes", "Probes running now", self.in_flight_probes.clone());
+        registry.register("endpoints", "Endpoints being probed", self.endpoints.clone());
+        registry.register("api_requests", "Requests to the Kubernetes API", self.api_requests.clone());
+        registry.register_with_unit(
+            "api_request_duration",
+            "How long a request to the Kubernetes API took",
+            Unit::Seconds,
+            self.api_request_duration.clone(),
+        );
+        registry.register_with_unit(
+            "watch_last_event_timestamp",
+            "When the last event of a watch arrived, in seconds since the epoch",
+            Unit::Seconds,
+            self.watch_last_event.clone(),
+        );
+        registry.register("leader", "1 while this replica probes and writes", self.leader.clone());
+        registry.register(
+            "config_reload_success",
+            "1 when the last reading of the files succeeded, 0 when the last good version still runs",
+            self.config_reload_success.clone(),
+        );
+    }
+
+    /// Notes the end of a probe.
+    pub fn probe_ended(&self, kind: &'static str, outcome: &'static str, reason: &'static str, took: Duration) {
+        self.probes.get_or_create(&ProbeLabels { kind, outcome, reason }).inc();
+        self.probe_duration.get_or_create(&KindLabels { kind }).observe(took.as_secs_f64());
+    }
+}
