@@ -5,6 +5,7 @@
 //! `cluster` and `cli`, which read the board. Arrows point one way only.
 
 pub mod check;
+pub mod cli;
 pub mod engine;
 pub mod probe;
 pub mod telemetry;

@@ -1,0 +1,59 @@
+//! The command line: arguments, wiring and exit codes; no logic.
+
+mod exit;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+pub use exit::Exit;
+
+/// Declares health checks once, probes them cheaply and punctually, and puts the verdict where traffic can use it.
+#[derive(Debug, Parser)]
+#[command(name = "healthcheck-operator", version, about, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print a completion script for SHELL
+    Completions { shell: clap_complete::Shell },
+    /// Print the version
+    Version,
+}
+
+/// Parses the arguments, runs the command, and says how it ended.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are not errors; everything else is a usage error, exit code 2.
+            let code = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+            let _ = error.print();
+            return code.into();
+        }
+    };
+    match run(cli.command) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            Exit::Usage.into()
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "healthcheck-operator", &mut std::io::stdout());
+            Ok(Exit::Ok)
+        }
+        Command::Version => {
+            println!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+            Ok(Exit::Ok)
+        }
+    }
+}
