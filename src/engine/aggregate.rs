@@ -1,0 +1,183 @@
+//! From the states of members to one word for the check. Pure.
+
+use crate::check::{Counts, EndpointState, Health, HealthReason, MinHealthy};
+
+/// One member as aggregation sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// What may be believed now.
+    pub state: EndpointState,
+    pub optional: bool,
+    /// No verdict yet, and none was ever there.
+    pub undecided: bool,
+    /// There was a verdict; it is too old.
+    pub stale: bool,
+    /// The last attempt could not look.
+    pub blind: bool,
+    /// Undecided for less than `staleAfter`. Once the check has had a verdict, such a newcomer is left out of the count:
+    /// a pod that has just been added must not make a healthy check Unknown.
+    pub newcomer: bool,
+}
+
+/// The verdict over all members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub health: Health,
+    pub reason: HealthReason,
+    pub counts: Counts,
+}
+
+/// Judges a check by its members. `decided_before`: the check has had a verdict already.
+#[must_use]
+pub fn aggregate(members: &[Member], min: MinHealthy, decided_before: bool) -> Verdict {
+    let settled = |member: &&Member| !(decided_before && member.undecided && member.newcomer);
+    let any_settled = members.iter().any(|member| settled(&member));
+    // Where all are newcomers there is nobody else to ask.
+    let counted = || members.iter().filter(|member| !any_settled || settled(member));
+    let mandatory = || counted().filter(|member| !member.optional);
+
+    let mut counts = Counts::default();
+    for member in mandatory() {
+        counts.total += 1;
+        if member.state.is_healthy() {
+            counts.healthy += 1;
+        } else if member.state.is_unhealthy() {
+            counts.unhealthy += 1;
+        } else {
+            counts.unknown += 1;
+        }
+    }
+    let min = min.of(counts.total);
+    let optional_down = counted().any(|member| member.optional && !member.undecided && !member.state.is_healthy());
+    let (health, reason) = if members.is_empty() {
+        (Health::Unknown, HealthReason::NoTargets)
+    } else if counts.healthy + counts.unknown < min {
+        (Health::Unhealthy, HealthReason::TargetsUnhealthy)
+    } else if mandatory().any(|member| member.undecided) {
+        let all_blind = mandatory().filter(|member| member.undecided).all(|member| member.blind);
+        (Health::Unknown, if all_blind { HealthReason::ProbeError } else { HealthReason::Pending })
+    } else if counts.healthy == counts.total {
+        if optional_down {
+            (Health::Degraded, HealthReason::MinimumMet)
+        } else {
+            (Health::Healthy, HealthReason::AllTargetsHealthy)
+        }
+    } else if counts.healthy >= min {
+        (Health::Degraded, HealthReason::MinimumMet)
+    } else {
+        let stale = mandatory().any(|member| member.stale);
+        (Health::Unknown, if stale { HealthReason::Stale } else { HealthReason::ProbeError })
+    };
+    Verdict { health, reason, counts }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use EndpointState::{Healthy, MostlyHealthy, MostlyUnhealthy, Unhealthy, Unknown};
+
+    const ALL: MinHealthy = MinHealthy::Percent(100);
+
+    fn member(state: EndpointState) -> Member {
+        Member { state, optional: false, undecided: false, stale: state == Unknown, blind: false, newcomer: false }
+    }
+
+    fn optional(state: EndpointState) -> Member {
+        Member { optional: true, ..member(state) }
+    }
+
+    fn pending() -> Member {
+        Member { undecided: true, stale: false, newcomer: true, ..member(Unknown) }
+    }
+
+    fn word(members: &[Member], min: MinHealthy) -> (Health, HealthReason) {
+        let verdict = aggregate(members, min, false);
+        (verdict.health, verdict.reason)
+    }
+
+    #[test]
+    fn the_words() {
+        use Health as H;
+        use HealthReason as R;
+        let one = MinHealthy::Count(1);
+        for (members, min, expected) in [
+            (vec![], ALL, (H::Unknown, R::NoTargets)),
+            (vec![member(Healthy), member(MostlyHealthy)], ALL, (H::Healthy, R::AllTargetsHealthy)),
+            (vec![member(Healthy), member(Unhealthy)], ALL, (H::Unhealthy, R::TargetsUnhealthy)),
+            (vec![member(Healthy), member(MostlyUnhealthy)], one, (H::Degraded, R::MinimumMet)),
+            (vec![member(Unhealthy), pending()], ALL, (H::Unhealthy, R::TargetsUnhealthy)),
+            (vec![member(Unhealthy), pending()], one, (H::Unknown, R::Pending)),
+            (vec![member(Healthy), pending()], one, (H::Unknown, R::Pending)),
+            (vec![Member { blind: true, ..pending() }], one, (H::Unknown, R::ProbeError)),
+            (vec![member(Healthy), member(Unknown)], ALL, (H::Unknown, R::Stale)),
+            (vec![member(Healthy), member(Unknown)], one, (H::Degraded, R::MinimumMet)),
+            (vec![member(Healthy), optional(Unhealthy)], ALL, (H::Degraded, R::MinimumMet)),
+            (vec![member(Healthy), optional(Unknown)], ALL, (H::Degraded, R::MinimumMet)),
+            (vec![member(Healthy), Member { optional: true, ..pending() }], ALL, (H::Healthy, R::AllTargetsHealthy)),
+            (vec![member(Unhealthy), optional(Healthy)], ALL, (H::Unhealthy, R::TargetsUnhealthy)),
+            (vec![member(Unhealthy), optional(Healthy)], MinHealthy::Count(0), (H::Degraded, R::MinimumMet)),
+        ] {
+            assert_eq!(word(&members, min), expected, "{members:?} with {min:?}");
+        }
+    }
+
+    #[test]
+    fn a_newcomer_does_not_unsettle_a_decided_check() {
+        let members = [member(Healthy), member(Healthy), pending()];
+        let verdict = aggregate(&members, ALL, true);
+        assert_eq!((verdict.health, verdict.counts.summary()), (Health::Healthy, "2/2".into()));
+        let overdue = [member(Healthy), Member { newcomer: false, blind: true, ..pending() }];
+        assert_eq!(
+            aggregate(&overdue, ALL, true).health,
+            Health::Unknown,
+            "one that never could be probed shows in time"
+        );
+        assert_eq!(aggregate(&[pending(), pending()], ALL, true).reason, HealthReason::Pending);
+    }
+
+    #[test]
+    fn percentages_round_up() {
+        assert_eq!(MinHealthy::Percent(50).of(3), 2);
+        assert_eq!(MinHealthy::Percent(100).of(3), 3);
+        assert_eq!(MinHealthy::Percent(1).of(3), 1);
+        assert_eq!(MinHealthy::Percent(0).of(3), 0);
+        assert_eq!(MinHealthy::Count(2).of(1), 2);
+    }
+
+    fn any_member() -> impl Strategy<Value = Member> {
+        (prop::sample::select(&EndpointState::ALL[..]), any::<bool>())
+            .prop_map(|(state, optional)| Member { optional, ..member(state) })
+    }
+
+    proptest! {
+        #[test]
+        fn better_members_never_make_a_worse_word(
+            members in prop::collection::vec(any_member(), 1..8), min in 0..8_u32, at in any::<prop::sample::Index>(),
+        ) {
+            let rank = |members: &[Member]| match word(members, MinHealthy::Count(min)).0 {
+                Health::Healthy => 3, Health::Degraded => 2, Health::Unknown => 1, Health::Unhealthy => 0,
+            };
+            let before = rank(&members);
+            let mut better = members.clone();
+            better[at.index(members.len())].state = Healthy;
+            prop_assert!(rank(&better) >= before);
+        }
+
+        #[test]
+        fn optional_members_never_make_a_check_unhealthy(members in prop::collection::vec(any_member(), 1..8), min in 0..4_u32) {
+            let mandatory: Vec<_> = members.iter().copied().filter(|member| !member.optional).collect();
+            prop_assume!(!mandatory.is_empty());
+            let with = word(&members, MinHealthy::Count(min)).0 == Health::Unhealthy;
+            let without = word(&mandatory, MinHealthy::Count(min)).0 == Health::Unhealthy;
+            prop_assert_eq!(with, without);
+        }
+
+        #[test]
+        fn counts_add_up(members in prop::collection::vec(any_member(), 0..20)) {
+            let counts = aggregate(&members, ALL, true).counts;
+            prop_assert_eq!(counts.total, counts.healthy + counts.unhealthy + counts.unknown);
+        }
+    }
+}

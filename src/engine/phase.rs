@@ -1,0 +1,113 @@
+//! When an endpoint is due. Pure: milliseconds in, milliseconds out.
+//!
+//! An endpoint's due times lie on a grid whose phase is a stable hash of the check's UID and the endpoint, so neither
+//! replicas nor restarts align, and each is counted from the due time before it, never from when a probe ended.
+
+/// A hash that is the same in every process, on every machine and in every release (FNV-1a, then mixed).
+#[must_use]
+pub fn stable_hash(parts: &[&str]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for part in parts {
+        // 0xff is in no UTF-8 text, so ("a", "bc") and ("ab", "c") differ.
+        for byte in part.bytes().chain([0xff]) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+    mix(hash)
+}
+
+/// The finalizer of splitmix64: every input bit reaches every output bit.
+const fn mix(mut value: u64) -> u64 {
+    value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+/// The first time after `now` that lies on the grid of `interval` with the phase of `hash`.
+#[must_use]
+pub fn next_on_grid(now: u64, interval: u64, hash: u64) -> u64 {
+    let phase = hash % interval;
+    let behind = (now % interval + interval - phase) % interval;
+    now + interval - behind
+}
+
+/// The slot after `slot`, and how many slots were passed over because they are not ahead of `now` any more.
+#[must_use]
+pub fn next_slot(slot: u64, interval: u64, now: u64) -> (u64, u64) {
+    let next = slot + interval;
+    if next > now {
+        return (next, 0);
+    }
+    let missed = (now - next) / interval + 1;
+    (next + missed * interval, missed)
+}
+
+/// Where in its slot a probe starts: `slot` moved by a part of `percent` of `interval`, evenly around it. It depends on
+/// the slot and the hash alone, and never moves the slots that follow.
+#[must_use]
+pub fn jittered(slot: u64, interval: u64, percent: u8, hash: u64) -> u64 {
+    let span = interval * u64::from(percent) / 100;
+    if span == 0 {
+        return slot;
+    }
+    (slot + mix(hash ^ slot) % span).saturating_sub(span / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_hash_is_the_same_in_every_release() {
+        assert_eq!(stable_hash(&["uid", "10.0.0.1:80"]), stable_hash(&["uid", "10.0.0.1:80"]));
+        assert_ne!(stable_hash(&["a", "bc"]), stable_hash(&["ab", "c"]));
+        assert_eq!(stable_hash(&["shop/orders", "db"]), 9_431_195_186_911_695_367);
+    }
+
+    #[test]
+    fn phases_spread_evenly() {
+        let mut buckets = [0_u32; 20];
+        for endpoint in 0..20_000 {
+            let hash = stable_hash(&["uid", &format!("10.0.{}.{}:80", endpoint / 250, endpoint % 250)]);
+            buckets[(next_on_grid(0, 1000, hash) as usize - 1) / 50] += 1;
+        }
+        assert!(buckets.iter().all(|count| (850..1150).contains(count)), "{buckets:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn the_grid_is_ahead_and_on_phase(now in 0..u64::from(u32::MAX), interval in 100..86_400_000_u64, hash: u64) {
+            let next = next_on_grid(now, interval, hash);
+            prop_assert!(next > now && next <= now + interval);
+            prop_assert_eq!(next % interval, hash % interval);
+        }
+
+        #[test]
+        fn slots_stay_on_their_grid_however_late(slot in 0..1_000_000_u64, interval in 100..100_000_u64, late in 0..10_000_000_u64) {
+            let now = slot + late;
+            let (next, missed) = next_slot(slot, interval, now);
+            prop_assert!(next > now && next <= now + interval);
+            prop_assert_eq!(next, slot + (missed + 1) * interval);
+        }
+
+        #[test]
+        fn jitter_stays_within_its_share(slot in 1_000_000..2_000_000_u64, interval in 100..100_000_u64, percent in 0..=100_u8, hash: u64) {
+            let at = jittered(slot, interval, percent, hash);
+            prop_assert!(at.abs_diff(slot) * 200 <= interval * u64::from(percent) + 200);
+        }
+    }
+
+    #[test]
+    fn jitter_does_not_drift() {
+        let (interval, hash) = (1000, 42);
+        let sum: i64 = (1..10_001)
+            .map(|round| {
+                let slot = round * interval;
+                jittered(slot, interval, 100, hash).cast_signed() - slot.cast_signed()
+            })
+            .sum();
+        assert!((sum / 10_000).abs() < 20, "mean offset {} ms", sum / 10_000);
+    }
+}
