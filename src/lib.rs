@@ -4,6 +4,7 @@
 //! asked, free of Kubernetes) → `probe` (one attempt) → `engine` (scheduler, state machine, board) → `server`,
 //! `cluster` and `cli`, which read the board. Arrows point one way only.
 
+pub mod api;
 pub mod check;
 pub mod cli;
 pub mod engine;

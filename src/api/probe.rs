@@ -1,0 +1,334 @@
+//! How a target is asked: exactly one of `tcp`, `http` and `script`.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Duration, IntOrString, rules};
+
+/// How a target is asked.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::one_probe())]
+pub struct Probe {
+    /// Passes when a TCP connection is accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "TcpProbe")]
+    pub tcp: Option<TcpProbe>,
+
+    /// Passes when an HTTP request is answered with an expected status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "HttpProbe")]
+    pub http: Option<HttpProbe>,
+
+    /// Passes when a command exits 0; in a cluster only where scripts are enabled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ScriptProbe")]
+    pub script: Option<ScriptProbe>,
+}
+
+/// A TCP connect.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct TcpProbe {
+    /// Port number to connect to in place of the target's own, 1 to 65535. Default: the target's port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u16", range(min = 1, max = 65535))]
+    pub port: Option<u16>,
+
+    /// HalfOpen resets the connection before the target accepts it; Full connects and closes as a client does. Default HalfOpen.
+    #[serde(default)]
+    pub handshake: Handshake,
+}
+
+/// How far a TCP connect goes.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Handshake {
+    #[default]
+    HalfOpen,
+    Full,
+}
+
+/// An HTTP/1.1 request.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::tls_with_https())]
+pub struct HttpProbe {
+    /// HTTP or HTTPS. Default HTTP.
+    #[serde(default)]
+    pub scheme: Scheme,
+
+    /// Port number to connect to in place of the target's own, 1 to 65535. Default: the target's port, or for a host without one 80 (HTTP) or 443 (HTTPS).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u16", range(min = 1, max = 65535))]
+    pub port: Option<u16>,
+
+    /// Path, and query if any, beginning with '/', at most 2048 characters. Default "/".
+    #[serde(default = "default_path")]
+    #[schemars(length(max = 2048))]
+    #[x_kube(validation = rules::path_format())]
+    pub path: String,
+
+    /// Method of the request: GET, HEAD, POST, PUT or OPTIONS. Default GET.
+    #[serde(default)]
+    pub method: Method,
+
+    /// Host header and TLS server name, at most 253 characters. Default: the target's host, or <service>.<namespace>.svc.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(min = 1, max = 253))]
+    #[x_kube(validation = rules::host_format(rules::HOST_FORMAT))]
+    pub host: Option<String>,
+
+    /// Headers of the request, at most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub headers: Vec<Header>,
+
+    /// Statuses that pass, 1 to 32 numbers or ranges from 100 to 599; anything else fails. Default ["200-399"].
+    #[serde(default = "default_statuses")]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = rules::statuses())]
+    pub expected_statuses: Vec<IntOrString>,
+
+    /// None takes a redirect as the answer; SameHost follows up to 3 on the same host. Default None.
+    #[serde(default)]
+    pub follow_redirects: FollowRedirects,
+
+    /// Reset ends the connection by RST and leaves no TIME_WAIT; Polite closes it. Default Reset.
+    #[serde(default)]
+    pub connection_close: ConnectionClose,
+
+    /// How the server's certificate is checked; only with scheme HTTPS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Tls")]
+    pub tls: Option<Tls>,
+}
+
+impl Default for HttpProbe {
+    fn default() -> Self {
+        Self {
+            scheme: Scheme::default(),
+            port: None,
+            path: default_path(),
+            method: Method::default(),
+            host: None,
+            headers: Vec::new(),
+            expected_statuses: default_statuses(),
+            follow_redirects: FollowRedirects::default(),
+            connection_close: ConnectionClose::default(),
+            tls: None,
+        }
+    }
+}
+
+/// Scheme of a request.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Scheme {
+    #[default]
+    Http,
+    Https,
+}
+
+/// Method of a request.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Method {
+    #[default]
+    Get,
+    Head,
+    Post,
+    Put,
+    Options,
+}
+
+impl Method {
+    /// As it stands in the request line.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Options => "OPTIONS",
+        }
+    }
+}
+
+/// What becomes of a redirect.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FollowRedirects {
+    #[default]
+    None,
+    SameHost,
+}
+
+/// How a connection is ended.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConnectionClose {
+    #[default]
+    Reset,
+    Polite,
+}
+
+/// One header of a request.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::one_header_source())]
+pub struct Header {
+    /// Name of the header, at most 128 characters; not hop-by-hop, X-Forwarded-*, Host or Content-Length.
+    #[schemars(length(min = 1, max = 128), regex(pattern = rules::HEADER_NAME_PATTERN))]
+    #[x_kube(validation = rules::header_allowed())]
+    pub name: String,
+
+    /// Value of the header in visible ASCII, at most 4096 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 4096), regex(pattern = rules::HEADER_VALUE_PATTERN))]
+    pub value: Option<String>,
+
+    /// Where the value of the header is read from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ValueSource")]
+    pub value_from: Option<ValueSource>,
+
+    /// Adds the value beside one that is already there (true), or replaces it (false). Default true.
+    #[serde(default = "default_append")]
+    pub append: bool,
+}
+
+/// Where a value is read from.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ValueSource {
+    /// A key of a Secret in the same namespace.
+    pub secret_key_ref: KeyReference,
+}
+
+/// One key of a Secret or ConfigMap in the same namespace.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyReference {
+    /// Name of the object, at most 253 characters.
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::DNS_SUBDOMAIN_PATTERN))]
+    pub name: String,
+
+    /// Key within the object, at most 253 characters.
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::DATA_KEY_PATTERN))]
+    pub key: String,
+}
+
+/// How a server's certificate is checked.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::ca_with_verify())]
+pub struct Tls {
+    /// Verify checks the certificate against the trusted authorities and the server name; SkipVerify takes any. Default Verify.
+    #[serde(default)]
+    pub mode: TlsMode,
+
+    /// Name in the TLS handshake, and the one that the certificate must bear, at most 253 characters. Default: the Host header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(min = 1, max = 253))]
+    #[x_kube(validation = rules::host_format(rules::SERVER_NAME_FORMAT))]
+    pub server_name: Option<String>,
+
+    /// PEM certificates of the authorities to trust in place of the system's. Default: the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "CaReference")]
+    pub ca_ref: Option<CaReference>,
+}
+
+/// Whether a certificate is checked.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsMode {
+    #[default]
+    Verify,
+    SkipVerify,
+}
+
+/// Where trusted certificates are: exactly one of the two.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::one_ca())]
+pub struct CaReference {
+    /// A key of a ConfigMap in the same namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "KeyReference")]
+    pub config_map: Option<KeyReference>,
+
+    /// A key of a Secret in the same namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "KeyReference")]
+    pub secret: Option<KeyReference>,
+}
+
+/// A command that passes with exit status 0.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::one_script())]
+pub struct ScriptProbe {
+    /// Program and arguments, 1 to 64, each of at most 4096 characters; no shell is involved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<String>", length(min = 1, max = 64), inner(length(max = 4096), regex(pattern = rules::NO_NUL_PATTERN)))]
+    pub command: Option<Vec<String>>,
+
+    /// Inline script for the interpreter, at most 65536 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(min = 1, max = 65536), regex(pattern = rules::NO_NUL_PATTERN))]
+    pub source: Option<String>,
+
+    /// Program and arguments that run source, 1 to 16, each of at most 4096 characters. Default ["/bin/sh"].
+    #[serde(default = "default_interpreter")]
+    #[schemars(length(min = 1, max = 16), inner(length(max = 4096), regex(pattern = rules::NO_NUL_PATTERN)))]
+    pub interpreter: Vec<String>,
+
+    /// Environment of the command, at most 64 variables; the target comes as HEALTHCHECK_TARGET_NAME, _HOST, _ADDRESS and _PORT.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub env: Vec<EnvVar>,
+
+    /// Time for the command in place of spec.timeout, 1ms up to the shortest interval. Default: spec.timeout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Duration")]
+    #[x_kube(validation = rules::SCRIPT_TIMEOUT.rule())]
+    pub timeout: Option<Duration>,
+}
+
+impl Default for ScriptProbe {
+    fn default() -> Self {
+        Self { command: None, source: None, interpreter: default_interpreter(), env: Vec::new(), timeout: None }
+    }
+}
+
+/// One variable of a command's environment.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct EnvVar {
+    /// Name of the variable: letters, digits and '_', at most 128; not beginning with HEALTHCHECK_TARGET_.
+    #[schemars(length(min = 1, max = 128), regex(pattern = rules::ENV_NAME_PATTERN))]
+    #[x_kube(validation = rules::env_not_reserved())]
+    pub name: String,
+
+    /// Value of the variable, at most 4096 characters. Default "".
+    #[serde(default)]
+    #[schemars(length(max = 4096), regex(pattern = rules::NO_NUL_PATTERN))]
+    pub value: String,
+}
+
+fn default_path() -> String {
+    "/".to_owned()
+}
+
+fn default_statuses() -> Vec<IntOrString> {
+    vec!["200-399".into()]
+}
+
+const fn default_append() -> bool {
+    true
+}
+
+fn default_interpreter() -> Vec<String> {
+    vec!["/bin/sh".to_owned()]
+}

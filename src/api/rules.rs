@@ -1,0 +1,425 @@
+//! The rules of the schema: what is asked (CEL), and the message that names the mend.
+//!
+//! Each message stands here once, for the API server, for `compile` and for the tests that hold the two together.
+//! Everything a rule touches has a bounded length, or the API server refuses the CRD as too expensive.
+
+use kube::core::Rule;
+
+use super::Duration;
+
+/// A span from `min` to `max`, both included, with the message for what lies outside.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    pub min: Duration,
+    pub max: Duration,
+    pub message: &'static str,
+}
+
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+
+macro_rules! interval_span {
+    ($field:literal) => {
+        Span {
+            min: SHORTEST_INTERVAL,
+            max: LONGEST_INTERVAL,
+            message: concat!($field, " must be from 100ms to 24h"),
+        }
+    };
+}
+
+pub const INTERVAL: Span = interval_span!("interval");
+pub const UNHEALTHY_INTERVAL: Span = interval_span!("unhealthyInterval");
+pub const CONFIRM_INTERVAL: Span = interval_span!("confirmInterval");
+pub const TIMEOUT: Span = Span {
+    min: Duration::from_millis(1),
+    max: LONGEST_INTERVAL,
+    message: "timeout must be from 1ms to 24h",
+};
+/// 30 days: ten times the default of the longest interval.
+pub const STALE_AFTER: Span = Span {
+    min: SHORTEST_INTERVAL,
+    max: Duration::from_secs(720 * 3600),
+    message: "staleAfter must be from 100ms to 720h",
+};
+
+impl Span {
+    /// Whether `duration` lies inside.
+    #[must_use]
+    pub fn contains(&self, duration: Duration) -> bool {
+        self.min <= duration && duration <= self.max
+    }
+
+    /// The rule for a field of type [`Duration`]. A text that is no duration gets the pattern's message alone.
+    #[must_use]
+    pub fn rule(&self) -> Rule {
+        let Self { min, max, message } = self;
+        Rule::new(format!(
+            "!self.matches('{}') || (duration(self) >= duration('{min}') && duration(self) <= duration('{max}'))",
+            Duration::PATTERN
+        ))
+        .message(*message)
+    }
+}
+
+pub const TIMEOUT_ABOVE_INTERVAL: &str = "timeout must not be above interval: lower timeout or raise interval";
+pub const TIMEOUT_ABOVE_UNHEALTHY_INTERVAL: &str =
+    "timeout must not be above unhealthyInterval: lower timeout or raise unhealthyInterval";
+pub const TIMEOUT_ABOVE_CONFIRM_INTERVAL: &str =
+    "timeout must not be above confirmInterval: lower timeout or raise confirmInterval";
+pub const STALE_AFTER_NOT_ABOVE_INTERVAL: &str =
+    "staleAfter must be above interval, or every verdict is stale before the next: raise staleAfter";
+pub const STALE_AFTER_NOT_ABOVE_UNHEALTHY_INTERVAL: &str =
+    "staleAfter must be above unhealthyInterval, or every verdict is stale before the next: raise staleAfter";
+pub const STALE_AFTER_NOT_ABOVE_CONFIRM_INTERVAL: &str =
+    "staleAfter must be above confirmInterval, or every verdict is stale before the next: raise staleAfter";
+
+/// The duration at `left` stands in relation `operator` to the one at `right`; absent and malformed ones pass.
+fn compare(left: &str, operator: &str, right: &str, message: &'static str) -> Rule {
+    let pattern = Duration::PATTERN;
+    Rule::new(format!(
+        "!has(self.{left}) || !has(self.{right}) || !self.{left}.matches('{pattern}') || \
+         !self.{right}.matches('{pattern}') || duration(self.{left}) {operator} duration(self.{right})"
+    ))
+    .message(message)
+    .field_path(format!(".{left}"))
+}
+
+#[must_use]
+pub fn timeout_within(interval: &str, message: &'static str) -> Rule {
+    compare("timeout", "<=", interval, message)
+}
+
+#[must_use]
+pub fn stale_after_above(interval: &str, message: &'static str) -> Rule {
+    compare("staleAfter", ">", interval, message)
+}
+
+pub const CONNECT_THRESHOLD_UNREACHABLE: &str = "failureThresholds.connect above failureThreshold can never be reached: raise failureThreshold to it";
+pub const HTTP_THRESHOLD_UNREACHABLE: &str =
+    "failureThresholds.http above failureThreshold can never be reached: raise failureThreshold to it";
+pub const TIMEOUT_THRESHOLD_UNREACHABLE: &str = "failureThresholds.timeout above failureThreshold can never be reached: raise failureThreshold to it";
+
+#[must_use]
+pub fn reachable_threshold(class: &str, message: &'static str) -> Rule {
+    Rule::new(format!(
+        "!has(self.failureThresholds) || !has(self.failureThresholds.{class}) || \
+         self.failureThresholds.{class} <= self.failureThreshold"
+    ))
+    .message(message)
+    .field_path(format!(".failureThresholds.{class}"))
+}
+
+/// The largest `minHealthy` count.
+pub const MAX_MIN_HEALTHY: i64 = 100_000;
+pub const MIN_HEALTHY: &str =
+    "minHealthy must be a number from 0 to 100000 or a percentage from \"0%\" to \"100%\"";
+pub const MIN_HEALTHY_IMPOSSIBLE: &str =
+    "minHealthy is above the number of targets that are not optional: lower minHealthy or add targets";
+
+#[must_use]
+pub fn min_healthy() -> Rule {
+    Rule::new(format!(
+        "type(self) == int ? (self >= 0 && self <= {MAX_MIN_HEALTHY}) : self.matches('^(100|[1-9]?[0-9])%$')"
+    ))
+    .message(MIN_HEALTHY)
+}
+
+/// A `service` or `pods` target has as many members as it has endpoints, so nothing can be said before they are known.
+#[must_use]
+pub fn min_healthy_possible() -> Rule {
+    Rule::new(
+        "type(self.minHealthy) != int || self.targets.exists(t, has(t.service) || has(t.pods)) || \
+         self.minHealthy <= self.targets.filter(t, !t.optional).size()",
+    )
+    .message(MIN_HEALTHY_IMPOSSIBLE)
+    .field_path(".minHealthy")
+}
+
+/// `metadata.name` may have 253 characters; the name part of an annotation key 63.
+pub const MAX_NAME: usize = 63;
+pub const NAME_TOO_LONG: &str =
+    "metadata.name must have at most 63 characters, so that it fits into an annotation key: shorten it";
+
+#[must_use]
+pub fn name_fits() -> Rule {
+    Rule::new(format!("self.metadata.name.size() <= {MAX_NAME}")).message(NAME_TOO_LONG)
+}
+
+pub const PLACE_NOT_ONE: &str = "a target takes one of host, service, pods and healthCheck: remove the others";
+pub const PLACE_MISSING: &str =
+    "a target without host, service, pods or healthCheck needs a script probe: add one of them, or probe.script";
+pub const COMPOSITE_WITH_PORT: &str = "a healthCheck target takes the verdict of that object: remove port";
+pub const COMPOSITE_WITH_PROBE: &str = "a healthCheck target takes the verdict of that object: remove probe";
+pub const PORT_WITHOUT_PLACE: &str = "port means nothing without host, service or pods: remove port or add one of them";
+pub const PORT_NAME_ON_HOST: &str = "a host has no named ports: write port as a number";
+pub const PORT_MISSING: &str = "a tcp or http probe has no port to connect to: add port to the target or to its probe";
+
+#[must_use]
+pub fn one_place() -> Rule {
+    Rule::new("[has(self.host), has(self.service), has(self.pods), has(self.healthCheck)].filter(x, x).size() <= 1")
+        .message(PLACE_NOT_ONE)
+}
+
+#[must_use]
+pub fn composite_without_port() -> Rule {
+    Rule::new("!has(self.healthCheck) || !has(self.port)").message(COMPOSITE_WITH_PORT).field_path(".port")
+}
+
+#[must_use]
+pub fn composite_without_probe() -> Rule {
+    Rule::new("!has(self.healthCheck) || !has(self.probe)").message(COMPOSITE_WITH_PROBE).field_path(".probe")
+}
+
+#[must_use]
+pub fn port_has_place() -> Rule {
+    Rule::new("!has(self.port) || has(self.host) || has(self.service) || has(self.pods) || has(self.healthCheck)")
+        .message(PORT_WITHOUT_PLACE)
+        .field_path(".port")
+}
+
+#[must_use]
+pub fn host_port_is_number() -> Rule {
+    Rule::new("!has(self.host) || !has(self.port) || type(self.port) == int")
+        .message(PORT_NAME_ON_HOST)
+        .field_path(".port")
+}
+
+#[must_use]
+pub fn placeless_targets_are_scripts() -> Rule {
+    Rule::new(
+        "self.targets.all(t, has(t.host) || has(t.service) || has(t.pods) || has(t.healthCheck) || \
+         (has(t.probe) ? has(t.probe.script) : (has(self.probe) && has(self.probe.script))))",
+    )
+    .message(PLACE_MISSING)
+    .field_path(".targets")
+}
+
+/// Targets whose port nothing can fill in: a host asked by TCP (HTTP has the port of its scheme), and pods.
+#[must_use]
+pub fn targets_have_ports() -> Rule {
+    let own = "has(t.probe.script) || (has(t.probe.tcp) && has(t.probe.tcp.port)) || \
+               (has(t.probe.http) && (has(t.host) || has(t.probe.http.port)))";
+    let shared = own.replace("t.probe.", "self.probe.");
+    Rule::new(format!(
+        "self.targets.all(t, !(has(t.host) || has(t.pods)) || has(t.port) || \
+         (has(t.probe) ? ({own}) : (has(self.probe) && ({shared}))))"
+    ))
+    .message(PORT_MISSING)
+    .field_path(".targets")
+}
+
+pub const HOST_FORMAT: &str =
+    "host must be an IP address (IPv6 without brackets) or a DNS name, without scheme, port or path";
+pub const SERVER_NAME_FORMAT: &str =
+    "serverName must be an IP address (IPv6 without brackets) or a DNS name, without scheme, port or path";
+/// Labels of letters, digits, `-` and `_` (which real zones have), parted by dots, perhaps a dot at the end.
+pub const DNS_NAME_PATTERN: &str =
+    "^([0-9A-Za-z_]([0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?[.])*[0-9A-Za-z_]([0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?[.]?$";
+/// A last label of digits alone is a mistyped address, never a name (RFC 3696, section 2).
+const DIGITS_AT_END: &str = "(^|[.])[0-9]+[.]?$";
+
+#[must_use]
+pub fn host_format(message: &'static str) -> Rule {
+    Rule::new(format!(
+        "isIP(self) || (self.matches('{DNS_NAME_PATTERN}') && !self.matches('{DIGITS_AT_END}'))"
+    ))
+    .message(message)
+}
+
+pub const PORT_FORMAT: &str = "port must be a number from 1 to 65535, or a port name of at most 15 lower-case letters, digits and single '-', with at least one letter";
+
+/// Port names as RFC 6335, section 5.1, has them.
+#[must_use]
+pub fn port_format() -> Rule {
+    Rule::new(
+        "type(self) == int ? (self >= 1 && self <= 65535) : \
+         (self.matches('^[0-9a-z]+(-[0-9a-z]+)*$') && self.matches('[a-z]'))",
+    )
+    .message(PORT_FORMAT)
+}
+
+pub const SELECTOR_EMPTY: &str =
+    "an empty selector would match every pod of the namespace: add matchLabels or matchExpressions";
+pub const SELECTOR_VALUES: &str = "In and NotIn need values; Exists and DoesNotExist take none";
+pub const SELECTOR_LABELS: &str = "matchLabels must hold label keys and label values: [prefix/]name of at most 63 letters, digits, '-', '_' and '.'";
+
+#[must_use]
+pub fn selector_selects() -> Rule {
+    Rule::new(
+        "(has(self.matchLabels) && self.matchLabels.size() > 0) || \
+         (has(self.matchExpressions) && self.matchExpressions.size() > 0)",
+    )
+    .message(SELECTOR_EMPTY)
+}
+
+#[must_use]
+pub fn selector_values() -> Rule {
+    Rule::new("(self.operator in ['In', 'NotIn']) == (has(self.values) && self.values.size() > 0)")
+        .message(SELECTOR_VALUES)
+        .field_path(".values")
+}
+
+/// A label key: an optional DNS prefix, and a name.
+pub const LABEL_KEY_PATTERN: &str =
+    "^([0-9a-z]([-0-9a-z.]{0,251}[0-9a-z])?/)?[0-9A-Za-z]([-0-9A-Za-z_.]{0,61}[0-9A-Za-z])?$";
+/// A label value, which may be empty.
+pub const LABEL_VALUE_PATTERN: &str = "^([0-9A-Za-z]([-0-9A-Za-z_.]{0,61}[0-9A-Za-z])?)?$";
+
+#[must_use]
+pub fn selector_labels() -> Rule {
+    Rule::new(format!(
+        "self.all(key, key.matches('{LABEL_KEY_PATTERN}') && self[key].matches('{LABEL_VALUE_PATTERN}'))"
+    ))
+    .message(SELECTOR_LABELS)
+}
+
+pub const PROBE_NOT_ONE: &str = "a probe takes exactly one of tcp, http and script";
+
+#[must_use]
+pub fn one_probe() -> Rule {
+    Rule::new("[has(self.tcp), has(self.http), has(self.script)].filter(x, x).size() == 1").message(PROBE_NOT_ONE)
+}
+
+pub const PATH_FORMAT: &str =
+    "path must begin with '/' and be visible ASCII without '#': percent-encode everything else";
+
+#[must_use]
+pub fn path_format() -> Rule {
+    Rule::new("self.matches('^/[!\"$-~]*$')").message(PATH_FORMAT)
+}
+
+pub const STATUSES: &str =
+    "expectedStatuses takes statuses from 100 to 599 and ranges such as \"200-399\", lower end first";
+
+#[must_use]
+pub fn statuses() -> Rule {
+    Rule::new(
+        "self.all(s, type(s) == int ? (s >= 100 && s <= 599) : \
+         (s.matches('^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$') && \
+         (s.size() == 3 || s.substring(0, 3) <= s.substring(4))))",
+    )
+    .message(STATUSES)
+}
+
+pub const TLS_WITHOUT_HTTPS: &str = "tls has no effect with scheme HTTP: set scheme to HTTPS or remove tls";
+
+#[must_use]
+pub fn tls_with_https() -> Rule {
+    Rule::new("!has(self.tls) || self.scheme == 'HTTPS'").message(TLS_WITHOUT_HTTPS).field_path(".tls")
+}
+
+pub const CA_WITHOUT_VERIFY: &str =
+    "caRef has no effect with mode SkipVerify: set mode to Verify or remove caRef";
+pub const CA_NOT_ONE: &str = "caRef takes exactly one of configMap and secret";
+
+#[must_use]
+pub fn ca_with_verify() -> Rule {
+    Rule::new("!has(self.caRef) || self.mode == 'Verify'").message(CA_WITHOUT_VERIFY).field_path(".caRef")
+}
+
+#[must_use]
+pub fn one_ca() -> Rule {
+    Rule::new("has(self.configMap) != has(self.secret)").message(CA_NOT_ONE)
+}
+
+/// Headers that belong to one connection (RFC 9110, section 7.6.1), or that the client must set by itself.
+pub const FORBIDDEN_HEADERS: [&str; 11] = [
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+pub const FORBIDDEN_HEADER_PREFIX: &str = "x-forwarded-";
+pub const HEADER_FORBIDDEN: &str = "hop-by-hop headers, X-Forwarded-*, Host and Content-Length cannot be set: remove the header (for Host use the field host)";
+pub const HEADER_SOURCE_NOT_ONE: &str = "a header takes exactly one of value and valueFrom";
+
+#[must_use]
+pub fn header_allowed() -> Rule {
+    let list = FORBIDDEN_HEADERS.map(|name| format!("'{name}'")).join(", ");
+    Rule::new(format!(
+        "!(self.lowerAscii() in [{list}]) && !self.lowerAscii().startsWith('{FORBIDDEN_HEADER_PREFIX}')"
+    ))
+    .message(HEADER_FORBIDDEN)
+}
+
+#[must_use]
+pub fn one_header_source() -> Rule {
+    Rule::new("has(self.value) != has(self.valueFrom)").message(HEADER_SOURCE_NOT_ONE)
+}
+
+/// Header names are tokens (RFC 9110, section 5.1).
+pub const HEADER_NAME_PATTERN: &str = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$";
+/// Visible ASCII, blanks only between.
+pub const HEADER_VALUE_PATTERN: &str = "^([!-~]([\\t -~]*[!-~])?)?$";
+
+pub const SCRIPT_NOT_ONE: &str = "a script takes exactly one of command and source";
+pub const SCRIPT_TIMEOUT: Span = Span {
+    min: Duration::from_millis(1),
+    max: LONGEST_INTERVAL,
+    message: "timeout of a script must be from 1ms to 24h",
+};
+pub const SCRIPT_TIMEOUT_ABOVE_INTERVAL: &str =
+    "timeout of the script must not be above interval, unhealthyInterval or confirmInterval: lower it or raise them";
+pub const ENV_RESERVED: &str =
+    "names that begin with HEALTHCHECK_TARGET_ are set by the operator: choose another name";
+pub const ENV_RESERVED_PREFIX: &str = "HEALTHCHECK_TARGET_";
+pub const ENV_NAME_PATTERN: &str = "^[A-Za-z_][0-9A-Za-z_]*$";
+pub const NO_NUL_PATTERN: &str = "^[^\\x00]*$";
+
+#[must_use]
+pub fn one_script() -> Rule {
+    Rule::new("has(self.command) != has(self.source)").message(SCRIPT_NOT_ONE)
+}
+
+#[must_use]
+pub fn env_not_reserved() -> Rule {
+    Rule::new(format!("!self.startsWith('{ENV_RESERVED_PREFIX}')")).message(ENV_RESERVED)
+}
+
+/// The default probe's script ends within every interval.
+#[must_use]
+pub fn script_timeout_within_intervals() -> Rule {
+    Rule::new(format!(
+        "!has(self.probe) || !has(self.probe.script) || !has(self.probe.script.timeout) || {}",
+        within_every_interval("self.probe.script.timeout")
+    ))
+    .message(SCRIPT_TIMEOUT_ABOVE_INTERVAL)
+    .field_path(".probe.script.timeout")
+}
+
+/// The targets' own scripts end within every interval.
+#[must_use]
+pub fn target_script_timeouts_within_intervals() -> Rule {
+    Rule::new(format!(
+        "self.targets.all(t, !has(t.probe) || !has(t.probe.script) || !has(t.probe.script.timeout) || {})",
+        within_every_interval("t.probe.script.timeout")
+    ))
+    .message(SCRIPT_TIMEOUT_ABOVE_INTERVAL)
+    .field_path(".targets")
+}
+
+fn within_every_interval(timeout: &str) -> String {
+    let pattern = Duration::PATTERN;
+    let within = ["interval", "unhealthyInterval", "confirmInterval"].map(|interval| {
+        format!(
+            "(!has(self.{interval}) || !self.{interval}.matches('{pattern}') || \
+             duration({timeout}) <= duration(self.{interval}))"
+        )
+    });
+    format!("!{timeout}.matches('{pattern}') || ({})", within.join(" && "))
+}
+
+/// A DNS label (RFC 1123), as Kubernetes names Services and we name targets.
+pub const DNS_LABEL_PATTERN: &str = "^[0-9a-z]([-0-9a-z]*[0-9a-z])?$";
+/// A DNS subdomain, as Kubernetes names objects.
+pub const DNS_SUBDOMAIN_PATTERN: &str = "^[0-9a-z]([-0-9a-z.]*[0-9a-z])?$";
+/// A key of a Secret or ConfigMap.
+pub const DATA_KEY_PATTERN: &str = "^[-._0-9A-Za-z]+$";
