@@ -24,7 +24,9 @@ pub struct Duration {
 
 /// The text is no duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{text}' is not a duration: write numbers with the units h, m, s or ms, such as 10s, 1m30s or 500ms, at most 99999h")]
+#[error(
+    "'{text}' is not a duration: write numbers with the units h, m, s or ms, such as 10s, 1m30s or 500ms, at most 99999h"
+)]
 pub struct ParseDurationError {
     text: String,
 }
@@ -170,7 +172,9 @@ mod tests {
 
     #[test]
     fn what_is_no_duration_is_refused() {
-        for text in ["", "10", "s", "-1s", "1.5s", "1d", "100000s", "1s1s1s1s1s", " 1s", "1s ", "1S", "1h 5m", "99999h1ms"] {
+        for text in
+            ["", "10", "s", "-1s", "1.5s", "1d", "100000s", "1s1s1s1s1s", " 1s", "1s ", "1S", "1h 5m", "99999h1ms"]
+        {
             let error = text.parse::<Duration>().expect_err(text);
             assert!(error.to_string().starts_with(&format!("'{text}' is not a duration")), "{error}");
         }

@@ -20,22 +20,15 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 macro_rules! interval_span {
     ($field:literal) => {
-        Span {
-            min: SHORTEST_INTERVAL,
-            max: LONGEST_INTERVAL,
-            message: concat!($field, " must be from 100ms to 24h"),
-        }
+        Span { min: SHORTEST_INTERVAL, max: LONGEST_INTERVAL, message: concat!($field, " must be from 100ms to 24h") }
     };
 }
 
 pub const INTERVAL: Span = interval_span!("interval");
 pub const UNHEALTHY_INTERVAL: Span = interval_span!("unhealthyInterval");
 pub const CONFIRM_INTERVAL: Span = interval_span!("confirmInterval");
-pub const TIMEOUT: Span = Span {
-    min: Duration::from_millis(1),
-    max: LONGEST_INTERVAL,
-    message: "timeout must be from 1ms to 24h",
-};
+pub const TIMEOUT: Span =
+    Span { min: Duration::from_millis(1), max: LONGEST_INTERVAL, message: "timeout must be from 1ms to 24h" };
 /// 30 days: ten times the default of the longest interval.
 pub const STALE_AFTER: Span = Span {
     min: SHORTEST_INTERVAL,
@@ -95,10 +88,12 @@ pub fn stale_after_above(interval: &str, message: &'static str) -> Rule {
     compare("staleAfter", ">", interval, message)
 }
 
-pub const CONNECT_THRESHOLD_UNREACHABLE: &str = "failureThresholds.connect above failureThreshold can never be reached: raise failureThreshold to it";
+pub const CONNECT_THRESHOLD_UNREACHABLE: &str =
+    "failureThresholds.connect above failureThreshold can never be reached: raise failureThreshold to it";
 pub const HTTP_THRESHOLD_UNREACHABLE: &str =
     "failureThresholds.http above failureThreshold can never be reached: raise failureThreshold to it";
-pub const TIMEOUT_THRESHOLD_UNREACHABLE: &str = "failureThresholds.timeout above failureThreshold can never be reached: raise failureThreshold to it";
+pub const TIMEOUT_THRESHOLD_UNREACHABLE: &str =
+    "failureThresholds.timeout above failureThreshold can never be reached: raise failureThreshold to it";
 
 #[must_use]
 pub fn reachable_threshold(class: &str, message: &'static str) -> Rule {
@@ -112,8 +107,7 @@ pub fn reachable_threshold(class: &str, message: &'static str) -> Rule {
 
 /// The largest `minHealthy` count.
 pub const MAX_MIN_HEALTHY: i64 = 100_000;
-pub const MIN_HEALTHY: &str =
-    "minHealthy must be a number from 0 to 100000 or a percentage from \"0%\" to \"100%\"";
+pub const MIN_HEALTHY: &str = "minHealthy must be a number from 0 to 100000 or a percentage from \"0%\" to \"100%\"";
 pub const MIN_HEALTHY_IMPOSSIBLE: &str =
     "minHealthy is above the number of targets that are not optional: lower minHealthy or add targets";
 
@@ -221,10 +215,8 @@ const DIGITS_AT_END: &str = "(^|[.])[0-9]+[.]?$";
 
 #[must_use]
 pub fn host_format(message: &'static str) -> Rule {
-    Rule::new(format!(
-        "isIP(self) || (self.matches('{DNS_NAME_PATTERN}') && !self.matches('{DIGITS_AT_END}'))"
-    ))
-    .message(message)
+    Rule::new(format!("isIP(self) || (self.matches('{DNS_NAME_PATTERN}') && !self.matches('{DIGITS_AT_END}'))"))
+        .message(message)
 }
 
 pub const PORT_FORMAT: &str = "port must be a number from 1 to 65535, or a port name of at most 15 lower-case letters, digits and single '-', with at least one letter";
@@ -242,7 +234,8 @@ pub fn port_format() -> Rule {
 pub const SELECTOR_EMPTY: &str =
     "an empty selector would match every pod of the namespace: add matchLabels or matchExpressions";
 pub const SELECTOR_VALUES: &str = "In and NotIn need values; Exists and DoesNotExist take none";
-pub const SELECTOR_LABELS: &str = "matchLabels must hold label keys and label values: [prefix/]name of at most 63 letters, digits, '-', '_' and '.'";
+pub const SELECTOR_LABELS: &str =
+    "matchLabels must hold label keys and label values: [prefix/]name of at most 63 letters, digits, '-', '_' and '.'";
 
 #[must_use]
 pub fn selector_selects() -> Rule {
@@ -309,8 +302,7 @@ pub fn tls_with_https() -> Rule {
     Rule::new("!has(self.tls) || self.scheme == 'HTTPS'").message(TLS_WITHOUT_HTTPS).field_path(".tls")
 }
 
-pub const CA_WITHOUT_VERIFY: &str =
-    "caRef has no effect with mode SkipVerify: set mode to Verify or remove caRef";
+pub const CA_WITHOUT_VERIFY: &str = "caRef has no effect with mode SkipVerify: set mode to Verify or remove caRef";
 pub const CA_NOT_ONE: &str = "caRef takes exactly one of configMap and secret";
 
 #[must_use]
@@ -344,10 +336,8 @@ pub const HEADER_SOURCE_NOT_ONE: &str = "a header takes exactly one of value and
 #[must_use]
 pub fn header_allowed() -> Rule {
     let list = FORBIDDEN_HEADERS.map(|name| format!("'{name}'")).join(", ");
-    Rule::new(format!(
-        "!(self.lowerAscii() in [{list}]) && !self.lowerAscii().startsWith('{FORBIDDEN_HEADER_PREFIX}')"
-    ))
-    .message(HEADER_FORBIDDEN)
+    Rule::new(format!("!(self.lowerAscii() in [{list}]) && !self.lowerAscii().startsWith('{FORBIDDEN_HEADER_PREFIX}')"))
+        .message(HEADER_FORBIDDEN)
 }
 
 #[must_use]
@@ -368,8 +358,7 @@ pub const SCRIPT_TIMEOUT: Span = Span {
 };
 pub const SCRIPT_TIMEOUT_ABOVE_INTERVAL: &str =
     "timeout of the script must not be above interval, unhealthyInterval or confirmInterval: lower it or raise them";
-pub const ENV_RESERVED: &str =
-    "names that begin with HEALTHCHECK_TARGET_ are set by the operator: choose another name";
+pub const ENV_RESERVED: &str = "names that begin with HEALTHCHECK_TARGET_ are set by the operator: choose another name";
 pub const ENV_RESERVED_PREFIX: &str = "HEALTHCHECK_TARGET_";
 pub const ENV_NAME_PATTERN: &str = "^[A-Za-z_][0-9A-Za-z_]*$";
 pub const NO_NUL_PATTERN: &str = "^[^\\x00]*$";

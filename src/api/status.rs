@@ -272,6 +272,9 @@ mod tests {
         damaged["targets"] = json!([{"name": 1}, full()["targets"][0], "x"]);
         let status: HealthCheckStatus = serde_json::from_value(damaged).expect("lenient");
         assert_eq!(status.targets.len(), 1);
-        assert_eq!(serde_json::from_value::<HealthCheckStatus>(json!("x")).expect("lenient"), HealthCheckStatus::default());
+        assert_eq!(
+            serde_json::from_value::<HealthCheckStatus>(json!("x")).expect("lenient"),
+            HealthCheckStatus::default()
+        );
     }
 }

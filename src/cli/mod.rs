@@ -1,5 +1,6 @@
 //! The command line: arguments, wiring and exit codes; no logic.
 
+mod crds;
 mod exit;
 
 use std::process::ExitCode;
@@ -18,6 +19,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Print the CustomResourceDefinitions as YAML
+    Crds(crds::CrdsArgs),
     /// Print a completion script for SHELL
     Completions { shell: clap_complete::Shell },
     /// Print the version
@@ -47,6 +50,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<Exit> {
     match command {
+        Command::Crds(args) => crds::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "healthcheck-operator", &mut std::io::stdout());
             Ok(Exit::Ok)
