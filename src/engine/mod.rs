@@ -1,13 +1,27 @@
 //! The scheduler, the state machine and the board.
+//!
+//! `scheduler` is the loop; `roster` changes what it runs; `table`, `record` and `group` are what it keeps. The rest is
+//! pure: `wheel`, `phase`, `permits`, `stall`, `machine`, `judgement`, `aggregate`.
 
 mod aggregate;
 mod board;
 mod desired;
+mod group;
+mod judgement;
 mod machine;
+mod permits;
 mod phase;
+mod record;
+mod roster;
+mod scheduler;
+mod stall;
+mod table;
+#[cfg(test)]
+mod tests;
 mod view;
 mod wheel;
 
 pub use board::{Board, Subscription, Totals, WRITER_SILENCE};
 pub use desired::{Desired, Engine, Prior, PriorEndpoint};
+pub use scheduler::{Limits, Parts, start};
 pub use view::{CheckLive, CheckView, Counters, EndpointLive, EndpointView, Outage};

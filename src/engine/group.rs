@@ -1,0 +1,245 @@
+//! One check as the engine keeps it: its members, and the word over them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+
+use super::{
+    aggregate::{self, Verdict},
+    desired::Prior,
+    judgement::Judgement,
+    view::{CheckLive, CheckView, EndpointLive, EndpointView, Outage},
+};
+use crate::check::{Check, EndpointState, Health, HealthReason, ObjectKey, clean_message};
+
+/// How many outages a check remembers.
+const OUTAGES: usize = 5;
+/// How many targets an outage names.
+const OUTAGE_TARGETS: usize = 8;
+/// How many members the message of a check names.
+const NAMED_MEMBERS: usize = 3;
+
+/// A member of a check, in declared order.
+#[derive(Debug)]
+pub(super) enum Member {
+    /// The record of an endpoint.
+    Endpoint(u32),
+    /// Another check.
+    Check { target: Arc<str>, key: ObjectKey, optional: bool, since: Timestamp },
+}
+
+/// An endpoint that left, kept for a while in case it returns.
+#[derive(Debug)]
+pub(super) struct Departed {
+    pub target: Arc<str>,
+    pub identity: Arc<str>,
+    pub judgement: Judgement,
+    pub probe: Arc<crate::check::Probe>,
+    pub at: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Group {
+    pub check: Arc<Check>,
+    pub members: Vec<Member>,
+    pub departed: Vec<Departed>,
+    pub dirty: bool,
+    pub live: Arc<CheckLive>,
+    labels: Arc<BTreeMap<String, String>>,
+    probes: Arc<str>,
+    pub health: Health,
+    reason: HealthReason,
+    since: Timestamp,
+    /// The check has had a verdict.
+    pub decided: bool,
+    outages: Arc<[Outage]>,
+    transitions: [u64; 4],
+}
+
+/// A member with what is known of it now.
+pub(super) struct Row {
+    pub view: EndpointView,
+    pub undecided: bool,
+    pub newcomer: bool,
+    pub blind: bool,
+}
+
+impl Group {
+    pub fn new(check: Arc<Check>, prior: Option<&Prior>, wall: Timestamp) -> Self {
+        let mut group = Self {
+            members: vec![],
+            departed: vec![],
+            dirty: false,
+            live: Arc::default(),
+            labels: Arc::default(),
+            probes: Arc::from(""),
+            health: Health::Unknown,
+            reason: HealthReason::Pending,
+            since: wall,
+            decided: false,
+            outages: Arc::from([]),
+            transitions: [0; 4],
+            check: check.clone(),
+        };
+        group.set_check(check);
+        if let Some(prior) = prior {
+            group.health = prior.health;
+            group.reason = prior.reason;
+            group.since = prior.since;
+            group.decided = prior.health != Health::Unknown || prior.reason == HealthReason::Stale;
+            group.outages = prior.outages.iter().take(OUTAGES).cloned().collect();
+        }
+        group
+    }
+
+    pub fn set_check(&mut self, check: Arc<Check>) {
+        if *self.labels != check.labels {
+            self.labels = Arc::new(check.labels.clone());
+        }
+        self.probes = check.probe_kinds().into();
+        self.check = check;
+    }
+
+    /// Judges anew from `rows`, and draws the picture for readers.
+    pub fn refresh(&mut self, rows: Vec<Row>, wall: Timestamp) -> CheckView {
+        let members: Vec<_> = rows
+            .iter()
+            .map(|row| aggregate::Member {
+                state: row.view.state,
+                optional: row.view.optional,
+                undecided: row.undecided && row.view.state == EndpointState::Unknown,
+                stale: row.view.stale,
+                blind: row.blind,
+                newcomer: row.newcomer,
+            })
+            .collect();
+        let mut verdict = aggregate::aggregate(&members, self.check.min_healthy, self.decided);
+        if self.check.suspend {
+            verdict = Verdict { health: Health::Unknown, reason: HealthReason::Suspended, ..verdict };
+        } else if !matches!(verdict.reason, HealthReason::Pending | HealthReason::NoTargets) {
+            self.decided |= verdict.health != Health::Unknown;
+        }
+        if verdict.health != self.health {
+            self.since = wall;
+            self.transitions[verdict.health as usize] += 1;
+        }
+        self.health = verdict.health;
+        self.reason = verdict.reason;
+        let endpoints: Arc<[EndpointView]> = rows.into_iter().map(|row| row.view).collect();
+        self.note_outage(&endpoints, wall);
+        CheckView {
+            key: self.check.key.clone(),
+            uid: self.check.uid.clone(),
+            generation: self.check.generation,
+            labels: self.labels.clone(),
+            suspended: self.check.suspend,
+            health: verdict.health,
+            reason: verdict.reason,
+            message: message(verdict.reason, &endpoints),
+            since: self.since,
+            counts: verdict.counts,
+            endpoints,
+            outages: self.outages.clone(),
+            probes: self.probes.clone(),
+            interval: self.check.rhythm.interval,
+            transitions: self.transitions,
+            live: self.live.clone(),
+        }
+    }
+
+    /// An outage begins when the check becomes Unhealthy and ends when it is known to be better.
+    fn note_outage(&mut self, endpoints: &[EndpointView], wall: Timestamp) {
+        let open = self.outages.first().is_some_and(|outage| outage.end.is_none());
+        match self.health {
+            Health::Unhealthy if !open => {
+                let failing = || endpoints.iter().filter(|row| !row.optional && row.state.is_unhealthy());
+                let mut targets: Vec<String> = failing().map(|row| row.target.to_string()).collect();
+                targets.dedup();
+                targets.truncate(OUTAGE_TARGETS);
+                let reason =
+                    failing().find_map(|row| row.reason).map_or(self.reason.as_str(), |reason| reason.as_str());
+                let outage = Outage { start: wall, end: None, reason: reason.to_owned(), targets };
+                self.outages = std::iter::once(outage).chain(self.outages.iter().cloned()).take(OUTAGES).collect();
+            }
+            Health::Healthy | Health::Degraded if open => {
+                let mut outages = self.outages.to_vec();
+                outages[0].end = Some(wall);
+                self.outages = outages.into();
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What is wrong, in one line: the members that are not healthy, failing ones first.
+fn message(reason: HealthReason, endpoints: &[EndpointView]) -> String {
+    match reason {
+        HealthReason::AllTargetsHealthy => return String::new(),
+        HealthReason::Suspended => return "suspended".to_owned(),
+        HealthReason::NoTargets => return "no endpoints".to_owned(),
+        _ => {}
+    }
+    let unknown = endpoints.iter().filter(|row| row.state == EndpointState::Unknown);
+    let bad: Vec<_> = endpoints.iter().filter(|row| row.state.is_unhealthy()).chain(unknown).collect();
+    let mut text = String::new();
+    for row in bad.iter().take(NAMED_MEMBERS) {
+        if !text.is_empty() {
+            text.push_str("; ");
+        }
+        text.push_str(&row.target);
+        // One target may have many endpoints; which one is it?
+        let siblings = endpoints.iter().filter(|other| other.target == row.target).take(2).count();
+        if siblings > 1 {
+            text.push(' ');
+            text.push_str(&row.label);
+        }
+        text.push_str(": ");
+        text.push_str(match (&*row.message, row.stale) {
+            ("", true) => "verdict is too old",
+            ("", false) => "no verdict yet",
+            (message, _) => message,
+        });
+    }
+    if bad.len() > NAMED_MEMBERS {
+        text.push_str(&format!("; and {} more", bad.len() - NAMED_MEMBERS));
+    }
+    clean_message(&text)
+}
+
+/// The row of a member that is another check.
+pub(super) fn member_row(target: &Arc<str>, optional: bool, since: Timestamp, member: Option<&Group>) -> Row {
+    let (state, decided, told, since) = match member {
+        None => (EndpointState::Unknown, false, "no such HealthCheck".to_owned(), since),
+        Some(group) => {
+            let state = match group.health {
+                Health::Healthy | Health::Degraded => EndpointState::Healthy,
+                Health::Unhealthy => EndpointState::Unhealthy,
+                Health::Unknown => EndpointState::Unknown,
+            };
+            let told = match group.health {
+                Health::Healthy => String::new(),
+                health => format!("HealthCheck {} is {health} ({})", group.check.key.name, group.reason),
+            };
+            (state, group.decided || group.check.suspend, told, group.since)
+        }
+    };
+    Row {
+        view: EndpointView {
+            target: target.clone(),
+            label: Arc::from(""),
+            identity: target.clone(),
+            kind: "healthCheck",
+            optional,
+            state,
+            stale: decided && state == EndpointState::Unknown,
+            since,
+            reason: None,
+            message: told.into(),
+            certificate_expires: None,
+            live: Arc::<EndpointLive>::default(),
+        },
+        undecided: !decided,
+        newcomer: member.is_some() && !decided,
+        blind: false,
+    }
+}

@@ -1,0 +1,276 @@
+//! What is believed of one endpoint: its state machine, how fresh that is, and what people are told.
+//!
+//! Times are milliseconds of the engine's clock; wall-clock time is carried for display only.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+
+use super::{
+    machine::{Machine, Seen},
+    view::EndpointLive,
+};
+use crate::check::{EndpointState, InitialState, Outcome, Reason, Report, Rhythm, Thresholds};
+
+#[derive(Debug)]
+pub(super) struct Judgement {
+    machine: Machine,
+    /// When we last looked and saw something, good or bad; `None` before the first time.
+    looked: Option<u64>,
+    born: u64,
+    pub since: Timestamp,
+    /// There was a verdict, and it became too old.
+    pub stale: bool,
+    /// Undecided for longer than a verdict may be old.
+    overdue: bool,
+    /// The question changed after the verdict was made.
+    superseded: bool,
+    /// The last attempt could not look.
+    pub blind: bool,
+    pub reason: Option<Reason>,
+    pub message: Arc<str>,
+    pub certificate_expires: Option<i64>,
+    pub live: Arc<EndpointLive>,
+}
+
+impl Judgement {
+    /// Nothing is known yet.
+    pub fn new(now: u64, wall: Timestamp) -> Self {
+        Self {
+            machine: Machine::default(),
+            looked: None,
+            born: now,
+            since: wall,
+            stale: false,
+            overdue: false,
+            superseded: false,
+            blind: false,
+            reason: None,
+            message: Arc::from(""),
+            certificate_expires: None,
+            live: Arc::default(),
+        }
+    }
+
+    /// A verdict of an earlier life that may still be believed: it counts as fresh from now.
+    pub fn adopted(state: EndpointState, since: Timestamp, reason: Option<Reason>, message: &str, now: u64) -> Self {
+        Self {
+            machine: Machine::resumed(state),
+            looked: (state != EndpointState::Unknown).then_some(now),
+            reason,
+            message: message.into(),
+            ..Self::new(now, since)
+        }
+    }
+
+    /// A verdict of an earlier life that is too old.
+    pub fn outdated(now: u64, wall: Timestamp) -> Self {
+        Self { stale: true, ..Self::new(now, wall) }
+    }
+
+    /// What may be believed now.
+    pub fn shown(&self, initial: InitialState) -> EndpointState {
+        match (self.machine.state(), self.is_undecided(), initial) {
+            (EndpointState::Unknown, true, InitialState::Healthy) => EndpointState::Healthy,
+            (EndpointState::Unknown, true, InitialState::Unhealthy) => EndpointState::Unhealthy,
+            (state, ..) => state,
+        }
+    }
+
+    /// No verdict yet, and none was ever there.
+    pub fn is_undecided(&self) -> bool {
+        self.machine.state() == EndpointState::Unknown && !self.stale
+    }
+
+    /// Undecided, and not for long.
+    pub fn is_newcomer(&self) -> bool {
+        self.is_undecided() && !self.overdue
+    }
+
+    /// How long from one probe to the next, in this state.
+    pub fn cadence(&self, rhythm: &Rhythm) -> Duration {
+        match self.machine.state() {
+            EndpointState::Healthy | EndpointState::Unknown => rhythm.interval,
+            EndpointState::MostlyHealthy => rhythm.confirm_interval,
+            EndpointState::Unhealthy | EndpointState::MostlyUnhealthy => rhythm.unhealthy_interval,
+        }
+    }
+
+    /// When what is believed stops being believable, if nothing arrives; `None` when it already has.
+    pub fn expires(&self, stale_after: u64) -> Option<u64> {
+        let expired = self.stale || self.overdue;
+        (!expired).then(|| self.looked.unwrap_or(self.born) + stale_after)
+    }
+
+    /// Too old now. The next success counts as a first one.
+    pub fn expire(&mut self, wall: Timestamp) {
+        if self.is_undecided() {
+            self.overdue = true;
+            return;
+        }
+        self.machine = Machine::default();
+        self.live.set(self.machine.counters(), None);
+        self.stale = true;
+        self.superseded = false;
+        self.since = wall;
+    }
+
+    /// The question changed: the verdict stays, marked as one from before, until it is decided again.
+    pub fn supersede(&mut self) {
+        self.machine.restart();
+        self.live.set(self.machine.counters(), None);
+        self.superseded = self.machine.state() != EndpointState::Unknown;
+    }
+
+    /// For people: the last attempt's message, and whether the verdict is older than the question.
+    pub fn told(&self) -> Arc<str> {
+        if self.superseded {
+            return Arc::from("verdict from before the probe was changed");
+        }
+        self.message.clone()
+    }
+
+    /// Takes in what an attempt ended in. Whether anything that readers see has changed.
+    pub fn take(&mut self, report: &Report, thresholds: &Thresholds, now: u64, wall: Timestamp) -> bool {
+        let before = (self.machine.state(), self.stale, self.superseded, self.blind, self.reason);
+        self.blind = matches!(report.outcome, Outcome::Local { .. });
+        match &report.outcome {
+            Outcome::Success => self.look(Seen::Success, thresholds, now),
+            Outcome::Failure { class, .. } => self.look(Seen::Failure(*class), thresholds, now),
+            Outcome::Neutral => self.looked = Some(now),
+            Outcome::Local { .. } => {}
+        }
+        if self.reason != report.outcome.reason() || *self.message != *report.outcome.message() {
+            self.reason = report.outcome.reason();
+            self.message = report.outcome.message().into();
+        }
+        if report.certificate_expires.is_some() {
+            self.certificate_expires = report.certificate_expires;
+        }
+        self.live.set(self.machine.counters(), Some(report.latency));
+        let after = self.machine.state();
+        let routes_as = |state: EndpointState| (state.is_healthy(), state.is_unhealthy());
+        if routes_as(before.0) != routes_as(after) {
+            self.since = wall;
+        }
+        before != (after, self.stale, self.superseded, self.blind, self.reason)
+    }
+
+    fn look(&mut self, seen: Seen, thresholds: &Thresholds, now: u64) {
+        self.machine.step(seen, thresholds);
+        self.looked = Some(now);
+        self.overdue = false;
+        if self.machine.state() != EndpointState::Unknown {
+            self.stale = false;
+        }
+        if self.superseded && self.machine.is_confirmed(thresholds) {
+            self.superseded = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Reason;
+
+    const THRESHOLDS: Thresholds = Thresholds { success: 2, failure: 2, connect: None, http: None, timeout: None };
+
+    fn success() -> Report {
+        Report::new(Outcome::Success, Duration::from_millis(3))
+    }
+
+    fn failure() -> Report {
+        Report::new(Outcome::from_reason(Reason::ConnectionRefused, "connection refused"), Duration::from_millis(3))
+    }
+
+    fn local() -> Report {
+        Report::new(Outcome::from_reason(Reason::NoDescriptors, "no descriptors"), Duration::ZERO)
+    }
+
+    fn fresh() -> Judgement {
+        Judgement::new(0, Timestamp::UNIX_EPOCH)
+    }
+
+    fn take(judgement: &mut Judgement, report: &Report, now: u64) -> bool {
+        judgement.take(report, &THRESHOLDS, now, Timestamp::from_millisecond(now.cast_signed()).unwrap())
+    }
+
+    #[test]
+    fn a_local_outcome_counts_for_nothing_and_freshens_nothing() {
+        let mut judgement = fresh();
+        take(&mut judgement, &success(), 10);
+        for now in 11..50 {
+            take(&mut judgement, &local(), now);
+        }
+        assert_eq!(judgement.shown(InitialState::Unknown), EndpointState::Healthy);
+        assert_eq!(judgement.live.counters().success, 1);
+        assert_eq!(judgement.expires(1000), Some(1010), "from the last look that saw something");
+        assert!(judgement.blind && judgement.reason == Some(Reason::NoDescriptors));
+    }
+
+    #[test]
+    fn a_stale_verdict_reads_unknown_until_decided_again() {
+        let mut judgement = fresh();
+        take(&mut judgement, &success(), 10);
+        judgement.expire(Timestamp::UNIX_EPOCH);
+        assert_eq!((judgement.shown(InitialState::Healthy), judgement.stale), (EndpointState::Unknown, true));
+        assert!(!judgement.is_undecided());
+        take(&mut judgement, &failure(), 20);
+        assert_eq!(judgement.shown(InitialState::Unknown), EndpointState::Unknown, "one failure decides nothing");
+        assert!(judgement.stale, "still nothing that may be believed");
+        take(&mut judgement, &success(), 30);
+        assert_eq!((judgement.shown(InitialState::Unknown), judgement.stale), (EndpointState::Healthy, false));
+    }
+
+    #[test]
+    fn the_initial_state_is_shown_until_the_first_verdict() {
+        let mut judgement = fresh();
+        assert_eq!(judgement.shown(InitialState::Healthy), EndpointState::Healthy);
+        assert_eq!(judgement.shown(InitialState::Unhealthy), EndpointState::Unhealthy);
+        take(&mut judgement, &failure(), 1);
+        assert_eq!(judgement.shown(InitialState::Healthy), EndpointState::Healthy);
+        take(&mut judgement, &failure(), 2);
+        assert_eq!(judgement.shown(InitialState::Healthy), EndpointState::Unhealthy);
+    }
+
+    #[test]
+    fn since_moves_with_the_verdict_and_not_with_doubt() {
+        let mut judgement = fresh();
+        take(&mut judgement, &success(), 1000);
+        let decided = judgement.since;
+        take(&mut judgement, &failure(), 2000);
+        assert_eq!(judgement.shown(InitialState::Unknown), EndpointState::MostlyHealthy);
+        assert_eq!(judgement.since, decided);
+        take(&mut judgement, &failure(), 3000);
+        assert_eq!(judgement.since.as_millisecond(), 3000);
+    }
+
+    #[test]
+    fn a_changed_question_keeps_the_verdict_marked_until_decided_anew() {
+        let mut judgement = fresh();
+        take(&mut judgement, &success(), 1);
+        judgement.supersede();
+        assert_eq!(judgement.shown(InitialState::Unknown), EndpointState::Healthy);
+        assert!(judgement.told().contains("before the probe was changed"));
+        assert!(take(&mut judgement, &success(), 2), "readers are told that it holds again");
+        assert_eq!(&*judgement.told(), "");
+    }
+
+    #[test]
+    fn the_cadence_follows_the_state() {
+        let rhythm = Rhythm {
+            interval: Duration::from_secs(10),
+            unhealthy_interval: Duration::from_secs(2),
+            confirm_interval: Duration::from_secs(1),
+            jitter_percent: 0,
+        };
+        let mut judgement = fresh();
+        let mut seen = vec![];
+        for report in [success(), failure(), failure(), success(), success()] {
+            take(&mut judgement, &report, 1);
+            seen.push(judgement.cadence(&rhythm).as_secs());
+        }
+        assert_eq!(seen, [10, 1, 2, 2, 10]);
+    }
+}

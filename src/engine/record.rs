@@ -1,0 +1,81 @@
+//! One endpoint as the engine keeps it: when it is due, whether a probe of it runs, and what is believed of it.
+
+use tokio::task::AbortHandle;
+
+use super::{group::Row, judgement::Judgement, view::EndpointView};
+use crate::check::{Endpoint, Host, InitialState};
+
+#[derive(Debug)]
+pub(super) struct Record {
+    pub endpoint: Endpoint,
+    /// The check it belongs to.
+    pub group: u32,
+    /// Seeds phase and jitter.
+    pub hash: u64,
+    /// The next slot on the grid, and when within it the probe starts; `None` while suspended.
+    pub due: Option<Due>,
+    /// The slot of the last round.
+    pub round: u64,
+    /// The round after the first goes to the endpoint's own place on the grid.
+    pub first: bool,
+    pub flight: Flight,
+    /// A round whose predecessor still runs; it starts when that ends.
+    pub pending: Option<u64>,
+    /// Counts attempts, so that an answer to an attempt that was given up is told apart.
+    pub attempt: u32,
+    pub judgement: Judgement,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Due {
+    pub slot: u64,
+    pub at: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) enum Flight {
+    #[default]
+    Idle,
+    /// Waiting for a permit.
+    Waiting,
+    Running {
+        task: AbortHandle,
+        started: u64,
+    },
+}
+
+impl Record {
+    /// The host whose limit the probe counts under.
+    pub fn host(&self) -> Option<&Host> {
+        self.endpoint.dial.as_ref().map(|dial| &dial.host)
+    }
+
+    /// When the wheel has to look at it next.
+    pub fn wake(&self, stale_after: u64) -> Option<u64> {
+        let due = self.due?;
+        Some(self.judgement.expires(stale_after).map_or(due.at, |expires| expires.min(due.at)))
+    }
+
+    pub fn row(&self, initial: InitialState) -> Row {
+        let judgement = &self.judgement;
+        Row {
+            view: EndpointView {
+                target: self.endpoint.target.clone(),
+                label: self.endpoint.label.clone(),
+                identity: self.endpoint.identity.clone(),
+                kind: self.endpoint.probe.kind_name(),
+                optional: self.endpoint.optional,
+                state: judgement.shown(initial),
+                stale: judgement.stale,
+                since: judgement.since,
+                reason: judgement.reason,
+                message: judgement.told(),
+                certificate_expires: judgement.certificate_expires,
+                live: judgement.live.clone(),
+            },
+            undecided: judgement.is_undecided(),
+            newcomer: judgement.is_newcomer(),
+            blind: judgement.blind,
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Changing what runs: finding what is new, what stayed and what left.
+
+use std::{collections::HashMap, sync::Arc};
+
+use jiff::Timestamp;
+
+use super::{
+    desired::{Desired, Prior},
+    group::{Departed, Group, Member},
+    judgement::Judgement,
+    phase,
+    record::{Due, Flight, Record},
+    scheduler::{GRACE, Scheduler, millis},
+};
+use crate::{
+    check::{Check, Endpoint, EndpointState, ObjectKey, Place},
+    probe::Lane,
+};
+
+/// A check that was just created is probed within this, in milliseconds.
+const FIRST_PROBE: u64 = 1000;
+/// The status holds at most this many rows.
+const STATUS_ROWS: usize = 100;
+
+/// Finds an endpoint again across edits.
+type Identity = (Arc<str>, Arc<str>);
+
+fn identity(endpoint: &Endpoint) -> Identity {
+    (endpoint.target.clone(), endpoint.identity.clone())
+}
+
+impl<L: Lane> Scheduler<L> {
+    /// Runs `desired` from now on. What is the same keeps its state, its counters and its place on the grid.
+    pub(super) fn upsert(&mut self, desired: Desired, now: u64) {
+        let wall = Timestamp::now();
+        let Desired { check, endpoints, prior } = desired;
+        // An object that was deleted and made again is another one, whatever its name.
+        if let Some(at) = self.table.find(&check.key)
+            && self.table.group(at).is_some_and(|group| group.check.uid != check.uid)
+        {
+            self.remove(&check.key.clone());
+        }
+        let known = self.table.find(&check.key);
+        let prior = prior.filter(|_| known.is_none());
+        let at = known.unwrap_or_else(|| {
+            let at = self.table.add_group(Group::new(check.clone(), prior.as_ref(), wall));
+            self.mark_dependents(&check.key);
+            at
+        });
+        let Some(group) = self.table.group_mut(at) else { return };
+        let before = std::mem::replace(&mut group.check, check.clone());
+        let old_members = std::mem::take(&mut group.members);
+        let mut departed = std::mem::take(&mut group.departed);
+        group.set_check(check.clone());
+
+        let mut stayed = HashMap::new();
+        for member in old_members {
+            match member {
+                Member::Endpoint(id) => {
+                    if let Some(record) = self.table.record(id) {
+                        stayed.insert(identity(&record.endpoint), id);
+                    }
+                }
+                Member::Check { key, .. } => self.table.set_dependent(&key, at, false),
+            }
+        }
+        let adoption = Adoption { prior: prior.as_ref(), now, wall, check: &check };
+        let mut members = Vec::with_capacity(endpoints.len());
+        let mut by_target: HashMap<Arc<str>, Vec<Endpoint>> = HashMap::new();
+        for endpoint in endpoints {
+            by_target.entry(endpoint.target.clone()).or_default().push(endpoint);
+        }
+        for target in &check.targets {
+            if let Place::Check { name } = &target.place {
+                let key = ObjectKey { namespace: check.key.namespace.clone(), name: name.clone() };
+                self.table.set_dependent(&key, at, true);
+                let (target, optional) = (target.name.clone(), target.optional);
+                members.push(Member::Check { target, key, optional, since: wall });
+                continue;
+            }
+            for endpoint in by_target.remove(&target.name).unwrap_or_default() {
+                let id = match stayed.remove(&identity(&endpoint)) {
+                    Some(id) => {
+                        self.keep(id, endpoint, &before, &check, now);
+                        id
+                    }
+                    None => self.admit(at, endpoint, &mut departed, &adoption),
+                };
+                self.reschedule(id);
+                members.push(Member::Endpoint(id));
+            }
+        }
+        for id in stayed.into_values() {
+            if let Some(gone) = self.dismiss(id, now) {
+                departed.push(gone);
+            }
+        }
+        departed.retain(|gone| now.saturating_sub(gone.at) < GRACE);
+        if let Some(group) = self.table.group_mut(at) {
+            group.members = members;
+            group.departed = departed;
+        }
+        self.mark(at);
+    }
+
+    /// Stops probing `key` and forgets it.
+    pub(super) fn remove(&mut self, key: &ObjectKey) {
+        let Some(at) = self.table.find(key) else { return };
+        let members = self.table.group_mut(at).map(|group| std::mem::take(&mut group.members)).unwrap_or_default();
+        // The check goes last: a permit given back here may go to one of its own endpoints before that one's turn comes.
+        for member in members {
+            match member {
+                Member::Endpoint(id) => drop(self.dismiss(id, 0)),
+                Member::Check { key, .. } => self.table.set_dependent(&key, at, false),
+            }
+        }
+        self.table.remove_group(at);
+        self.removed.push(key.clone());
+        self.mark_dependents(key);
+    }
+
+    fn mark_dependents(&mut self, key: &ObjectKey) {
+        for dependent in self.table.dependents_of(key).cloned().unwrap_or_default() {
+            self.mark(dependent);
+        }
+    }
+
+    /// An endpoint that was there before.
+    fn keep(&mut self, id: u32, endpoint: Endpoint, before: &Check, check: &Check, now: u64) {
+        let Some(record) = self.table.record(id) else { return };
+        let old = &record.endpoint;
+        // A longer timeout does not change what is asked.
+        let asks_anew = old.dial != endpoint.dial || old.probe.kind != endpoint.probe.kind;
+        if asks_anew || before.suspend != check.suspend {
+            self.interrupt(id);
+        }
+        let Some(record) = self.table.record_mut(id) else { return };
+        if asks_anew {
+            record.judgement.supersede();
+        }
+        record.endpoint = endpoint;
+        if check.suspend {
+            record.due = None;
+        } else if record.due.is_none() || before.rhythm != check.rhythm {
+            let cadence = millis(record.judgement.cadence(&check.rhythm));
+            let slot = phase::next_on_grid(now, cadence, record.hash);
+            record.due = Some(due(slot, cadence, check, record.hash));
+        }
+        if asks_anew && !check.suspend {
+            record.first = true;
+            record.due = Some(soon(record.hash, check, now));
+        }
+    }
+
+    /// An endpoint that is new, or returns in time.
+    fn admit(&mut self, group: u32, endpoint: Endpoint, departed: &mut Vec<Departed>, adoption: &Adoption<'_>) -> u32 {
+        let (now, check) = (adoption.now, adoption.check);
+        let hash = phase::stable_hash(&[&check.uid, &endpoint.target, &endpoint.identity]);
+        let returning = departed
+            .iter()
+            .position(|gone| gone.target == endpoint.target && gone.identity == endpoint.identity)
+            .map(|at| departed.swap_remove(at));
+        let judgement = match returning {
+            Some(gone) => {
+                let mut judgement = gone.judgement;
+                if gone.probe.kind != endpoint.probe.kind {
+                    judgement.supersede();
+                }
+                judgement
+            }
+            None => adoption.judgement(&endpoint),
+        };
+        let due = if check.suspend {
+            None
+        } else if adoption.prior.is_some() {
+            // After a restart or a takeover the first probes are spread over one interval.
+            let cadence = millis(judgement.cadence(&check.rhythm));
+            Some(due(phase::next_on_grid(now, cadence, hash), cadence, check, hash))
+        } else {
+            Some(soon(hash, check, now))
+        };
+        self.table.add_record(Record {
+            endpoint,
+            group,
+            hash,
+            due,
+            round: now,
+            first: adoption.prior.is_none(),
+            flight: Flight::Idle,
+            pending: None,
+            attempt: 0,
+            judgement,
+        })
+    }
+
+    fn dismiss(&mut self, id: u32, now: u64) -> Option<Departed> {
+        self.interrupt(id);
+        self.wheel.cancel(id);
+        let record = self.table.remove_record(id)?;
+        let Endpoint { target, identity, probe, .. } = record.endpoint;
+        Some(Departed { target, identity, judgement: record.judgement, probe, at: now })
+    }
+}
+
+fn due(slot: u64, cadence: u64, check: &Check, hash: u64) -> Due {
+    Due { slot, at: phase::jittered(slot, cadence, check.rhythm.jitter_percent, hash) }
+}
+
+/// Within a second, or an interval where that is shorter.
+fn soon(hash: u64, check: &Check, now: u64) -> Due {
+    let slot = now + hash % FIRST_PROBE.min(millis(check.rhythm.interval));
+    Due { slot, at: slot }
+}
+
+/// What an earlier life left, and whether it may be believed.
+struct Adoption<'a> {
+    prior: Option<&'a Prior>,
+    check: &'a Check,
+    now: u64,
+    wall: Timestamp,
+}
+
+impl Adoption<'_> {
+    fn judgement(&self, endpoint: &Endpoint) -> Judgement {
+        let unknown = || Judgement::new(self.now, self.wall);
+        let Some(prior) = self.prior else { return unknown() };
+        let row = prior.endpoints.iter().find(|row| row.target == *endpoint.target && row.label == *endpoint.label);
+        let believable =
+            self.wall.duration_since(prior.observed_at).unsigned_abs() <= prior.refresh + self.check.stale_after;
+        match row {
+            Some(row) if row.state == EndpointState::Unknown => unknown(),
+            Some(_) if !believable => Judgement::outdated(self.now, self.wall),
+            Some(row) => Judgement::adopted(row.state, row.since, row.reason, &row.message, self.now),
+            // Only a full status leaves rows out, failing ones last.
+            None if believable && prior.leaves_out_only_healthy() => {
+                Judgement::adopted(EndpointState::Healthy, prior.since, None, "", self.now)
+            }
+            None => unknown(),
+        }
+    }
+}
+
+impl Prior {
+    fn leaves_out_only_healthy(&self) -> bool {
+        let listed = self.endpoints.iter().filter(|row| !row.state.is_healthy()).count();
+        self.endpoints.len() >= STATUS_ROWS && listed >= self.not_healthy as usize
+    }
+}

@@ -1,0 +1,416 @@
+//! The loop: one wheel, one table of endpoints, one writer of the board.
+//!
+//! Every turn takes in what ended and what was commanded, moves the wheel to now, starts what is due, and publishes the
+//! checks that changed. A probe in flight is the only thing that has a task of its own.
+
+use std::{
+    collections::{HashMap, HashSet},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::FutureExt as _;
+use jiff::Timestamp;
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    board::Board,
+    desired::{Command, Engine},
+    group::{Group, Member, member_row},
+    permits::Permits,
+    phase,
+    record::{Due, Flight, Record},
+    stall::Stalls,
+    table::Table,
+    wheel::Wheel,
+};
+use crate::{
+    check::{Attempt, Class, ObjectKey, Outcome, Reason, Report},
+    probe::Lane,
+    telemetry::{Beats, Metrics},
+};
+
+/// The longest the loop sleeps: a stall of the whole process is then seen for what it is.
+const TURN: Duration = Duration::from_millis(100);
+/// How often the loop says that it lives, and clears up.
+const HOUSEKEEPING: u64 = 1000;
+/// An endpoint that left and returns within this keeps its state.
+pub(super) const GRACE: u64 = 10_000;
+/// How deep composites may be nested (`api.md`); a change is carried no further.
+const DEPTH: u8 = 6;
+/// How many messages are taken in at once.
+const BATCH: usize = 512;
+
+/// How much may run at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Probes in flight, in all.
+    pub in_flight: usize,
+    /// Probes in flight on one host.
+    pub per_host: usize,
+}
+
+/// What an attempt ended in, and whose it was.
+struct Ended {
+    id: u32,
+    attempt: u32,
+    report: Report,
+}
+
+/// What the engine works with.
+#[derive(Debug)]
+pub struct Parts<L> {
+    pub lane: Arc<L>,
+    pub board: Arc<Board>,
+    pub limits: Limits,
+    pub metrics: Metrics,
+    pub beats: Beats,
+}
+
+/// Starts an engine on the current tokio runtime. It runs until `stop` is cancelled, and then gives up every probe in
+/// flight; the board keeps what was last decided.
+pub fn start<L: Lane>(parts: Parts<L>, stop: CancellationToken) -> (Engine, tokio::task::JoinHandle<()>) {
+    let (commands, inbox) = mpsc::channel(1024);
+    let (ended, endings) = mpsc::unbounded_channel();
+    let scheduler = Scheduler {
+        lane: parts.lane,
+        board: parts.board,
+        metrics: parts.metrics,
+        beats: parts.beats,
+        origin: Instant::now(),
+        wheel: Wheel::new(0),
+        permits: Permits::new(parts.limits.in_flight.max(1), parts.limits.per_host.max(1)),
+        table: Table::default(),
+        stalls: Stalls::default(),
+        dirty: vec![],
+        removed: vec![],
+        settling: vec![],
+        housekept: 0,
+        ended,
+    };
+    (Engine { commands }, tokio::spawn(scheduler.run(inbox, endings, stop)))
+}
+
+pub(super) struct Scheduler<L> {
+    lane: Arc<L>,
+    board: Arc<Board>,
+    metrics: Metrics,
+    beats: Beats,
+    origin: Instant,
+    pub(super) wheel: Wheel,
+    pub(super) permits: Permits,
+    pub(super) table: Table,
+    stalls: Stalls,
+    pub(super) dirty: Vec<u32>,
+    pub(super) removed: Vec<ObjectKey>,
+    settling: Vec<tokio::sync::oneshot::Sender<()>>,
+    housekept: u64,
+    /// Bounded by the permits: one message for each probe in flight.
+    ended: mpsc::UnboundedSender<Ended>,
+}
+
+impl<L: Lane> Scheduler<L> {
+    async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Command>,
+        mut endings: mpsc::UnboundedReceiver<Ended>,
+        stop: CancellationToken,
+    ) {
+        let mut commands = Vec::with_capacity(BATCH);
+        let mut ended = Vec::with_capacity(BATCH);
+        let mut due = Vec::new();
+        let mut open = true;
+        loop {
+            let wake = self.wake();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                _ = endings.recv_many(&mut ended, BATCH) => {}
+                count = inbox.recv_many(&mut commands, BATCH), if open => open = count > 0,
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            let now = self.now();
+            self.stalls.woke(now, self.millis(wake));
+            for end in ended.drain(..) {
+                self.end(end, now);
+            }
+            for command in commands.drain(..) {
+                self.obey(command, now);
+            }
+            self.wheel.advance(now, &mut due);
+            for id in due.drain(..) {
+                self.look_at(id, now);
+            }
+            self.publish();
+            self.keep_house(now);
+            self.stalls.slept(self.now());
+        }
+        self.table.abort_all();
+        self.beats.end("engine");
+    }
+
+    /// Milliseconds of the engine's clock.
+    fn now(&self) -> u64 {
+        self.millis(Instant::now())
+    }
+
+    fn millis(&self, at: Instant) -> u64 {
+        u64::try_from(at.duration_since(self.origin).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn wake(&self) -> Instant {
+        let latest = Instant::now() + TURN;
+        self.wheel.next_turn().map_or(latest, |turn| (self.origin + Duration::from_millis(turn)).min(latest))
+    }
+
+    fn obey(&mut self, command: Command, now: u64) {
+        match command {
+            Command::Upsert(desired) => self.upsert(*desired, now),
+            Command::Remove(key) => self.remove(&key),
+            Command::Settle(done) => self.settling.push(done),
+        }
+    }
+
+    /// The wheel names an endpoint: its verdict has become too old, or a round is due, or both.
+    fn look_at(&mut self, id: u32, now: u64) {
+        let Some((record, group)) = self.table.with_group(id) else { return };
+        let stale_after = millis(group.check.stale_after);
+        if record.judgement.expires(stale_after).is_some_and(|at| at <= now) {
+            record.judgement.expire(Timestamp::now());
+            let group = record.group;
+            self.mark(group);
+        }
+        if self.table.record(id).and_then(|record| record.due).is_some_and(|due| due.at <= now) {
+            self.round(id, now);
+        }
+        self.reschedule(id);
+    }
+
+    /// A round is due. It starts now, or when a permit is free, or when the probe before it has ended; a round that finds
+    /// another already waiting takes its place, and that one is skipped.
+    fn round(&mut self, id: u32, now: u64) {
+        let Some((record, group)) = self.table.with_group(id) else { return };
+        let Some(Due { slot, .. }) = record.due else { return };
+        let rhythm = &group.check.rhythm;
+        let cadence = millis(record.judgement.cadence(rhythm));
+        let (next, missed) = if record.first {
+            (phase::next_on_grid(now, cadence, record.hash), 0)
+        } else {
+            phase::next_slot(slot, cadence, now)
+        };
+        record.first = false;
+        record.round = slot;
+        record.due = Some(Due { slot: next, at: phase::jittered(next, cadence, rhythm.jitter_percent, record.hash) });
+        let mut skipped = missed;
+        match record.flight {
+            Flight::Idle => self.ask(id, now),
+            Flight::Waiting => skipped += 1,
+            Flight::Running { .. } => skipped += u64::from(record.pending.replace(slot).is_some()),
+        }
+        self.metrics.skipped_rounds.inc_by(skipped);
+    }
+
+    /// Starts a probe of `id` as soon as a permit is free.
+    fn ask(&mut self, id: u32, now: u64) {
+        let Some(record) = self.table.record_mut(id) else { return };
+        if self.permits.request(id, record.endpoint.dial.as_ref().map(|dial| &dial.host)) {
+            self.launch(id, now);
+        } else {
+            record.flight = Flight::Waiting;
+        }
+    }
+
+    /// Starts a probe of `id`, which holds a permit.
+    fn launch(&mut self, id: u32, now: u64) {
+        let Some((record, group)) = self.table.with_group(id) else { return };
+        record.attempt = record.attempt.wrapping_add(1);
+        let number = record.attempt;
+        let attempt = Attempt {
+            check: group.check.key.clone(),
+            target: record.endpoint.target.clone(),
+            dial: record.endpoint.dial.clone(),
+            probe: record.endpoint.probe.clone(),
+        };
+        let (lane, ended) = (self.lane.clone(), self.ended.clone());
+        let task = tokio::spawn(async move {
+            let started = Instant::now();
+            let report = AssertUnwindSafe(lane.attempt(attempt)).catch_unwind().await.unwrap_or_else(|_| {
+                let outcome = Outcome::from_reason(Reason::CannotStart, "the probe panicked; this is a bug");
+                Report::new(outcome, started.elapsed())
+            });
+            // The engine is gone: nobody to tell.
+            let _ = ended.send(Ended { id, attempt: number, report });
+        });
+        record.flight = Flight::Running { task: task.abort_handle(), started: now };
+        self.metrics.scheduling_lag.observe(now.saturating_sub(record.round) as f64 / 1000.0);
+        self.metrics.in_flight_probes.set(self.permits.running().try_into().unwrap_or(i64::MAX));
+    }
+
+    /// Gives the permit of `id` back; whoever waits for it starts.
+    fn give_back(&mut self, id: u32, now: u64) {
+        let host = self.table.record(id).and_then(Record::host).cloned();
+        if let Some(next) = self.permits.release(host.as_ref()) {
+            self.launch(next, now);
+        }
+        self.metrics.in_flight_probes.set(self.permits.running().try_into().unwrap_or(i64::MAX));
+    }
+
+    /// Gives up whatever `id` is doing or waiting for.
+    pub(super) fn interrupt(&mut self, id: u32) {
+        let now = self.now();
+        let Some(record) = self.table.record_mut(id) else { return };
+        record.pending = None;
+        record.attempt = record.attempt.wrapping_add(1);
+        match std::mem::take(&mut record.flight) {
+            Flight::Idle => {}
+            Flight::Waiting => {
+                let host = record.host().cloned();
+                self.permits.withdraw(id, host.as_ref());
+            }
+            Flight::Running { task, .. } => {
+                task.abort();
+                self.give_back(id, now);
+            }
+        }
+    }
+
+    fn end(&mut self, Ended { id, attempt, mut report }: Ended, now: u64) {
+        let Some((record, group)) = self.table.with_group(id) else { return };
+        let Flight::Running { started, .. } = record.flight else { return };
+        if record.attempt != attempt {
+            return;
+        }
+        record.flight = Flight::Idle;
+        let timeout = millis(record.endpoint.probe.timeout);
+        if matches!(report.outcome, Outcome::Failure { class: Class::Timeout, .. })
+            && self.stalls.explain(started, now, timeout)
+        {
+            let text = "this process stood still while it waited for the answer; not counted";
+            report.outcome = Outcome::from_reason(Reason::ProberOverloaded, text);
+        }
+        let wall = Timestamp::now();
+        let rhythm = &group.check.rhythm;
+        let before = record.judgement.cadence(rhythm);
+        let changed = record.judgement.take(&report, &group.check.thresholds, now, wall);
+        let after = record.judgement.cadence(rhythm);
+        group.live.beat(wall);
+        let reason = report.outcome.reason().map_or("", Reason::as_str);
+        self.metrics.probe_ended(record.endpoint.probe.kind_name(), report.outcome.as_str(), reason, report.latency);
+        if before != after && record.due.is_some() {
+            // The new cadence counts from the round that brought it about.
+            record.pending = None;
+            let cadence = millis(after);
+            let slot = if after == rhythm.interval {
+                phase::next_on_grid(now, cadence, record.hash)
+            } else {
+                phase::next_slot(record.round, cadence, now).0
+            };
+            record.due = Some(Due { slot, at: phase::jittered(slot, cadence, rhythm.jitter_percent, record.hash) });
+        }
+        let pending = record.pending.take();
+        let group = record.group;
+        if changed {
+            self.mark(group);
+        }
+        self.give_back(id, now);
+        if pending.is_some() {
+            self.ask(id, now);
+        }
+        self.reschedule(id);
+    }
+
+    /// Tells the wheel when to look at `id` next.
+    pub(super) fn reschedule(&mut self, id: u32) {
+        let Some((record, group)) = self.table.with_group(id) else { return };
+        match record.wake(millis(group.check.stale_after)) {
+            Some(at) => self.wheel.schedule(id, at),
+            None => self.wheel.cancel(id),
+        }
+    }
+
+    /// Readers shall see `group` anew.
+    pub(super) fn mark(&mut self, group: u32) {
+        if let Some(entry) = self.table.group_mut(group)
+            && !std::mem::replace(&mut entry.dirty, true)
+        {
+            self.dirty.push(group);
+        }
+    }
+
+    /// Draws every check that changed, and those that have it as a member, and puts them on the board at once.
+    fn publish(&mut self) {
+        let wall = Timestamp::now();
+        let mut views = HashMap::new();
+        for _ in 0..DEPTH {
+            for group in std::mem::take(&mut self.dirty) {
+                let Some(rows) = self.table.rows(group) else { continue };
+                let Some(entry) = self.table.group_mut(group) else { continue };
+                entry.dirty = false;
+                let before = entry.health;
+                let decided = entry.decided;
+                views.insert(entry.check.key.clone(), entry.refresh(rows, wall));
+                if entry.health != before || entry.decided != decided {
+                    let key = entry.check.key.clone();
+                    for dependent in self.table.dependents(&key) {
+                        self.mark(dependent);
+                    }
+                }
+            }
+            if self.dirty.is_empty() {
+                break;
+            }
+        }
+        let mut removed = std::mem::take(&mut self.removed);
+        removed.retain(|key| self.table.find(key).is_none());
+        self.board.publish(views.into_values().collect(), &removed);
+        for done in self.settling.drain(..) {
+            // Whoever asked has gone away.
+            let _ = done.send(());
+        }
+    }
+
+    fn keep_house(&mut self, now: u64) {
+        if now < self.housekept {
+            return;
+        }
+        self.housekept = now + HOUSEKEEPING;
+        self.board.beat();
+        self.beats.beat("engine", super::WRITER_SILENCE);
+        self.metrics.endpoints.set(self.table.endpoints().try_into().unwrap_or(i64::MAX));
+        self.table.forget_departed(now);
+    }
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Table {
+    /// Every member of a check as it stands now.
+    fn rows(&self, group: u32) -> Option<Vec<super::group::Row>> {
+        let group: &Group = self.group(group)?;
+        let initial = group.check.initial_state;
+        let rows = group.members.iter().filter_map(|member| match member {
+            Member::Endpoint(id) => self.record(*id).map(|record| record.row(initial)),
+            Member::Check { target, key, optional, since } => {
+                let other = self.find(key).and_then(|at| self.group(at));
+                Some(member_row(target, *optional, *since, other))
+            }
+        });
+        Some(rows.collect())
+    }
+
+    fn abort_all(&mut self) {
+        for record in self.records_mut() {
+            if let Flight::Running { task, .. } = &record.flight {
+                task.abort();
+            }
+        }
+    }
+
+    fn dependents(&self, key: &ObjectKey) -> HashSet<u32> {
+        self.dependents_of(key).cloned().unwrap_or_default()
+    }
+}
