@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Host, ObjectKey, Probe, ReferenceKind};
+use super::{Host, ObjectKey, Place, PortRef, Probe, ProbeKind, ReferenceKind, Target};
 
 /// One place that is probed and judged alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +43,52 @@ impl ReferenceKind {
         match self {
             Self::Secret => "secrets",
             Self::ConfigMap => "configmaps",
+        }
+    }
+}
+
+impl Target {
+    /// The one endpoint of a target that says itself where it is: a host, or a script with no place. `None` for targets
+    /// that only a cluster can resolve, and for other checks.
+    #[must_use]
+    pub fn own_endpoint(&self) -> Option<Endpoint> {
+        let host = match &self.place {
+            Place::Host(host) => Some(host.clone()),
+            Place::Nowhere => None,
+            Place::Service { .. } | Place::Pods { .. } | Place::Check { .. } => return None,
+        };
+        let traffic_port = match &self.port {
+            Some(PortRef::Number(port)) => Some(*port),
+            // A host has no names for its ports; `compile` refuses one.
+            Some(PortRef::Name(_)) | None => None,
+        };
+        let default_port = match &self.probe.kind {
+            ProbeKind::Http(http) => Some(http.scheme.default_port()),
+            ProbeKind::Tcp(_) | ProbeKind::Script(_) => None,
+        };
+        let dialed_port = self.probe.port().or(traffic_port).or(default_port);
+        let label = host.as_ref().map_or_else(String::new, |host| host.with_port(traffic_port.or(dialed_port)));
+        Some(Endpoint {
+            target: self.name.clone(),
+            // Declared name, address and port.
+            identity: label.as_str().into(),
+            label: label.into(),
+            dial: host.map(|host| Dial { host, port: dialed_port }),
+            optional: self.optional,
+            probe: self.probe.clone(),
+        })
+    }
+}
+
+impl Host {
+    /// `10.0.0.1:80`, `[fd00::1]:80`, `db.example:5432`; without a port, the host alone.
+    #[must_use]
+    pub fn with_port(&self, port: Option<u16>) -> String {
+        match (self, port) {
+            (Self::Address(address), Some(port)) => std::net::SocketAddr::new(*address, port).to_string(),
+            (Self::Address(address), None) => address.to_string(),
+            (Self::Name(name), Some(port)) => format!("{name}:{port}"),
+            (Self::Name(name), None) => name.to_string(),
         }
     }
 }

@@ -1,12 +1,14 @@
 //! The command line: arguments, wiring and exit codes; no logic.
 
 mod crds;
+mod engine_args;
 mod exit;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+pub use engine_args::EngineArgs;
 pub use exit::Exit;
 
 /// Declares health checks once, probes them cheaply and punctually, and puts the verdict where traffic can use it.

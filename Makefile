@@ -1,0 +1,39 @@
+# A thin list of commands; each does its own set-up.
+CARGO ?= cargo
+
+.PHONY: help build test lint unit cluster-free deny generate image bench setup
+
+help: ## Say what there is
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+build: ## The release binary, in target/release
+	$(CARGO) build --release
+
+test: setup lint deny cluster-free unit ## Everything CI runs: lints, licences, and the tests of every tier
+
+setup: ## Install what the tests need beside cargo and go
+	tests/setup.sh
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --no-default-features --lib --bins -- -D warnings
+
+deny: ## Licences, banned crates, duplicates
+	tests/deny.sh
+
+cluster-free: ## The tests without the `cluster` feature
+	$(CARGO) test --no-default-features
+
+unit: ## The tests of every tier, a real API server included
+	$(CARGO) test
+
+generate: ## crds/, and what the chart makes from it and from its values
+	$(CARGO) run --quiet -- crds > crds/healthchecks.healthcheck-operator.dev.yaml
+	charts/tools/generate.sh
+
+image: ## Both container images, with buildah
+	build/image.sh
+
+bench: ## The figures of docs/benchmarks.md, on this machine
+	benches/run.sh
