@@ -412,3 +412,24 @@ pub const DNS_LABEL_PATTERN: &str = "^[0-9a-z]([-0-9a-z]*[0-9a-z])?$";
 pub const DNS_SUBDOMAIN_PATTERN: &str = "^[0-9a-z]([-0-9a-z.]*[0-9a-z])?$";
 /// A key of a Secret or ConfigMap.
 pub const DATA_KEY_PATTERN: &str = "^[-._0-9A-Za-z]+$";
+
+/// What a pattern of the schema asks, in words.
+#[must_use]
+pub fn meaning_of(pattern: &str) -> Option<&'static str> {
+    const MEANINGS: [(&str, &str); 10] = [
+        (Duration::PATTERN, "a duration: numbers with the units h, m, s or ms, such as 10s, 1m30s or 500ms"),
+        (DNS_LABEL_PATTERN, "a DNS label: lower-case letters, digits and '-', with a letter or digit at both ends"),
+        (
+            DNS_SUBDOMAIN_PATTERN,
+            "the name of an object: lower-case letters, digits, '-' and '.', with a letter or digit at both ends",
+        ),
+        (LABEL_KEY_PATTERN, "a label key: [prefix/]name of at most 63 letters, digits, '-', '_' and '.'"),
+        (LABEL_VALUE_PATTERN, "a label value: at most 63 letters, digits, '-', '_' and '.'"),
+        (HEADER_NAME_PATTERN, "a header name: letters, digits and any of !#$%&'*+-.^_`|~"),
+        (HEADER_VALUE_PATTERN, "visible ASCII without blanks at either end"),
+        (DATA_KEY_PATTERN, "a key of a Secret or ConfigMap: letters, digits, '-', '_' and '.'"),
+        (ENV_NAME_PATTERN, "a variable's name: letters, digits and '_', not beginning with a digit"),
+        (NO_NUL_PATTERN, "text without NUL characters"),
+    ];
+    MEANINGS.iter().find(|(known, _)| *known == pattern).map(|(_, meaning)| *meaning)
+}

@@ -1,0 +1,246 @@
+//! The values of a check that has no problems: defaults filled in, texts parsed.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{probe_rules::parse_statuses, spec_rules::parse_percent};
+use crate::{
+    api::{self, HealthCheck, HealthCheckSpec, IntOrString, probe as written},
+    check::{
+        Check, Connection, Handshake, HeaderSource, Host, HttpHeader, HttpProbe, InitialState, MinHealthy, ObjectKey,
+        Place, PodSelector, PortRef, Probe, ProbeKind, Redirects, Reference, ReferenceKind, Rhythm, Scheme,
+        ScriptProbe, SelectorOperator, SelectorRequirement, Target, TcpProbe, Thresholds, Tls, TlsMode,
+    },
+};
+
+/// Where nothing is written: long enough for a slow answer, short enough to notice a dead one.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A verdict is believed for at least this long, however short the intervals.
+const SHORTEST_DEFAULT_STALE_AFTER: Duration = Duration::from_secs(30);
+/// A namespace is always there in a cluster; files may leave it out.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// The check of an object that the rules have found nothing wrong with.
+pub fn check(object: &HealthCheck) -> Check {
+    let spec = &object.spec;
+    let metadata = &object.metadata;
+    let namespace = metadata.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
+    let key = ObjectKey::new(namespace, metadata.name.as_deref().unwrap_or_default());
+    let rhythm = rhythm(spec);
+    let timeout = spec.timeout.map_or_else(|| DEFAULT_TIMEOUT.min(rhythm.shortest()), api::Duration::to_std);
+    let targets = targets(spec, namespace, timeout);
+    let longest_attempt = targets.iter().map(|target| target.probe.timeout).max().unwrap_or(timeout);
+    let stale_after = spec.stale_after.map_or_else(
+        || (rhythm.longest() * 3 + longest_attempt).max(SHORTEST_DEFAULT_STALE_AFTER),
+        api::Duration::to_std,
+    );
+    Check {
+        uid: metadata.uid.as_deref().map_or_else(|| key.to_string().into(), Into::into),
+        key,
+        generation: metadata.generation.unwrap_or_default(),
+        labels: metadata.labels.clone().unwrap_or_default(),
+        suspend: spec.suspend,
+        rhythm,
+        thresholds: thresholds(spec),
+        initial_state: match spec.initial_state {
+            api::InitialState::Unknown => InitialState::Unknown,
+            api::InitialState::Healthy => InitialState::Healthy,
+            api::InitialState::Unhealthy => InitialState::Unhealthy,
+        },
+        stale_after,
+        min_healthy: min_healthy(&spec.min_healthy),
+        annotations: spec.annotations == api::Annotations::On,
+        targets,
+    }
+}
+
+fn rhythm(spec: &HealthCheckSpec) -> Rhythm {
+    Rhythm {
+        interval: spec.interval.to_std(),
+        unhealthy_interval: spec.unhealthy_interval.unwrap_or(spec.interval).to_std(),
+        confirm_interval: spec.confirm_interval.unwrap_or(spec.interval).to_std(),
+        jitter_percent: spec.jitter_percent,
+    }
+}
+
+fn thresholds(spec: &HealthCheckSpec) -> Thresholds {
+    let classes = spec.failure_thresholds.clone().unwrap_or_default();
+    Thresholds {
+        success: spec.success_threshold,
+        failure: spec.failure_threshold,
+        connect: classes.connect,
+        http: classes.http,
+        timeout: classes.timeout,
+    }
+}
+
+/// What the rules let through is a number or a percentage; anything else would ask for all, the safest reading.
+fn min_healthy(min_healthy: &IntOrString) -> MinHealthy {
+    match min_healthy {
+        IntOrString::Int(count) => MinHealthy::Count(u32::try_from(*count).unwrap_or(u32::MAX)),
+        IntOrString::String(text) => MinHealthy::Percent(parse_percent(text).unwrap_or(100)),
+    }
+}
+
+fn targets(spec: &HealthCheckSpec, namespace: &str, timeout: Duration) -> Vec<Target> {
+    let fallback = written::Probe { tcp: Some(written::TcpProbe::default()), ..written::Probe::default() };
+    let mut probes: Vec<Arc<Probe>> = Vec::new();
+    let mut shared = |probe: Probe| {
+        // Targets that ask the same share one value: 64 of them would otherwise each carry it.
+        if let Some(known) = probes.iter().find(|known| ***known == probe) {
+            return known.clone();
+        }
+        let probe = Arc::new(probe);
+        probes.push(probe.clone());
+        probe
+    };
+    let mut targets = Vec::with_capacity(spec.targets.len());
+    for target in &spec.targets {
+        let probe = target.probe.as_ref().or(spec.probe.as_ref()).unwrap_or(&fallback);
+        targets.push(Target {
+            name: target.name.as_str().into(),
+            place: place(target),
+            port: target.port.as_ref().map(port),
+            optional: target.optional,
+            probe: shared(build_probe(probe, target, namespace, timeout)),
+        });
+    }
+    targets
+}
+
+fn place(target: &api::Target) -> Place {
+    if let Some(host) = &target.host {
+        Place::Host(host.parse().map_or_else(|_| Host::Name(host.as_str().into()), Host::Address))
+    } else if let Some(service) = &target.service {
+        Place::Service { name: service.name.as_str().into() }
+    } else if let Some(pods) = &target.pods {
+        Place::Pods { selector: selector(&pods.selector) }
+    } else if let Some(check) = &target.health_check {
+        Place::Check { name: check.name.as_str().into() }
+    } else {
+        Place::Nowhere
+    }
+}
+
+fn selector(selector: &api::LabelSelector) -> PodSelector {
+    PodSelector {
+        match_labels: selector.match_labels.clone(),
+        match_expressions: selector
+            .match_expressions
+            .iter()
+            .map(|requirement| SelectorRequirement {
+                key: requirement.key.clone(),
+                operator: match requirement.operator {
+                    api::SelectorOperator::In => SelectorOperator::In,
+                    api::SelectorOperator::NotIn => SelectorOperator::NotIn,
+                    api::SelectorOperator::Exists => SelectorOperator::Exists,
+                    api::SelectorOperator::DoesNotExist => SelectorOperator::DoesNotExist,
+                },
+                values: requirement.values.clone(),
+            })
+            .collect(),
+    }
+}
+
+fn port(port: &IntOrString) -> PortRef {
+    match port {
+        // The rules keep it within 1–65535; 0 would be refused when it is dialed.
+        IntOrString::Int(number) => PortRef::Number(u16::try_from(*number).unwrap_or_default()),
+        IntOrString::String(name) => PortRef::Name(name.as_str().into()),
+    }
+}
+
+fn build_probe(probe: &written::Probe, target: &api::Target, namespace: &str, timeout: Duration) -> Probe {
+    if let Some(script) = &probe.script {
+        let timeout = script.timeout.map_or(timeout, api::Duration::to_std);
+        return Probe { timeout, kind: ProbeKind::Script(build_script(script)) };
+    }
+    let kind = match (&probe.http, &probe.tcp) {
+        (Some(http), _) => ProbeKind::Http(build_http(http, target, namespace)),
+        (None, tcp) => ProbeKind::Tcp(tcp.as_ref().map(build_tcp).unwrap_or_default()),
+    };
+    Probe { timeout, kind }
+}
+
+fn build_tcp(tcp: &written::TcpProbe) -> TcpProbe {
+    TcpProbe {
+        port: tcp.port,
+        handshake: match tcp.handshake {
+            written::Handshake::HalfOpen => Handshake::HalfOpen,
+            written::Handshake::Full => Handshake::Full,
+        },
+    }
+}
+
+fn build_http(http: &written::HttpProbe, target: &api::Target, namespace: &str) -> HttpProbe {
+    let scheme = match http.scheme {
+        written::Scheme::Http => Scheme::Http,
+        written::Scheme::Https => Scheme::Https,
+    };
+    // Only a host may go without: a Service brings its own port, and pods must name one.
+    let scheme_port = (target.host.is_some() && target.port.is_none()).then(|| scheme.default_port());
+    HttpProbe {
+        scheme,
+        port: http.port.or(scheme_port),
+        path: http.path.as_str().into(),
+        method: http.method.as_str().into(),
+        host: http.host.as_deref().map(Into::into).or_else(|| default_host(target, namespace)),
+        headers: http.headers.iter().map(build_header).collect(),
+        expected_statuses: http.expected_statuses.iter().filter_map(parse_statuses).collect(),
+        redirects: match http.follow_redirects {
+            written::FollowRedirects::None => Redirects::None,
+            written::FollowRedirects::SameHost => Redirects::SameHost,
+        },
+        connection: match http.connection_close {
+            written::ConnectionClose::Reset => Connection::Reset,
+            written::ConnectionClose::Polite => Connection::Polite,
+        },
+        tls: http.tls.as_ref().map(build_tls).unwrap_or_default(),
+    }
+}
+
+/// What clients of the target would call it; pods have no name that a client would use.
+fn default_host(target: &api::Target, namespace: &str) -> Option<Arc<str>> {
+    if let Some(host) = &target.host {
+        return Some(host.as_str().into());
+    }
+    target.service.as_ref().map(|service| format!("{}.{namespace}.svc", service.name).into())
+}
+
+fn build_header(header: &written::Header) -> HttpHeader {
+    HttpHeader {
+        name: header.name.as_str().into(),
+        source: match &header.value_from {
+            Some(from) => HeaderSource::Secret(reference(ReferenceKind::Secret, &from.secret_key_ref)),
+            None => HeaderSource::Value(header.value.as_deref().unwrap_or_default().into()),
+        },
+        append: header.append,
+    }
+}
+
+fn build_tls(tls: &written::Tls) -> Tls {
+    let ca = tls.ca_ref.as_ref().and_then(|ca| {
+        let config_map = ca.config_map.as_ref().map(|key| reference(ReferenceKind::ConfigMap, key));
+        config_map.or_else(|| ca.secret.as_ref().map(|key| reference(ReferenceKind::Secret, key)))
+    });
+    Tls {
+        mode: match tls.mode {
+            written::TlsMode::Verify => TlsMode::Verify,
+            written::TlsMode::SkipVerify => TlsMode::SkipVerify,
+        },
+        server_name: tls.server_name.as_deref().map(Into::into),
+        ca,
+    }
+}
+
+fn reference(kind: ReferenceKind, key: &written::KeyReference) -> Reference {
+    Reference { kind, name: key.name.as_str().into(), key: key.key.as_str().into() }
+}
+
+fn build_script(script: &written::ScriptProbe) -> ScriptProbe {
+    let command = if script.source.is_some() { Some(&script.interpreter) } else { script.command.as_ref() };
+    ScriptProbe {
+        command: command.into_iter().flatten().map(|part| part.as_str().into()).collect(),
+        source: script.source.as_deref().map(Into::into),
+        env: script.env.iter().map(|var| (var.name.as_str().into(), var.value.as_str().into())).collect(),
+    }
+}

@@ -1,0 +1,124 @@
+//! The rules over one probe.
+
+use super::{Mode, Problems, target_rules::is_host};
+use crate::{
+    api::{
+        IntOrString,
+        probe::{CaReference, Header, HttpProbe, Probe, Scheme, ScriptProbe, Tls, TlsMode},
+        rules,
+    },
+    check::StatusRange,
+};
+
+const SECRET_NEEDS_CLUSTER: &str = "a Secret needs a cluster to be read from: give value when running from files";
+const CA_NEEDS_CLUSTER: &str =
+    "a caRef needs a cluster to be read from: without one the authorities of this machine are trusted";
+
+pub fn check(probe: &Probe, path: &str, mode: Mode, problems: &mut Problems) {
+    let kinds = [probe.tcp.is_some(), probe.http.is_some(), probe.script.is_some()];
+    problems.require(kinds.into_iter().filter(|given| *given).count() == 1, path, rules::PROBE_NOT_ONE);
+    if let Some(http) = &probe.http {
+        check_http(http, &format!("{path}.http"), mode, problems);
+    }
+    if let Some(script) = &probe.script {
+        check_script(script, &format!("{path}.script"), problems);
+    }
+}
+
+fn check_http(http: &HttpProbe, path: &str, mode: Mode, problems: &mut Problems) {
+    problems.require(is_path(&http.path), format!("{path}.path"), rules::PATH_FORMAT);
+    if let Some(host) = &http.host {
+        problems.require(is_host(host), format!("{path}.host"), rules::HOST_FORMAT);
+    }
+    for (index, header) in http.headers.iter().enumerate() {
+        check_header(header, &format!("{path}.headers[{index}]"), mode, problems);
+    }
+    for (index, status) in http.expected_statuses.iter().enumerate() {
+        let path = format!("{path}.expectedStatuses[{index}]");
+        problems.require(parse_statuses(status).is_some(), path, rules::STATUSES);
+    }
+    if let Some(tls) = &http.tls {
+        let path = format!("{path}.tls");
+        problems.require(http.scheme == Scheme::Https, &path, rules::TLS_WITHOUT_HTTPS);
+        check_tls(tls, &path, mode, problems);
+    }
+}
+
+/// `/` and visible ASCII; `#` begins a fragment, which is never sent.
+fn is_path(path: &str) -> bool {
+    path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')
+}
+
+fn check_header(header: &Header, path: &str, mode: Mode, problems: &mut Problems) {
+    let name = header.name.to_ascii_lowercase();
+    let forbidden =
+        rules::FORBIDDEN_HEADERS.contains(&name.as_str()) || name.starts_with(rules::FORBIDDEN_HEADER_PREFIX);
+    problems.require(!forbidden, format!("{path}.name"), rules::HEADER_FORBIDDEN);
+    problems.require(header.value.is_some() != header.value_from.is_some(), path, rules::HEADER_SOURCE_NOT_ONE);
+    if mode == Mode::Standalone {
+        problems.require(header.value_from.is_none(), format!("{path}.valueFrom"), SECRET_NEEDS_CLUSTER);
+    }
+}
+
+fn check_tls(tls: &Tls, path: &str, mode: Mode, problems: &mut Problems) {
+    if let Some(name) = &tls.server_name {
+        problems.require(is_host(name), format!("{path}.serverName"), rules::SERVER_NAME_FORMAT);
+    }
+    let Some(CaReference { config_map, secret }) = &tls.ca_ref else { return };
+    let path = format!("{path}.caRef");
+    problems.require(tls.mode == TlsMode::Verify, &path, rules::CA_WITHOUT_VERIFY);
+    problems.require(config_map.is_some() != secret.is_some(), &path, rules::CA_NOT_ONE);
+    problems.require(mode == Mode::Cluster, &path, CA_NEEDS_CLUSTER);
+}
+
+fn check_script(script: &ScriptProbe, path: &str, problems: &mut Problems) {
+    problems.require(script.command.is_some() != script.source.is_some(), path, rules::SCRIPT_NOT_ONE);
+    if let Some(timeout) = script.timeout {
+        let inside = rules::SCRIPT_TIMEOUT.contains(timeout);
+        problems.require(inside, format!("{path}.timeout"), rules::SCRIPT_TIMEOUT.message);
+    }
+    for (index, variable) in script.env.iter().enumerate() {
+        let reserved = variable.name.starts_with(rules::ENV_RESERVED_PREFIX);
+        problems.require(!reserved, format!("{path}.env[{index}].name"), rules::ENV_RESERVED);
+    }
+}
+
+/// `200`, `"200"` or `"200-399"`, within 100–599, lower end first.
+pub fn parse_statuses(statuses: &IntOrString) -> Option<StatusRange> {
+    let (first, last) = match statuses {
+        IntOrString::Int(status) => {
+            let status = u16::try_from(*status).ok()?;
+            (status, status)
+        }
+        IntOrString::String(text) => match text.split_once('-') {
+            Some((first, last)) => (parse_status(first)?, parse_status(last)?),
+            None => (parse_status(text)?, parse_status(text)?),
+        },
+    };
+    (100 <= first && first <= last && last <= 599).then_some(StatusRange { first, last })
+}
+
+/// Three digits: no sign, no blank.
+fn parse_status(text: &str) -> Option<u16> {
+    (text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_are_numbers_and_ranges() {
+        let range = |first, last| Some(StatusRange { first, last });
+        assert_eq!(parse_statuses(&200.into()), range(200, 200));
+        assert_eq!(parse_statuses(&"204".into()), range(204, 204));
+        assert_eq!(parse_statuses(&"200-399".into()), range(200, 399));
+        assert_eq!(parse_statuses(&"200-200".into()), range(200, 200));
+        for text in ["", "99", "600", "399-200", "200-", "-200", "2xx", "200-399-500", "200 - 399", "+20"] {
+            assert_eq!(parse_statuses(&text.into()), None, "{text}");
+        }
+        for number in [99, 600, -200, 70_000] {
+            assert_eq!(parse_statuses(&number.into()), None, "{number}");
+        }
+    }
+}
