@@ -25,12 +25,12 @@ import (
 	genericapiserver "k8s.io/apiserver/pkg/server"
 )
 
-// servers maps a program's name to its command; a signal ends the context they are given.
+// servers maps a program's name to its command.
 var servers = map[string]func() *cobra.Command{
 	"kube-apiserver":          apiserver.NewAPIServerCommand,
 	"kube-controller-manager": controllers.NewControllerManagerCommand,
 	"kube-proxy":              proxy.NewProxyCommand,
-	"kube-scheduler":          func() *cobra.Command { return scheduler.NewSchedulerCommand(genericapiserver.SetupSignalHandler()) },
+	"kube-scheduler":          func() *cobra.Command { return scheduler.NewSchedulerCommand() },
 	"kubelet":                 func() *cobra.Command { return kubelet.NewKubeletCommand(genericapiserver.SetupSignalContext()) },
 }
 
