@@ -1,0 +1,45 @@
+//! Tests against a real API server: one cluster for the whole binary, a namespace for each test.
+//!
+//! Files beside this one hold the trials; `tests/README.md` says how to write one.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod faults;
+mod harness;
+mod suite;
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+
+use suite::Suite;
+use support::programs::{Programs, skip};
+use support::{netns, run_dir};
+
+/// Trials wait far more than they compute, so there may be more of them at once than cores.
+const AT_ONCE: usize = 6;
+
+fn main() -> ExitCode {
+    let mut args = Arguments::from_args();
+    args.test_threads.get_or_insert(AT_ONCE);
+    let programs = if args.list { None } else { Some(prepare()) };
+    let programs = match programs.transpose() {
+        Ok(programs) => programs,
+        Err(why) => return if skip(&format!("{why:#}")) == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE },
+    };
+    let suite = Suite::new(programs);
+    let trials = [harness::trials(&suite), faults::trials(&suite)].into_iter().flatten().collect();
+    let conclusion = libtest_mimic::run(&args, trials);
+    // The programs end before their files go.
+    drop(suite);
+    run_dir::finish(conclusion.has_failed());
+    conclusion.exit_code()
+}
+
+/// What must be there before the first trial. The network is left last: a first build needs it.
+fn prepare() -> anyhow::Result<Programs> {
+    let programs = Programs::locate()?;
+    netns::enter()?;
+    Ok(programs)
+}

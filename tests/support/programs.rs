@@ -1,0 +1,57 @@
+//! Where the cluster's programs are, and what to do on a machine that cannot have them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, ensure};
+
+/// A directory with kube-apiserver, kube-controller-manager, etcd and kubectl.
+#[derive(Clone, Debug)]
+pub struct Programs(PathBuf);
+
+impl Programs {
+    /// `$KUBEBUILDER_ASSETS`, or what `tests/cluster/build.sh` built: at once when cached, after
+    /// some minutes when not.
+    ///
+    /// # Errors
+    /// The build script's last line, when it failed.
+    pub fn locate() -> anyhow::Result<Self> {
+        ensure!(cfg!(target_os = "linux"), "kube-apiserver and etcd run on Linux only");
+        script("build.sh").map(Self)
+    }
+
+    /// The path of one program.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Whether the directory has the program: setup-envtest's has no kube-controller-manager.
+    pub fn has(&self, name: &str) -> bool {
+        self.path(name).exists()
+    }
+}
+
+/// Runs a script of `tests/cluster` that prints a directory and returns that directory. Its
+/// progress goes to our stderr.
+///
+/// # Errors
+/// When it cannot be run, fails or prints no directory.
+pub fn script(name: &str) -> anyhow::Result<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster").join(name);
+    let output = Command::new(&path)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot run {}", path.display()))?;
+    ensure!(output.status.success(), "{} failed: its stderr says why", path.display());
+    let directory = PathBuf::from(String::from_utf8(output.stdout)?.trim_end());
+    ensure!(directory.is_dir(), "{} printed no directory but {directory:?}", path.display());
+    Ok(directory)
+}
+
+/// Says that a tier is skipped and returns the exit code to end with: 0 for a developer, 1 under
+/// `CI=true`, where a skip would hide that nothing was tested.
+pub fn skip(why: &impl std::fmt::Display) -> i32 {
+    println!("SKIP {why}");
+    i32::from(std::env::var("CI").is_ok_and(|ci| ci == "true"))
+}
