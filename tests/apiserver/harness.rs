@@ -1,13 +1,15 @@
 //! The harness itself: that its cluster is a real one and its reports are true.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::rbac::v1::PolicyRule;
-use kube::api::{Api, ListParams, PostParams};
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 
@@ -15,8 +17,11 @@ use crate::suite::Suite;
 use crate::support::control_plane::ControlPlane;
 use crate::support::netns::fresh_address;
 use crate::support::operator;
+use crate::support::process::{Process, was_killed};
+use crate::support::recorder::{Change, Recorder};
+use crate::support::run_dir::sub_dir;
 use crate::support::targets::{HttpTarget, TcpTarget};
-use crate::support::wait::wait_until;
+use crate::support::wait::{wait_for, wait_until};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -27,6 +32,9 @@ pub fn trials(suite: &Suite) -> Vec<Trial> {
         suite.trial("harness::slices_come_from_the_real_controller", slices),
         suite.trial("harness::audit_log_tells_writes", audit),
         suite.trial_alone("harness::api_server_freezes_dies_and_keeps_its_data", false, stops),
+        suite.trial("harness::crds_are_accepted_and_established", crds),
+        suite.trial("harness::a_recorder_sees_every_change", recorder),
+        suite.trial_without("harness::programs_die_with_a_killed_test", orphans),
         suite.trial_without("harness::targets_switch", targets),
         suite.trial_without("harness::the_binary_under_test_runs", binary),
     ]
@@ -138,6 +146,71 @@ async fn stops(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     cluster.restart_api_server().await?;
     ensure!(cluster.url() == url, "{} is not {url}", cluster.url());
     maps.get("kept").await.context("the data of before")?;
+    Ok(())
+}
+
+async fn crds(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
+    cluster.install_crds().await?;
+    let served =
+        cluster.kubectl_ok(&["api-resources", "--api-group=healthcheck-operator.dev", "--output=name"]).await?;
+    ensure!(served.contains("healthchecks.healthcheck-operator.dev"), "{served:?}");
+    Ok(())
+}
+
+async fn recorder(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
+    let namespace = cluster.namespace("recorder").await?;
+    let maps: Api<ConfigMap> = Api::namespaced(cluster.client(), &namespace);
+    let recorder = Recorder::start(maps.clone()).await?;
+    let map = |value: &str| {
+        format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: flips}}, data: {{value: {value}}}}}")
+    };
+    for value in ["up", "down", "up", "end"] {
+        cluster.apply(&namespace, &map(value)).await?;
+    }
+    let value = |map: &ConfigMap| map.data.clone().unwrap_or_default().remove("value").unwrap_or_default();
+    recorder.wait("flips", SOON, |map| value(map) == "end").await?;
+    let seen = recorder.history("flips", value)?;
+    ensure!(seen == ["up", "down", "up", "end"], "{seen:?}");
+    maps.delete("flips", &DeleteParams::default()).await?;
+    wait_until("the end of the object to be recorded", SOON, || async {
+        let changes = recorder.changes()?;
+        ensure!(
+            changes.iter().any(|change| matches!(change, Change::Gone(map) if map.name_any() == "flips")),
+            "{changes:?}"
+        );
+        Ok(())
+    })
+    .await
+}
+
+/// Set for a copy of this binary that starts a program and waits to be killed.
+pub const ORPHAN_MAKER: &str = "HEALTHCHECK_TEST_ORPHAN_MAKER";
+
+/// The copy's part: starts a program that would run for ever, says its pid, never ends.
+pub fn make_orphan() -> ! {
+    let sleep = ["infinity".to_owned()];
+    let log = std::env::temp_dir().join(format!("orphan-{}.log", std::process::id()));
+    let process = Process::start(Path::new("/bin/sleep"), &sleep, &[], &log).expect("sleep can be started");
+    let _ = std::fs::remove_file(log);
+    println!("{}", process.pid().as_raw_nonzero());
+    loop {
+        std::thread::park();
+    }
+}
+
+async fn orphans() -> anyhow::Result<()> {
+    let log = sub_dir("orphans").join("maker.log");
+    let env = [(ORPHAN_MAKER.to_owned(), "1".to_owned())];
+    let maker = Process::start(&std::env::current_exe()?, &[], &env, &log)?;
+    let pid: u32 = wait_until("the copy to say a pid", SOON, || async { maker.output().trim().parse() }).await?;
+    let command = Path::new("/proc").join(pid.to_string()).join("cmdline");
+    // setpriv becomes sleep a moment after the pid is known.
+    let runs = || std::fs::read_to_string(&command).is_ok_and(|command| command.starts_with("/bin/sleep"));
+    wait_for("the program to run", SOON, runs, |runs| *runs).await?;
+    let ended = maker.kill()?;
+    ensure!(was_killed(ended), "{ended:?}");
+    // The command line of a process that has ended is empty, reaped or not.
+    wait_for("the program to die with who started it", SOON, runs, |runs| !runs).await?;
     Ok(())
 }
 

@@ -33,7 +33,7 @@ build() {
 	cd "$here/programs"
 	version=$(go list -m -f '{{.Version}}' k8s.io/kubernetes)
 	echo "building Kubernetes $version into $into (several minutes)"
-	CGO_ENABLED=0 nice go build -mod=readonly -trimpath -ldflags "-s -w $(stamps "$version")" -o "$into/programs" .
+	CGO_ENABLED=0 nice go build -mod=readonly -buildvcs=false -trimpath -ldflags "-s -w $(stamps "$version")" -o "$into/programs" .
 	for program in "${programs[@]}"; do
 		ln -s programs "$into/$program"
 	done

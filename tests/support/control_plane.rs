@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, ServiceAccount};
 use kube::api::{Api, ObjectMeta, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use tokio::sync::OnceCell;
 
 use super::audit::{self, AuditLog};
 use super::identity::{Credentials, kubeconfig};
@@ -44,6 +45,7 @@ pub struct ControlPlane {
     etcd: Process,
     api_server_args: Vec<String>,
     ready_after: Duration,
+    crds: OnceCell<()>,
 }
 
 impl ControlPlane {
@@ -74,6 +76,7 @@ impl ControlPlane {
             etcd,
             api_server_args,
             ready_after: Duration::ZERO,
+            crds: OnceCell::new(),
         };
         cluster.wait_ready().await?;
         cluster.create_node(NODE).await?;
@@ -183,6 +186,34 @@ impl ControlPlane {
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "kubectl {args:?}: {said}");
         Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Applies a manifest by kubectl, as a user would, and returns what kubectl printed.
+    ///
+    /// # Errors
+    /// When it is refused, with what kubectl said.
+    pub async fn apply(&self, namespace: &str, manifest: &str) -> anyhow::Result<String> {
+        static APPLIED: AtomicU32 = AtomicU32::new(0);
+        let number = APPLIED.fetch_add(1, Ordering::Relaxed);
+        let path = self.directory.join(format!("manifest-{number}.yaml"));
+        std::fs::write(&path, manifest)?;
+        let path = path.display().to_string();
+        self.kubectl_ok(&["apply", "--namespace", namespace, "--filename", &path]).await
+    }
+
+    /// Installs what is in `crds/` and waits until it is established; once per cluster, however
+    /// many trials ask for it.
+    ///
+    /// # Errors
+    /// When the API server does not take it.
+    pub async fn install_crds(&self) -> anyhow::Result<()> {
+        let install = || async {
+            let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
+            self.kubectl_ok(&["apply", "--server-side", "--filename", crds]).await?;
+            let established = ["wait", "--for=condition=Established", "--timeout=60s", "--filename", crds];
+            self.kubectl_ok(&established).await.map(|_| ())
+        };
+        self.crds.get_or_try_init(install).await.copied()
     }
 
     /// A namespace for one test, named after it and used by no other. With controllers it has its

@@ -27,3 +27,5 @@ pub mod identity;
 pub mod objects;
 #[cfg(feature = "cluster")]
 pub mod pki;
+#[cfg(feature = "cluster")]
+pub mod recorder;

@@ -1,5 +1,6 @@
 //! Where the cluster's programs are, and what to do on a machine that cannot have them.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -35,15 +36,24 @@ impl Programs {
 /// progress goes to our stderr.
 ///
 /// # Errors
-/// When it cannot be run, fails or prints no directory.
+/// When it cannot be run, fails (with the last line it said) or prints no directory.
 pub fn script(name: &str) -> anyhow::Result<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster").join(name);
-    let output = Command::new(&path)
+    let mut child = Command::new(&path)
         .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .with_context(|| format!("cannot run {}", path.display()))?;
-    ensure!(output.status.success(), "{} failed: its stderr says why", path.display());
+    // It prints its one line at the end, so its stdout cannot fill up while stderr is read.
+    let progress = BufReader::new(child.stderr.take().context("a child without stderr")?);
+    let mut last = String::new();
+    for line in progress.lines() {
+        last = line?;
+        eprintln!("{last}");
+    }
+    let output = child.wait_with_output()?;
+    ensure!(output.status.success(), "{last}");
     let directory = PathBuf::from(String::from_utf8(output.stdout)?.trim_end());
     ensure!(directory.is_dir(), "{} printed no directory but {directory:?}", path.display());
     Ok(directory)
