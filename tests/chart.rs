@@ -1,5 +1,7 @@
 //! The Helm chart, under both Helm majors: what it renders, what it refuses, what it grants, and
 //! that its generated parts are in step with what they are generated from.
+// The same without the feature: once is enough.
+#![cfg(feature = "cluster")]
 
 #[path = "chart/drift.rs"]
 mod drift;

@@ -1,5 +1,7 @@
 //! The container images: built from scratch by `build/image.sh`, which takes the binary it is
 //! given, so that this needs no release build. What is shown is the layout, not the operator.
+// The same without the feature: once is enough.
+#![cfg(feature = "cluster")]
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
