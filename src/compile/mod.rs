@@ -5,6 +5,7 @@
 
 mod build;
 pub mod graph;
+pub mod metadata;
 mod probe_rules;
 mod problem;
 pub mod schema;
@@ -18,6 +19,7 @@ use crate::{
     check::Check,
 };
 
+pub use build::DEFAULT_NAMESPACE;
 pub use problem::{Problem, Problems};
 
 /// Where the checks are to run.

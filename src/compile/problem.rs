@@ -37,6 +37,17 @@ impl Problems {
         }
     }
 
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Notes all of `problems`.
+    pub fn extend(&mut self, problems: impl IntoIterator<Item = Problem>) {
+        self.0.extend(problems);
+    }
+
     /// In the order they were found, each once.
     #[must_use]
     pub fn into_vec(self) -> Vec<Problem> {

@@ -106,7 +106,7 @@ fn is_port_name(name: &str) -> bool {
         && name.bytes().any(|byte| byte.is_ascii_lowercase())
 }
 
-fn is_label_key(key: &str) -> bool {
+pub fn is_label_key(key: &str) -> bool {
     match key.split_once('/') {
         Some((prefix, name)) => is_label_prefix(prefix) && is_label_name(name),
         None => is_label_name(key),
@@ -125,7 +125,7 @@ fn is_label_name(name: &str) -> bool {
     name.len() <= 63 && name.bytes().all(allowed) && edge(name.bytes().next()) && edge(name.bytes().last())
 }
 
-fn is_label_value(value: &str) -> bool {
+pub fn is_label_value(value: &str) -> bool {
     value.is_empty() || is_label_name(value)
 }
 

@@ -1,0 +1,111 @@
+//! `healthcheck-operator validate`: manifests against schema, rules and each other, offline.
+
+use std::{io::Write, path::PathBuf};
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use serde::Serialize;
+
+use super::Exit;
+use crate::{
+    compile::Mode,
+    source::{Declared, Fault, Loaded, gather, load},
+};
+
+/// Check HealthCheck manifests offline: schema, rules, and what they say of each other
+#[derive(clap::Args, Clone, Debug)]
+pub struct ValidateArgs {
+    /// File or directory to check, `-` for standard input; of a directory its *.yaml, *.yml and *.json files
+    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR", required = true, num_args = 1..)]
+    pub filenames: Vec<PathBuf>,
+
+    /// Refuse also what needs a cluster: service and pods targets, Secrets and ConfigMaps
+    #[arg(long)]
+    pub standalone: bool,
+
+    /// How the result is printed
+    #[arg(short = 'o', long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// Formats of the result.
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Output {
+    /// A line for each check or fault.
+    #[default]
+    Text,
+    Json,
+    Yaml,
+}
+
+/// Checks the files and prints the result: `ok` lines on standard output, or every fault on standard error. As JSON or
+/// YAML all of it goes to standard output.
+///
+/// # Errors
+/// When the result cannot be printed.
+pub fn run(args: &ValidateArgs) -> anyhow::Result<Exit> {
+    let mode = if args.standalone { Mode::Standalone } else { Mode::Cluster };
+    let loaded = examine(&args.filenames, mode);
+    print(&loaded, args.output).context("cannot print the result")?;
+    Ok(if loaded.faults.is_empty() { Exit::Ok } else { Exit::Usage })
+}
+
+fn examine(filenames: &[PathBuf], mode: Mode) -> Loaded {
+    let (sources, mut faults) = gather(filenames);
+    let mut loaded = load(&sources, mode);
+    faults.append(&mut loaded.faults);
+    if loaded.declared.is_empty() && faults.is_empty() {
+        // Nothing checked is nothing shown to be right: most likely the path is wrong.
+        let names: Vec<_> = filenames.iter().map(|path| path.display().to_string()).collect();
+        faults.push(Fault::of_file(names.join(", "), "holds no HealthCheck: give a file or directory that does"));
+    }
+    Loaded { faults, ..loaded }
+}
+
+fn print(loaded: &Loaded, output: Output) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match output {
+        Output::Text if loaded.faults.is_empty() => {
+            for Declared { check, file, line, .. } in &loaded.declared {
+                writeln!(stdout, "ok {} ({file}:{line})", check.key)?;
+            }
+        }
+        Output::Text => {
+            let mut stderr = std::io::stderr().lock();
+            for fault in &loaded.faults {
+                writeln!(stderr, "{fault}")?;
+            }
+        }
+        Output::Json => writeln!(stdout, "{}", serde_json::to_string_pretty(&Verdict::of(loaded))?)?,
+        Output::Yaml => write!(stdout, "{}", serde_saphyr::to_string(&Verdict::of(loaded))?)?,
+    }
+    Ok(())
+}
+
+/// The result for machines.
+#[derive(Serialize)]
+struct Verdict<'a> {
+    valid: bool,
+    checks: Vec<Valid<'a>>,
+    faults: &'a [Fault],
+}
+
+#[derive(Serialize)]
+struct Valid<'a> {
+    namespace: &'a str,
+    name: &'a str,
+    file: &'a str,
+    line: u64,
+}
+
+impl<'a> Verdict<'a> {
+    fn of(loaded: &'a Loaded) -> Self {
+        let checks = loaded.declared.iter().map(|declared| Valid {
+            namespace: &declared.check.key.namespace,
+            name: &declared.check.key.name,
+            file: &declared.file,
+            line: declared.line,
+        });
+        Self { valid: loaded.faults.is_empty(), checks: checks.collect(), faults: &loaded.faults }
+    }
+}
