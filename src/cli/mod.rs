@@ -3,6 +3,7 @@
 mod crds;
 mod engine_args;
 mod exit;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -25,6 +26,8 @@ enum Command {
     Crds(crds::CrdsArgs),
     /// Print a completion script for SHELL
     Completions { shell: clap_complete::Shell },
+    /// Check HealthCheck manifests offline: schema, rules, and what they say of each other
+    Validate(validate::ValidateArgs),
     /// Print the version
     Version,
 }
@@ -57,6 +60,7 @@ fn run(command: Command) -> anyhow::Result<Exit> {
             clap_complete::generate(shell, &mut Cli::command(), "healthcheck-operator", &mut std::io::stdout());
             Ok(Exit::Ok)
         }
+        Command::Validate(args) => validate::run(&args),
         Command::Version => {
             println!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
             Ok(Exit::Ok)
