@@ -1,8 +1,26 @@
 //! One attempt of one kind: a value in, an outcome out.
 
+mod dial;
+mod egress;
+mod failure;
+mod http;
+mod prober;
+mod progress;
+mod references;
+mod resolve;
+pub mod runner;
+pub mod script;
+mod tcp;
+mod tls;
+
 use std::future::Future;
 
 use crate::check::{Attempt, Report};
+
+pub use egress::{DeniedDynamic, EgressGuard, KUBELET_PORTS};
+pub use prober::{Prober, ScriptBackend, Settings};
+pub use references::{NoReferences, ReferenceResult, References};
+pub use resolve::NameServers;
 
 /// Makes attempts. The scheduler knows no more of probing than this, so a faster lane can stand beside the ordinary one.
 pub trait Lane: Send + Sync + 'static {

@@ -1,0 +1,158 @@
+//! From a host and port to an open connection: resolve, ask the egress guard, connect.
+
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    time::Duration,
+};
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpStream;
+
+use super::{
+    egress::EgressGuard,
+    failure::{self, Failure, Moment},
+    progress::{Phase, Progress},
+    resolve::NameResolver,
+};
+use crate::check::{Dial, Host, Reason};
+
+/// How a connection is opened and how it ends when it is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// The handshake's last ACK is held back, and a drop resets: the target's listener never has a connection to accept.
+    HalfOpen,
+    /// A drop resets, which leaves no TIME_WAIT on either side.
+    Reset,
+    /// A drop closes in the ordinary way.
+    Polite,
+}
+
+/// The addresses of `dial` that may be dialed, at least one.
+pub(super) async fn addresses(
+    resolver: &NameResolver,
+    egress: &EgressGuard,
+    dial: &Dial,
+    progress: &Progress,
+) -> Result<Vec<SocketAddr>, Failure> {
+    let Some(port) = dial.port else {
+        return Err(Failure::new(Reason::CannotStart, "no port to dial; give the target or its probe a port"));
+    };
+    let ips = match &dial.host {
+        Host::Address(ip) => vec![*ip],
+        Host::Name(name) => {
+            progress.reach(Phase::Resolve);
+            resolver.addresses(name).await?
+        }
+    };
+    let mut denied = None;
+    let mut allowed = Vec::with_capacity(ips.len());
+    for ip in ips {
+        let address = SocketAddr::new(ip, port);
+        match egress.check(address) {
+            Ok(()) => allowed.push(address),
+            Err(message) => denied = Some(Failure::new(Reason::EgressDenied, message)),
+        }
+    }
+    // A name that leads to a denied address and another is dialed on the other only.
+    match denied {
+        Some(failure) if allowed.is_empty() => Err(failure),
+        _ => Ok(allowed),
+    }
+}
+
+/// Runs `attempt` on all of `addresses` at once. The first that succeeds decides; without one, the most telling failure.
+///
+/// The failures of a host given by name say which of its addresses they are about.
+pub(super) async fn first_success<T, A, F>(addresses: &[SocketAddr], named: bool, attempt: A) -> Result<T, Failure>
+where
+    A: Fn(SocketAddr) -> F,
+    F: Future<Output = Result<T, Failure>>,
+{
+    let about = |address: SocketAddr, mut failure: Failure| {
+        if named && failure.reason.class() != Some(crate::check::Class::Http) {
+            failure.message = format!("{} ({address})", failure.message);
+        }
+        failure
+    };
+    if let [address] = addresses {
+        return attempt(*address).await.map_err(|failure| about(*address, failure));
+    }
+    let mut running: FuturesUnordered<_> = addresses
+        .iter()
+        .map(|&address| {
+            let attempt = attempt(address);
+            async move { (address, attempt.await) }
+        })
+        .collect();
+    let mut worst: Option<Failure> = None;
+    while let Some((address, result)) = running.next().await {
+        match result {
+            Ok(done) => return Ok(done),
+            Err(failure) => {
+                let failure = about(address, failure);
+                if worst.as_ref().is_none_or(|worst| failure.weight() > worst.weight()) {
+                    worst = Some(failure);
+                }
+            }
+        }
+    }
+    Err(worst.unwrap_or_else(|| Failure::new(Reason::NameNotFound, "no address to dial")))
+}
+
+/// Opens a TCP connection to `address`. Bounded by whoever calls: dropping the future closes the socket.
+pub(super) async fn connect(address: SocketAddr, manner: Manner) -> Result<TcpStream, Failure> {
+    let local = |error: io::Error| explain(&error, address);
+    let socket = open(address, manner).map_err(local)?;
+    match socket.connect(&address.into()) {
+        Ok(()) => {}
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::INPROGRESS) => {}
+        Err(error) => return Err(local(error)),
+    }
+    let stream = TcpStream::from_std(socket.into()).map_err(local)?;
+    let arrived = |error: io::Error| failure::from_io(&error, Moment::Arrived);
+    stream.writable().await.map_err(arrived)?;
+    if let Some(error) = stream.take_error().map_err(arrived)? {
+        return Err(arrived(error));
+    }
+    let peer = stream.peer_addr().map_err(arrived)?;
+    // On loopback a client whose own port happens to be the one it dials connects to itself: nobody listens there.
+    if stream.local_addr().is_ok_and(|local| local == peer) {
+        return Err(Failure::new(Reason::ConnectionRefused, "connection refused"));
+    }
+    Ok(stream)
+}
+
+fn open(address: SocketAddr, manner: Manner) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    match manner {
+        Manner::HalfOpen => {
+            #[cfg(target_os = "linux")]
+            socket.set_tcp_quickack(false)?;
+            socket.set_linger(Some(Duration::ZERO))?;
+        }
+        Manner::Reset => socket.set_linger(Some(Duration::ZERO))?,
+        Manner::Polite => {}
+    }
+    if manner != Manner::HalfOpen {
+        socket.set_tcp_nodelay(true)?;
+    }
+    Ok(socket)
+}
+
+/// What an error of `socket` or `connect` means. "Address not available" is either no port left or no address of that
+/// family: a datagram socket, whose ports are others, tells which.
+fn explain(error: &io::Error, address: SocketAddr) -> Failure {
+    let failure = failure::from_io(error, Moment::Local);
+    if Errno::from_io_error(error) != Some(Errno::ADDRNOTAVAIL) {
+        return failure;
+    }
+    let any: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+    match UdpSocket::bind(any).and_then(|socket| socket.connect(address)) {
+        Ok(()) => failure,
+        Err(_) => Failure::new(Reason::NoRoute, "no route from here: this machine has no address to dial it from"),
+    }
+}

@@ -1,0 +1,176 @@
+//! One request and the head of its answer on an open connection.
+
+use std::{
+    error::Error,
+    fmt, io,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+};
+
+use http::{HeaderMap, StatusCode};
+use http_body_util::BodyExt;
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, timeout_at},
+};
+
+use super::request::Request;
+use crate::{
+    check::{Connection, Reason},
+    probe::{
+        failure::{self, Failure, Moment},
+        progress::{Phase, Progress},
+    },
+};
+
+/// Of one answer; an answer with more is refused.
+const MAX_HEADERS: usize = 64;
+const MAX_HEAD: usize = 16 * 1024;
+/// Of a whole connection: interim answers come before the head, and a polite end reads what is left of a short body.
+const MAX_READ: usize = 64 * 1024;
+
+/// The head of an answer, and when it was there.
+pub(super) struct Head {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub at: Instant,
+}
+
+/// Sends `request` on `stream`, reads the head of the answer, and ends the connection as `connection` says.
+pub(super) async fn run<S>(
+    stream: S,
+    request: &Request,
+    connection: Connection,
+    progress: &Progress,
+) -> Result<Head, Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let message = request.message()?;
+    let watched = TokioIo::new(Watched { stream, progress, read: 0, wrote: false });
+    let (mut sender, driver) = http1::Builder::new()
+        .max_headers(MAX_HEADERS)
+        .max_header_size(MAX_HEAD)
+        .title_case_headers(true)
+        .handshake(watched)
+        .await
+        .map_err(|error| explain(&error))?;
+    progress.reach(Phase::Request);
+    let mut driver = pin!(driver);
+    let mut answer = pin!(sender.send_request(message));
+    // The connection is driven in place, not on a task of its own: dropping this future drops all of it.
+    let (answer, driven) = tokio::select! {
+        biased;
+        answer = &mut answer => (answer, None),
+        driven = &mut driver => (answer.await, Some(driven)),
+    };
+    let answer = answer.map_err(|error| match driven {
+        Some(Err(cause)) if error.is_canceled() => explain(&cause),
+        _ => explain(&error),
+    })?;
+    let (parts, body) = answer.into_parts();
+    let head = Head { status: parts.status, headers: parts.headers, at: Instant::now() };
+    if connection == Connection::Polite {
+        // The verdict stands; a body that will not end only costs the rest of the attempt's own time.
+        let _ = timeout_at(progress.deadline, goodbye(driver.as_mut(), body)).await;
+    }
+    Ok(head)
+}
+
+/// Reads a short body to its end and closes: with unread bytes the kernel would reset after all.
+async fn goodbye<D>(driver: Pin<&mut D>, mut body: Incoming)
+where
+    D: Future<Output = hyper::Result<()>>,
+{
+    let drain = async { while let Some(Ok(_)) = body.frame().await {} };
+    let (_, _) = tokio::join!(drain, driver);
+}
+
+/// What went wrong with the exchange, without a byte of what was received.
+fn explain(error: &hyper::Error) -> Failure {
+    if let Some(cause) = cause::<io::Error>(error) {
+        if cause.get_ref().is_some_and(|inner| inner.is::<TooMuch>()) {
+            return too_large();
+        }
+        if let Some(tls) = cause.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            return crate::probe::tls::explain(tls);
+        }
+        return failure::from_io(cause, Moment::Arrived);
+    }
+    if error.is_parse_too_large() {
+        return too_large();
+    }
+    if error.is_parse() {
+        return Failure::new(Reason::MalformedResponse, "the answer is not HTTP/1.1");
+    }
+    Failure::new(Reason::ConnectionClosed, "connection closed before an answer")
+}
+
+fn too_large() -> Failure {
+    let message = format!("the answer's headers are over {MAX_HEADERS} or {} KiB", MAX_HEAD / 1024);
+    Failure::new(Reason::HeadersTooLarge, message)
+}
+
+fn cause<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    let mut next = error.source();
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// More came than an answer's head may have.
+#[derive(Debug)]
+struct TooMuch;
+
+impl fmt::Display for TooMuch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("more was received than is read")
+    }
+}
+
+impl Error for TooMuch {}
+
+/// A connection that says when the request is out, and that ends when too much comes in.
+struct Watched<'a, S> {
+    stream: S,
+    progress: &'a Progress,
+    read: usize,
+    wrote: bool,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<'_, S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.read >= MAX_READ {
+            return Poll::Ready(Err(io::Error::other(TooMuch)));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        self.read += buf.filled().len() - before;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<'_, S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.wrote = true;
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        if self.wrote {
+            self.progress.reach(Phase::Response);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,218 @@
+//! What is sent: the request of a probe, with the values of its references filled in.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Uri,
+    header::{ACCEPT, CONNECTION, CONTENT_LENGTH, HOST, USER_AGENT},
+};
+use rustls::pki_types::ServerName;
+
+use crate::{
+    check::{Dial, HeaderSource, Host, HttpProbe, ObjectKey, Reason, Scheme, TlsMode},
+    probe::{failure::Failure, references::References, tls},
+};
+
+/// A probe made ready to be sent to any of its addresses.
+pub(in crate::probe) struct Plan {
+    method: Method,
+    target: Uri,
+    headers: HeaderMap,
+    scheme: Scheme,
+    /// What the Host header says: the probe's own, or the host that is dialed; `None`: the address itself.
+    authority: Option<String>,
+    pub tls: Option<tls::Setting>,
+}
+
+/// One request, absolute enough to resolve a redirect against.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub method: Method,
+    /// The path and query.
+    pub target: Uri,
+    pub headers: HeaderMap,
+    pub scheme: Scheme,
+    /// The Host header, which redirects are compared with.
+    pub authority: String,
+    /// The port that is dialed.
+    pub port: u16,
+}
+
+const AGENT: &str = concat!("healthcheck-operator/", env!("CARGO_PKG_VERSION"));
+
+/// Fills in references and defaults. Fails only for what is wrong on our side.
+pub(in crate::probe) async fn plan(
+    probe: &HttpProbe,
+    dial: &Dial,
+    check: &ObjectKey,
+    references: &dyn References,
+) -> Result<Plan, Failure> {
+    let wrong = |what: &str| Failure::new(Reason::CannotStart, format!("{what} cannot be sent; correct the probe"));
+    let method = Method::from_bytes(probe.method.as_bytes()).map_err(|_| wrong("the method"))?;
+    let target: Uri = probe.path.parse().map_err(|_| wrong("the path"))?;
+    if target.authority().is_some() || !target.path().starts_with('/') {
+        return Err(wrong("a path that does not begin with '/'"));
+    }
+    let mut headers = headers(probe, check, references).await?;
+    // A POST or PUT without a body says so, or some servers wait for one.
+    if method == Method::POST || method == Method::PUT {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
+    let written_host = headers.remove(HOST).and_then(|host| host.to_str().ok().map(str::to_owned));
+    let named = match &dial.host {
+        Host::Name(name) => Some(with_port(name.trim_end_matches('.'), probe.scheme, dial.port)),
+        Host::Address(_) => None,
+    };
+    let authority = written_host.or_else(|| probe.host.as_deref().map(str::to_owned)).or(named);
+    let tls = match probe.scheme {
+        Scheme::Http => None,
+        Scheme::Https => Some(tls_setting(probe, check, references).await?),
+    };
+    Ok(Plan { method, target, headers, scheme: probe.scheme, authority, tls })
+}
+
+async fn headers(probe: &HttpProbe, check: &ObjectKey, references: &dyn References) -> Result<HeaderMap, Failure> {
+    let mut headers = HeaderMap::new();
+    for header in &probe.headers {
+        let wrong = |why: &str| Failure::new(Reason::CannotStart, format!("header '{}' {why}", header.name));
+        let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| wrong("is not a header's name"))?;
+        let value = match &header.source {
+            HeaderSource::Value(value) => {
+                HeaderValue::from_str(value).map_err(|_| wrong("has a value no header may have"))?
+            }
+            HeaderSource::Secret(reference) => {
+                let bytes = references
+                    .get(&check.namespace, reference)
+                    .await
+                    .map_err(|(reason, message)| Failure::new(reason, message))?;
+                // A Secret written with `echo` ends in a line end that was never meant to be sent.
+                let mut value = HeaderValue::from_bytes(bytes.trim_ascii_end()).map_err(|_| {
+                    let (name, key) = (&reference.name, &reference.key);
+                    let what = "has a value that no header may have (a control character)";
+                    Failure::new(Reason::SecretMissing, format!("key '{key}' of Secret '{name}' {what}"))
+                })?;
+                value.set_sensitive(true);
+                value
+            }
+        };
+        if header.append {
+            headers.append(name, value);
+        } else {
+            headers.insert(name, value);
+        }
+    }
+    // What the probe says itself stands in place of these, whether it appends or replaces.
+    for (name, value) in [(USER_AGENT, AGENT), (ACCEPT, "*/*")] {
+        if !headers.contains_key(&name) {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+    }
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    Ok(headers)
+}
+
+async fn tls_setting(
+    probe: &HttpProbe,
+    check: &ObjectKey,
+    references: &dyn References,
+) -> Result<tls::Setting, Failure> {
+    if probe.tls.mode == TlsMode::SkipVerify {
+        return Ok(tls::Setting::SkipVerify);
+    }
+    let Some(reference) = &probe.tls.ca else { return Ok(tls::Setting::System) };
+    let pem =
+        references.get(&check.namespace, reference).await.map_err(|(reason, message)| Failure::new(reason, message))?;
+    let name = format!("key '{}' of {} '{}'", reference.key, reference.kind.as_str(), reference.name);
+    Ok(tls::Setting::Authorities { pem, name })
+}
+
+fn with_port(host: &str, scheme: Scheme, port: Option<u16>) -> String {
+    match port {
+        Some(port) if port != scheme.default_port() => format!("{host}:{port}"),
+        _ => host.to_owned(),
+    }
+}
+
+impl Plan {
+    pub(super) fn first(&self, address: SocketAddr) -> Request {
+        let authority = self.authority.clone().unwrap_or_else(|| {
+            let host = match address.ip() {
+                IpAddr::V4(ip) => ip.to_string(),
+                IpAddr::V6(ip) => format!("[{ip}]"),
+            };
+            with_port(&host, self.scheme, Some(address.port()))
+        });
+        Request {
+            method: self.method.clone(),
+            target: self.target.clone(),
+            headers: self.headers.clone(),
+            scheme: self.scheme,
+            authority,
+            port: address.port(),
+        }
+    }
+
+    /// The name the certificate must bear: `tls.serverName`, else the HTTP host, else the address.
+    pub(super) fn server_name(&self, probe: &HttpProbe, address: SocketAddr) -> Result<ServerName<'static>, Failure> {
+        let written = probe.tls.server_name.as_deref();
+        let Some(text) = written.or_else(|| self.authority.as_deref().map(host_of)) else {
+            return Ok(ServerName::IpAddress(address.ip().into()));
+        };
+        let bare = text.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
+        ServerName::try_from(bare.to_owned()).map_err(|_| {
+            let message = format!("'{text}' is no name a certificate can bear; set tls.serverName");
+            Failure::new(Reason::CannotStart, message)
+        })
+    }
+}
+
+/// `host` of `host`, `host:port` and `[v6]:port`.
+fn host_of(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port))
+            if port.bytes().all(|b| b.is_ascii_digit()) && (!host.contains(':') || host.ends_with(']')) =>
+        {
+            host
+        }
+        _ => authority,
+    }
+}
+
+impl Request {
+    /// The message as hyper takes it.
+    pub fn message(&self) -> Result<http::Request<http_body_util::Empty<bytes::Bytes>>, Failure> {
+        let wrong = |_| Failure::new(Reason::CannotStart, "the host cannot be sent as a header; correct the probe");
+        let mut message = http::Request::new(http_body_util::Empty::new());
+        *message.method_mut() = self.method.clone();
+        *message.uri_mut() = self.target.clone();
+        message.headers_mut().insert(HOST, HeaderValue::from_str(&self.authority).map_err(wrong)?);
+        message.headers_mut().extend(self.headers.clone());
+        Ok(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_of_an_authority() {
+        for (authority, host) in [
+            ("example.com", "example.com"),
+            ("example.com:8443", "example.com"),
+            ("[::1]:8443", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("::1", "::1"),
+            ("10.0.0.1:80", "10.0.0.1"),
+        ] {
+            assert_eq!(host_of(authority), host, "{authority}");
+        }
+    }
+
+    #[test]
+    fn the_default_port_is_left_out() {
+        assert_eq!(with_port("a", Scheme::Http, Some(80)), "a");
+        assert_eq!(with_port("a", Scheme::Https, Some(80)), "a:80");
+        assert_eq!(with_port("a", Scheme::Https, Some(443)), "a");
+    }
+}

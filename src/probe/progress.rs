@@ -1,0 +1,99 @@
+//! Where an attempt stands, so that a deadline can say what it cut short.
+
+use std::{
+    sync::atomic::{AtomicU8, Ordering},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::failure::Failure;
+use crate::check::Reason;
+
+/// The steps of one attempt, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(super) enum Phase {
+    /// Secrets and ConfigMaps are fetched.
+    References,
+    Resolve,
+    Connect,
+    Tls,
+    Request,
+    Response,
+}
+
+const PHASES: [Phase; 6] =
+    [Phase::References, Phase::Resolve, Phase::Connect, Phase::Tls, Phase::Request, Phase::Response];
+
+/// The clock of one attempt: when it began, when it must end, and how far it came.
+#[derive(Debug)]
+pub(super) struct Progress {
+    pub started: Instant,
+    pub deadline: Instant,
+    timeout: Duration,
+    phase: AtomicU8,
+}
+
+impl Progress {
+    pub fn start(timeout: Duration) -> Self {
+        let started = Instant::now();
+        Self { started, deadline: started + timeout, timeout, phase: AtomicU8::new(Phase::References as u8) }
+    }
+
+    /// Several addresses may be tried at once: the furthest step any of them took is the one that is told.
+    pub fn reach(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::Relaxed);
+    }
+
+    /// A redirect begins another exchange: its steps are told from here on.
+    pub fn restart(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    pub fn remaining(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// What it means that the deadline came now.
+    pub fn timed_out(&self) -> Failure {
+        let phase = PHASES.get(usize::from(self.phase.load(Ordering::Relaxed))).copied().unwrap_or(Phase::Response);
+        let (reason, step) = match phase {
+            Phase::References => {
+                let message = format!("a Secret or ConfigMap could not be read in {:?}", self.timeout);
+                return Failure::new(Reason::SecretMissing, message);
+            }
+            Phase::Resolve => (Reason::TimeoutResolve, "Resolve"),
+            Phase::Connect => (Reason::TimeoutConnect, "Connect"),
+            Phase::Tls => (Reason::TimeoutTls, "TLS"),
+            Phase::Request => (Reason::TimeoutRequest, "Request"),
+            Phase::Response => (Reason::TimeoutResponse, "Response"),
+        };
+        Failure::new(reason, format!("no answer in {:?} ({step})", self.timeout))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_deadline_names_the_furthest_step() {
+        let progress = Progress::start(Duration::from_secs(1));
+        assert_eq!(progress.timed_out().reason, Reason::SecretMissing);
+        for (phase, reason, message) in [
+            (Phase::Resolve, Reason::TimeoutResolve, "no answer in 1s (Resolve)"),
+            (Phase::Connect, Reason::TimeoutConnect, "no answer in 1s (Connect)"),
+            (Phase::Tls, Reason::TimeoutTls, "no answer in 1s (TLS)"),
+            (Phase::Request, Reason::TimeoutRequest, "no answer in 1s (Request)"),
+            (Phase::Response, Reason::TimeoutResponse, "no answer in 1s (Response)"),
+        ] {
+            progress.reach(phase);
+            assert_eq!(progress.timed_out(), Failure::new(reason, message));
+        }
+        progress.reach(Phase::Connect);
+        assert_eq!(progress.timed_out().reason, Reason::TimeoutResponse);
+        progress.restart(Phase::Connect);
+        assert_eq!(progress.timed_out().reason, Reason::TimeoutConnect);
+    }
+}

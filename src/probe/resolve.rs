@@ -1,0 +1,215 @@
+//! Names to addresses, by the system's own resolver configuration.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use futures::future::{self, Either};
+use hickory_resolver::{
+    TokioResolver,
+    config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts},
+    net::{DnsError, NetError, runtime::TokioRuntimeProvider},
+    proto::rr::{Name, RData, RecordType},
+};
+
+use super::failure::Failure;
+use crate::check::Reason;
+
+/// Answers are kept no longer than this, whatever their TTL says, so that a moved name is followed within seconds.
+const POSITIVE_TTL: Duration = Duration::from_secs(5);
+/// A name just created is found at the next probe.
+const NEGATIVE_TTL: Duration = Duration::from_secs(1);
+/// How long the other family may still take once one has answered with addresses.
+const SECOND_FAMILY: Duration = Duration::from_millis(100);
+/// A name with more addresses is tried on the first of them only.
+const MAX_ADDRESSES: usize = 16;
+
+/// Which name servers are asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum NameServers {
+    /// What `/etc/resolv.conf` says, search domains and `/etc/hosts` included.
+    #[default]
+    System,
+    /// These, with these search domains, over UDP and TCP.
+    Given { servers: Vec<SocketAddr>, search: Vec<String> },
+}
+
+pub(super) struct NameResolver {
+    /// `Err`: why no name can be resolved here.
+    resolver: Result<TokioResolver, String>,
+    search: Vec<Name>,
+    ndots: usize,
+}
+
+impl NameResolver {
+    /// Reads the configuration once. What is wrong with it is told when a name is asked for: addresses need none.
+    pub fn new(servers: &NameServers) -> Self {
+        match configuration(servers) {
+            Ok((config, options)) => Self::with(config, options),
+            Err(error) => Self { resolver: Err(error), search: Vec::new(), ndots: 1 },
+        }
+    }
+
+    fn with(config: ResolverConfig, mut options: ResolverOpts) -> Self {
+        // Of `search` and `domain` lines the last counts; the crate has put it here.
+        let search = config.search().to_vec();
+        let ndots = options.ndots;
+        options.positive_max_ttl = Some(POSITIVE_TTL);
+        options.negative_max_ttl = Some(NEGATIVE_TTL);
+        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        *builder.options_mut() = options;
+        Self { resolver: builder.build().map_err(|error| error.to_string()), search, ndots }
+    }
+
+    /// The addresses of `name`, at least one and at most 16, IPv4 first.
+    pub async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, Failure> {
+        let resolver = self.resolver.as_ref().map_err(|error| unreachable(name, error))?;
+        let parsed = Name::from_utf8(name)
+            .map_err(|error| Failure::new(Reason::NameNotFound, format!("no such name '{name}': {error}")))?;
+        let mut trouble = None;
+        for candidate in self.candidates(parsed) {
+            match both_families(resolver, &candidate).await {
+                Ok(addresses) if !addresses.is_empty() => return Ok(addresses),
+                Ok(_) => {}
+                Err(error) => trouble = Some(error),
+            }
+        }
+        // The answer may have been where the trouble was, so "no such name" is only said when nothing was missed.
+        Err(match trouble {
+            Some(error) => unreachable(name, &error.to_string()),
+            None => Failure::new(Reason::NameNotFound, format!("no such name '{name}'")),
+        })
+    }
+
+    /// The full names to ask for, in the order of resolv.conf(5): a name with enough dots as it is first, last otherwise.
+    fn candidates(&self, name: Name) -> Vec<Name> {
+        let mut absolute = name.clone();
+        absolute.set_fqdn(true);
+        if name.is_fqdn() {
+            return vec![absolute];
+        }
+        let dots = usize::from(name.num_labels()).saturating_sub(1);
+        let mut all: Vec<_> = self.search.iter().filter_map(|domain| name.clone().append_domain(domain).ok()).collect();
+        all.retain(|candidate| *candidate != absolute);
+        if dots >= self.ndots || name.is_localhost() {
+            all.insert(0, absolute);
+        } else {
+            all.push(absolute);
+        }
+        all
+    }
+}
+
+fn unreachable(name: &str, error: &str) -> Failure {
+    Failure::new(Reason::ResolverUnreachable, format!("'{name}' could not be looked up: {error}"))
+}
+
+fn configuration(servers: &NameServers) -> Result<(ResolverConfig, ResolverOpts), String> {
+    match servers {
+        NameServers::System => hickory_resolver::system_conf::read_system_conf().or_else(|error| {
+            // Without a resolver `/etc/hosts` still names things, as in a container without a network.
+            tracing::warn!(%error, "no name servers: only /etc/hosts is consulted");
+            Ok((ResolverConfig::from_parts(None, vec![], vec![]), ResolverOpts::default()))
+        }),
+        NameServers::Given { servers, search } => {
+            let search = search
+                .iter()
+                .map(|domain| Name::from_utf8(domain).map_err(|error| format!("search domain '{domain}': {error}")))
+                .collect::<Result<_, _>>()?;
+            let servers = servers.iter().map(name_server).collect();
+            Ok((ResolverConfig::from_parts(None, search, servers), ResolverOpts::default()))
+        }
+    }
+}
+
+fn name_server(address: &SocketAddr) -> NameServerConfig {
+    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].into_iter().map(|mut connection| {
+        connection.port = address.port();
+        connection
+    });
+    NameServerConfig::new(address.ip(), true, connections.collect())
+}
+
+/// Both families of one full name at once; empty when it is certain that there are none.
+async fn both_families(resolver: &TokioResolver, name: &Name) -> Result<Vec<IpAddr>, NetError> {
+    let v4 = std::pin::pin!(family(resolver, name, RecordType::A));
+    let v6 = std::pin::pin!(family(resolver, name, RecordType::AAAA));
+    let (first, second) = match future::select(v4, v6).await {
+        Either::Left((v4, v6)) => {
+            let v6 = patiently(&v4, v6).await;
+            (v4, v6)
+        }
+        Either::Right((v6, v4)) => {
+            let v4 = patiently(&v6, v4).await;
+            (v4, v6)
+        }
+    };
+    let mut addresses = Vec::new();
+    let mut trouble = None;
+    for result in [first, second] {
+        match result {
+            Ok(found) => addresses.extend(found),
+            Err(error) => trouble = Some(error),
+        }
+    }
+    addresses.dedup();
+    addresses.truncate(MAX_ADDRESSES);
+    match trouble {
+        Some(error) if addresses.is_empty() => Err(error),
+        _ => Ok(addresses),
+    }
+}
+
+type Addresses = Result<Vec<IpAddr>, NetError>;
+
+/// Waits for the other family, but only a little where there are addresses already.
+async fn patiently(have: &Addresses, other: impl Future<Output = Addresses>) -> Addresses {
+    match have {
+        Ok(addresses) if !addresses.is_empty() => {
+            tokio::time::timeout(SECOND_FAMILY, other).await.unwrap_or_else(|_| Ok(Vec::new()))
+        }
+        _ => other.await,
+    }
+}
+
+async fn family(resolver: &TokioResolver, name: &Name, kind: RecordType) -> Addresses {
+    match resolver.lookup(name.clone(), kind).await {
+        Ok(lookup) => Ok(lookup.answers().iter().filter_map(|record| address(&record.data)).collect()),
+        Err(NetError::Dns(DnsError::NoRecordsFound(_))) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+const fn address(data: &RData) -> Option<IpAddr> {
+    match data {
+        RData::A(a) => Some(IpAddr::V4(a.0)),
+        RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolver(search: &[&str], ndots: usize) -> NameResolver {
+        let search = search.iter().map(|domain| Name::from_utf8(domain).expect("a domain")).collect();
+        let options = ResolverOpts { ndots, ..ResolverOpts::default() };
+        NameResolver::with(ResolverConfig::from_parts(None, search, vec![]), options)
+    }
+
+    fn candidates(resolver: &NameResolver, name: &str) -> Vec<String> {
+        let name = Name::from_utf8(name).expect("a name");
+        resolver.candidates(name).iter().map(ToString::to_string).collect()
+    }
+
+    #[tokio::test]
+    async fn search_domains_are_tried_in_the_order_of_resolv_conf() {
+        let resolver = resolver(&["shop.svc.cluster.local.", "svc.cluster.local."], 5);
+        assert_eq!(candidates(&resolver, "db"), ["db.shop.svc.cluster.local.", "db.svc.cluster.local.", "db."]);
+        assert_eq!(candidates(&resolver, "db.example.com."), ["db.example.com."]);
+        assert_eq!(candidates(&resolver, "a.b.c.d.e.f")[0], "a.b.c.d.e.f.");
+        assert_eq!(candidates(&resolver, "localhost")[0], "localhost.");
+    }
+}

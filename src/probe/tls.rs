@@ -1,0 +1,270 @@
+//! TLS for probes: rustls with aws-lc-rs, handed over explicitly so that no process-wide default matters.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, HandshakeKind, RootCertStore, SignatureScheme,
+    client::{
+        Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+};
+use tokio::{net::TcpStream, sync::OnceCell, time::Instant};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::failure::{self, Failure, Moment};
+use crate::check::Reason;
+
+/// Whom a probe trusts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Setting {
+    /// The authorities of this machine.
+    System,
+    /// These, in PEM; `name` says where they come from.
+    Authorities { pem: Bytes, name: String },
+    /// Anybody.
+    SkipVerify,
+}
+
+/// How many differing settings are kept; the one used least recently makes room.
+const MAX_CONFIGS: usize = 64;
+/// A resumed session shows no new certificate, so each setting starts afresh at least this often.
+const MAX_AGE: Duration = Duration::from_secs(3600);
+/// Sessions kept for resumption, per setting.
+const SESSIONS: usize = 1024;
+const PROTOCOL: &[u8] = b"http/1.1";
+
+/// Shared client configurations, so that sessions are resumed from one attempt to the next.
+pub(super) struct TlsClients {
+    provider: Arc<CryptoProvider>,
+    roots: OnceCell<Arc<RootCertStore>>,
+    configs: Mutex<HashMap<Key, Entry>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Key {
+    System,
+    Authorities(Bytes),
+    SkipVerify,
+}
+
+struct Entry {
+    config: Arc<ClientConfig>,
+    made: Instant,
+    used: Instant,
+}
+
+impl TlsClients {
+    pub fn new() -> Self {
+        Self {
+            provider: Arc::new(aws_lc_rs::default_provider()),
+            roots: OnceCell::new(),
+            configs: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Makes the handshake on `stream`. With it comes when the leaf certificate expires, in seconds since the epoch.
+    pub async fn handshake(
+        &self,
+        stream: TcpStream,
+        setting: &Setting,
+        name: &ServerName<'static>,
+    ) -> Result<(TlsStream<TcpStream>, Option<i64>), Failure> {
+        let config = self.config(setting).await?;
+        let stream =
+            TlsConnector::from(config).connect(name.clone(), stream).await.map_err(|error| explain_io(&error))?;
+        let (_, session) = stream.get_ref();
+        let expires = session.peer_certificates().and_then(|chain| chain.first()).and_then(not_after);
+        // A resumed session was verified when it began; whether its certificate still holds is asked each time.
+        let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+        if let Some(expires) = expires
+            && resumed
+            && *setting != Setting::SkipVerify
+            && expires < now()
+        {
+            return Err(expired(Some(expires)));
+        }
+        Ok((stream, expires))
+    }
+
+    async fn config(&self, setting: &Setting) -> Result<Arc<ClientConfig>, Failure> {
+        let key = match setting {
+            Setting::System => Key::System,
+            Setting::Authorities { pem, .. } => Key::Authorities(pem.clone()),
+            Setting::SkipVerify => Key::SkipVerify,
+        };
+        if let Some(config) = self.known(&key) {
+            return Ok(config);
+        }
+        let config = Arc::new(self.make(setting).await?);
+        self.keep(key, &config);
+        Ok(config)
+    }
+
+    fn known(&self, key: &Key) -> Option<Arc<ClientConfig>> {
+        let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = configs.get_mut(key).filter(|entry| entry.made.elapsed() < MAX_AGE)?;
+        entry.used = Instant::now();
+        Some(Arc::clone(&entry.config))
+    }
+
+    fn keep(&self, key: Key, config: &Arc<ClientConfig>) {
+        let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
+        if configs.len() >= MAX_CONFIGS && !configs.contains_key(&key) {
+            let oldest = configs.iter().min_by_key(|(_, entry)| entry.used).map(|(key, _)| key.clone());
+            if let Some(oldest) = oldest {
+                configs.remove(&oldest);
+            }
+        }
+        let now = Instant::now();
+        configs.insert(key, Entry { config: Arc::clone(config), made: now, used: now });
+    }
+
+    async fn make(&self, setting: &Setting) -> Result<ClientConfig, Failure> {
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Failure::new(Reason::CannotStart, format!("TLS cannot be set up: {error}")))?;
+        let mut config = match setting {
+            Setting::System => builder.with_root_certificates(self.system_roots().await?).with_no_client_auth(),
+            Setting::Authorities { pem, name } => {
+                builder.with_root_certificates(authorities(pem, name)?).with_no_client_auth()
+            }
+            Setting::SkipVerify => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Anybody(Arc::clone(&self.provider))))
+                .with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![PROTOCOL.to_vec()];
+        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        Ok(config)
+    }
+
+    async fn system_roots(&self) -> Result<Arc<RootCertStore>, Failure> {
+        let load = || async {
+            let store = tokio::task::spawn_blocking(load_roots)
+                .await
+                .map_err(|error| Failure::new(Reason::CannotStart, format!("certificate authorities: {error}")))?;
+            if store.is_empty() {
+                let message = "this machine has no certificate authorities to trust; set tls.caRef or SSL_CERT_FILE";
+                return Err(Failure::new(Reason::CannotStart, message));
+            }
+            Ok(Arc::new(store))
+        };
+        self.roots.get_or_try_init(load).await.cloned()
+    }
+}
+
+fn load_roots() -> RootCertStore {
+    let found = rustls_native_certs::load_native_certs();
+    for error in found.errors {
+        tracing::warn!(%error, "a certificate authority of this machine could not be read");
+    }
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(found.certs);
+    store
+}
+
+fn authorities(pem: &[u8], name: &str) -> Result<RootCertStore, Failure> {
+    let wrong = |why: &str| Failure::new(Reason::SecretMissing, format!("{name} {why}"));
+    let mut store = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|_| wrong("is not PEM"))?;
+        store.add(certificate).map_err(|_| wrong("holds a certificate that cannot be read"))?;
+    }
+    if store.is_empty() { Err(wrong("holds no certificate in PEM")) } else { Ok(store) }
+}
+
+fn not_after(leaf: &CertificateDer<'_>) -> Option<i64> {
+    let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
+    Some(certificate.validity().not_after.timestamp())
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn explain_io(error: &io::Error) -> Failure {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(error) => explain(error),
+        None if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Failure::new(Reason::ConnectionClosed, "connection closed in the TLS handshake")
+        }
+        None => failure::from_io(error, Moment::Arrived).within("TLS handshake"),
+    }
+}
+
+/// What rustls' refusal says about the target.
+pub(super) fn explain(error: &Error) -> Failure {
+    match error {
+        Error::InvalidCertificate(CertificateError::Expired) => expired(None),
+        Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => {
+            expired(i64::try_from(not_after.as_secs()).ok())
+        }
+        Error::InvalidCertificate(error) => {
+            Failure::new(Reason::CertificateInvalid, format!("certificate refused: {error}"))
+        }
+        Error::NoCertificatesPresented => Failure::new(Reason::CertificateInvalid, "no certificate was shown"),
+        Error::InvalidMessage(_) => {
+            Failure::new(Reason::TlsHandshakeFailed, "TLS handshake failed: the target does not speak TLS on this port")
+        }
+        error => Failure::new(Reason::TlsHandshakeFailed, format!("TLS handshake failed: {error}")),
+    }
+}
+
+fn expired(at: Option<i64>) -> Failure {
+    let when = at.and_then(|at| jiff::Timestamp::from_second(at).ok());
+    let message = match when {
+        Some(when) => format!("certificate expired at {when}"),
+        None => "certificate expired".to_owned(),
+    };
+    Failure { reason: Reason::CertificateExpired, message, certificate_expires: at }
+}
+
+/// Takes any certificate (`tls.mode: SkipVerify`), but still sees that the peer holds its key.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
