@@ -3,6 +3,8 @@
 mod crds;
 mod engine_args;
 mod exit;
+mod probe;
+mod runner;
 mod validate;
 
 use std::process::ExitCode;
@@ -24,6 +26,10 @@ struct Cli {
 enum Command {
     /// Print the CustomResourceDefinitions as YAML
     Crds(crds::CrdsArgs),
+    /// Probe something once, from here
+    Probe(probe::ProbeArgs),
+    /// Run scripts for the controller, without its credentials
+    Runner(runner::RunnerArgs),
     /// Print a completion script for SHELL
     Completions { shell: clap_complete::Shell },
     /// Check HealthCheck manifests offline: schema, rules, and what they say of each other
@@ -56,6 +62,8 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Crds(args) => crds::run(&args),
+        Command::Probe(args) => probe::run(&args),
+        Command::Runner(args) => runner::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "healthcheck-operator", &mut std::io::stdout());
             Ok(Exit::Ok)

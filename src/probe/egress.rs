@@ -113,12 +113,16 @@ fn embedded(v6: Ipv6Addr) -> Vec<Ipv4Addr> {
         // NAT64's well-known prefix (RFC 6052), always 96 bits.
         [0x64, 0xff9b, 0, 0, 0, 0, _, _] => vec![at(12)],
         // NAT64's prefix for local use (RFC 8215) may be 48, 56, 64 or 96 bits long; octet 8 is skipped (RFC 6052).
-        [0x64, 0xff9b, 1, ..] => vec![
+        // Which one it is cannot be seen, so all are meant, but for the zeros that the wrong ones read.
+        [0x64, 0xff9b, 1, ..] => [
             at(12),
             Ipv4Addr::new(octets[6], octets[7], octets[9], octets[10]),
             Ipv4Addr::new(octets[7], octets[9], octets[10], octets[11]),
             at(9),
-        ],
+        ]
+        .into_iter()
+        .filter(|ip| ip.octets()[0] != 0)
+        .collect(),
         // 6to4 (RFC 3056).
         [0x2002, ..] => vec![at(2)],
         // Teredo (RFC 4380): the server, and the client with its bits turned.
@@ -250,6 +254,8 @@ mod tests {
             ("64:ff9b::a00:1", 80, None),
             ("64:ff9b:1:7f00:0:100::", 80, Some("127.0.0.0/8")),
             ("64:ff9b:1::7f00:1", 80, Some("127.0.0.0/8")),
+            ("64:ff9b:1:a00:0:100::", 80, None),
+            ("64:ff9b:1::a00:1", 80, None),
             ("2002:7f00:1::1", 80, Some("127.0.0.0/8")),
             ("2002:a00:1::1", 80, None),
             ("2001:0:7f00:1::", 80, Some("127.0.0.0/8")),

@@ -195,7 +195,8 @@ mod tests {
 
     fn resolver(search: &[&str], ndots: usize) -> NameResolver {
         let search = search.iter().map(|domain| Name::from_utf8(domain).expect("a domain")).collect();
-        let options = ResolverOpts { ndots, ..ResolverOpts::default() };
+        let mut options = ResolverOpts::default();
+        options.ndots = ndots;
         NameResolver::with(ResolverConfig::from_parts(None, search, vec![]), options)
     }
 

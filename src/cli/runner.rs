@@ -1,0 +1,99 @@
+//! `healthcheck-operator runner`: runs scripts for the controller, without its credentials.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::{Args, value_parser};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Exit;
+use crate::probe::{
+    runner::Server,
+    script::{DEFAULT_CONCURRENCY, Scripts, adopt_orphans},
+};
+
+/// Where Kubernetes mounts a pod's credentials.
+const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+
+/// Run scripts for the controller, which never runs them beside its own credentials
+#[derive(Args, Clone, Debug)]
+pub struct RunnerArgs {
+    /// The Unix socket to serve on
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "/run/healthcheck-operator/runner.sock",
+        env = "HEALTHCHECK_OPERATOR_RUNNER_SOCKET"
+    )]
+    socket: PathBuf,
+    /// Scripts that run at once, 1-1024
+    #[arg(
+        long, value_name = "N", default_value_t = DEFAULT_CONCURRENCY as u32, value_parser = value_parser!(u32).range(1..=1024),
+        env = "HEALTHCHECK_OPERATOR_MAX_SCRIPTS"
+    )]
+    max_scripts: u32,
+    /// Start even where a service account token is mounted, which every script can then read
+    #[arg(long, env = "HEALTHCHECK_OPERATOR_ALLOW_SERVICE_ACCOUNT_TOKEN")]
+    allow_service_account_token: bool,
+}
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// A token is mounted, or the socket cannot be had.
+pub fn run(args: &RunnerArgs) -> anyhow::Result<Exit> {
+    if !args.allow_service_account_token {
+        refuse_token(Path::new(TOKEN))?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve(args))?;
+    Ok(Exit::Ok)
+}
+
+fn refuse_token(token: &Path) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !token.exists(),
+        "a service account token is mounted at {}: every script could read it; set automountServiceAccountToken: false \
+         for this pod, or give --allow-service-account-token",
+        token.display()
+    );
+    Ok(())
+}
+
+async fn serve(args: &RunnerArgs) -> anyhow::Result<()> {
+    // What a script leaves behind becomes our child, also where we are not the container's first process.
+    adopt_orphans().context("cannot become the parent of what scripts leave behind")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let scripts = Scripts::new(args.max_scripts as usize);
+    let server = Server::bind(&args.socket, scripts).with_context(|| format!("socket {}", args.socket.display()))?;
+    tracing::info!(socket = %args.socket.display(), "scripts are run");
+    server
+        .serve(async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        })
+        .await;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mounted_token_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let token = folder.path().join("token");
+        assert!(refuse_token(&token).is_ok());
+        std::fs::write(&token, "x").expect("a file");
+        let error = refuse_token(&token).expect_err("refused").to_string();
+        assert!(error.contains("automountServiceAccountToken: false"), "{error}");
+    }
+}
