@@ -10,5 +10,6 @@ pub mod cli;
 pub mod compile;
 pub mod engine;
 pub mod probe;
+pub mod server;
 pub mod source;
 pub mod telemetry;

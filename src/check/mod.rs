@@ -9,6 +9,7 @@ mod key;
 mod outcome;
 mod probe;
 mod reason;
+mod selector;
 
 pub use definition::{
     Check, Host, InitialState, MinHealthy, Place, PodSelector, PortRef, Rhythm, SelectorOperator, SelectorRequirement,
@@ -23,3 +24,4 @@ pub use probe::{
     Scheme, ScriptProbe, StatusRange, TcpProbe, Tls, TlsMode,
 };
 pub use reason::{Class, Reason};
+pub use selector::SelectorError;

@@ -1,0 +1,181 @@
+//! What operators of the operator see: its own liveness and readiness, metrics, and the API.
+
+use std::{fmt, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, StatusCode, Uri};
+use jiff::Timestamp;
+use prometheus_client::{encoding::text::encode, registry::Registry};
+
+use super::{
+    auth::{Access, AccessRequest},
+    config::Details,
+    public::{html, read},
+    query,
+    readiness::{self, Readiness},
+    render::{api, page},
+    respond::{self, Failure, Form},
+    verdict::{Filter, Subject, judge},
+};
+use crate::{check::ObjectKey, engine::Board, telemetry::Beats};
+
+/// <https://prometheus.io/docs/specs/om/open_metrics_spec/>
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+pub struct Admin {
+    pub board: Arc<Board>,
+    pub beats: Beats,
+    pub readiness: Readiness,
+    pub registry: Registry,
+    pub access: Access,
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admin").field("access", &self.access).finish_non_exhaustive()
+    }
+}
+
+type Shared = State<Arc<Admin>>;
+
+/// The routes; paths come without a slash at the end.
+pub fn router(admin: Admin) -> Router {
+    Router::new()
+        .route("/livez", read(|| async { respond::text(StatusCode::OK, "ok\n") }))
+        .route("/readyz", read(readyz))
+        .route("/readyz/{check}", read(readyz_check))
+        .route("/metrics", read(metrics))
+        .route("/v1/healthchecks", read(list_all))
+        .route("/v1/healthchecks/{namespace}", read(list_namespace))
+        .route("/v1/healthchecks/{namespace}/{name}", read(get_check))
+        .fallback(|uri: Uri| async move {
+            let why = format!("nothing is served at {}; try /v1/healthchecks, /metrics, /livez or /readyz", uri.path());
+            Failure::new(StatusCode::NOT_FOUND, why)
+        })
+        .method_not_allowed_fallback(|| async {
+            Failure::new(StatusCode::METHOD_NOT_ALLOWED, "only GET, HEAD and OPTIONS are answered here")
+        })
+        .with_state(Arc::new(admin))
+}
+
+/// As the API server of Kubernetes tells it: `ok`, or a line for each check where one is bad or `verbose` is asked for.
+async fn readyz(State(admin): Shared, uri: Uri) -> Response {
+    let asked = match query::parse(&uri) {
+        Ok(asked) => asked,
+        Err(why) => return Failure::new(StatusCode::BAD_REQUEST, why).into_response(),
+    };
+    let checks = readiness::checks(&admin.readiness, &admin.beats, &admin.board);
+    let ready = checks.values().all(Result::is_ok);
+    if ready && !asked.verbose {
+        return respond::text(StatusCode::OK, "ok\n");
+    }
+    let mut body = String::new();
+    for (name, state) in checks {
+        body.push_str(&match state {
+            Ok(()) => format!("[+]{name} ok\n"),
+            Err(why) => format!("[-]{name} failed: {why}\n"),
+        });
+    }
+    let (code, end) = if ready {
+        (StatusCode::OK, "readyz check passed\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "readyz check failed\n")
+    };
+    respond::text(code, body + end)
+}
+
+async fn readyz_check(State(admin): Shared, Path(name): Path<String>) -> Response {
+    match readiness::checks(&admin.readiness, &admin.beats, &admin.board).remove(&name) {
+        Some(Ok(())) => respond::text(StatusCode::OK, "ok\n"),
+        Some(Err(why)) => respond::text(StatusCode::SERVICE_UNAVAILABLE, format!("{name} failed: {why}\n")),
+        None => Failure::new(StatusCode::NOT_FOUND, format!("no check {name:?}; see /readyz?verbose")).into_response(),
+    }
+}
+
+async fn metrics(State(admin): Shared) -> Response {
+    // Long with many checks, so not on a thread that answers load balancers.
+    off_thread(move || {
+        let mut body = String::new();
+        match encode(&mut body, &admin.registry) {
+            Ok(()) => respond::respond(StatusCode::OK, OPEN_METRICS, body),
+            Err(_) => Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "metrics cannot be encoded").into_response(),
+        }
+    })
+    .await
+}
+
+async fn list_all(State(admin): Shared, uri: Uri, headers: HeaderMap) -> Response {
+    api(admin, Subject::All, uri, headers).await
+}
+
+async fn list_namespace(State(admin): Shared, Path(ns): Path<String>, uri: Uri, headers: HeaderMap) -> Response {
+    api(admin, Subject::Namespace(ns), uri, headers).await
+}
+
+async fn get_check(
+    State(admin): Shared,
+    Path((ns, name)): Path<(String, String)>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    api(admin, Subject::Check(ObjectKey::new(&ns, &name)), uri, headers).await
+}
+
+async fn api(admin: Arc<Admin>, subject: Subject, uri: Uri, headers: HeaderMap) -> Response {
+    // Who may not read is not told what exists, nor what is wrong with the question.
+    if let Err(refusal) = admin.access.check(&headers, request(&subject)).await {
+        return refusal;
+    }
+    off_thread(move || match query::parse(&uri) {
+        Ok(asked) => {
+            let form = asked.form.unwrap_or_else(|| respond::preferred(&headers, Form::Json));
+            answer(&admin.board, subject, &asked.filter, form)
+        }
+        Err(why) => Failure::new(StatusCode::BAD_REQUEST, why).into_response(),
+    })
+    .await
+}
+
+fn request(subject: &Subject) -> AccessRequest<'_> {
+    let (verb, namespace, name) = match subject {
+        Subject::All => ("list", "", ""),
+        Subject::Namespace(namespace) => ("list", namespace.as_str(), ""),
+        Subject::Check(key) | Subject::Target(key, _) => ("get", &*key.namespace, &*key.name),
+    };
+    AccessRequest { verb, namespace, name, subresource: "" }
+}
+
+fn answer(board: &Board, subject: Subject, filter: &Filter, form: Form) -> Response {
+    let one = matches!(subject, Subject::Check(_));
+    // An empty namespace is an empty list, as in the Kubernetes API.
+    let namespace = if let Subject::Namespace(namespace) = &subject { Some(namespace.clone()) } else { None };
+    let verdict = match judge(board, subject, filter, true) {
+        Ok(verdict) => verdict,
+        Err(_) if namespace.is_some() => return json("{\"current\":true,\"items\":[]}\n".into()),
+        Err(why) => return Failure::new(StatusCode::NOT_FOUND, why.to_string()).into_response(),
+    };
+    match form {
+        Form::Html => html(StatusCode::OK, page::page(&verdict, Details::Full, Timestamp::now())),
+        Form::Json | Form::Text if !one => json(api::list(&verdict)),
+        Form::Json | Form::Text => match api::single(&verdict) {
+            Some(body) => json(body),
+            None if verdict.believed => Failure::new(StatusCode::NOT_FOUND, "no HealthCheck matches").into_response(),
+            None => Failure::new(StatusCode::SERVICE_UNAVAILABLE, verdict.why()).into_response(),
+        },
+    }
+}
+
+fn json(body: String) -> Response {
+    respond::respond(StatusCode::OK, "application/json", body)
+}
+
+async fn off_thread(work: impl FnOnce() -> Response + Send + 'static) -> Response {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "an answer could not be made");
+        Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "an answer could not be made; see the log").into_response()
+    })
+}

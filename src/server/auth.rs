@@ -1,0 +1,169 @@
+//! Who may read the API of the admin listener.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use axum::response::{IntoResponse, Response};
+use futures::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use rustls::crypto::hash::Hash;
+
+use super::respond::Failure;
+
+/// The longest token that is looked at, in bytes. Tokens of service accounts have about one kilobyte.
+const MAX_TOKEN: usize = 16 * 1024;
+
+/// What is asked for, in the words of the Kubernetes API. The resource is always `healthchecks` of
+/// `healthcheck-operator.dev`.
+#[derive(Clone, Copy, Debug)]
+pub struct AccessRequest<'a> {
+    /// `get` or `list`.
+    pub verb: &'static str,
+    /// Empty: all namespaces.
+    pub namespace: &'a str,
+    /// Empty: all names.
+    pub name: &'a str,
+    /// Empty: the resource itself.
+    pub subresource: &'static str,
+}
+
+/// What came of an [`AccessRequest`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    Allowed,
+    /// Nobody stands behind the token.
+    Unauthenticated,
+    /// Somebody does, and may not; why, for people.
+    Forbidden(String),
+    /// Nobody could be asked; why, for people.
+    Unavailable(String),
+}
+
+/// Answers with what the cluster thinks of a token (TokenReview, then SubjectAccessReview).
+pub trait Authorizer: fmt::Debug + Send + Sync + 'static {
+    /// Decides in bounded time; may cache for at most two minutes. `token` is never empty.
+    fn authorize<'a>(&'a self, token: &'a str, request: AccessRequest<'a>) -> BoxFuture<'a, Decision>;
+}
+
+/// Who may read the API.
+#[derive(Clone, Debug)]
+pub enum Access {
+    /// Everybody who can connect.
+    Open,
+    /// Whoever has the token.
+    Token(TokenFile),
+    /// Whoever the cluster lets.
+    Cluster(Arc<dyn Authorizer>),
+}
+
+/// A bearer token in a file, read anew at every request, so that a changed file counts at once.
+#[derive(Clone, Debug)]
+pub struct TokenFile(PathBuf);
+
+impl TokenFile {
+    /// # Errors
+    /// When the file cannot be read or holds no token.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        trimmed(std::fs::read(path)?)?;
+        Ok(Self(path.into()))
+    }
+
+    async fn decide(&self, token: &str) -> Decision {
+        let read = tokio::fs::read(&self.0).await.and_then(trimmed);
+        match read {
+            Ok(wanted) if same(&wanted, token.as_bytes()) => Decision::Allowed,
+            Ok(_) => Decision::Unauthenticated,
+            Err(error) => {
+                tracing::warn!(path = %self.0.display(), %error, "cannot read the API token; nobody is let in");
+                Decision::Unavailable("the API token cannot be read; see the log".into())
+            }
+        }
+    }
+}
+
+fn trimmed(bytes: Vec<u8>) -> io::Result<Vec<u8>> {
+    match bytes.trim_ascii() {
+        b"" => Err(io::Error::new(io::ErrorKind::InvalidData, "the file holds no token")),
+        token => Ok(token.to_vec()),
+    }
+}
+
+/// Compares digests: the time tells nothing about where, or in what length, the two differ.
+fn same(one: &[u8], other: &[u8]) -> bool {
+    let digest = |bytes: &[u8]| sha256().map(|hash| hash.hash(bytes));
+    match (digest(one), digest(other)) {
+        (Some(one), Some(other)) => {
+            one.as_ref().iter().zip(other.as_ref()).fold(0, |seen, (one, other)| seen | (one ^ other)) == 0
+        }
+        _ => false,
+    }
+}
+
+/// SHA-256 of the crypto provider that is linked anyway.
+pub(super) fn sha256() -> Option<&'static dyn Hash> {
+    rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().map(|suite| suite.common.hash_provider)
+}
+
+impl Access {
+    /// Lets a request with `headers` pass, or answers it.
+    pub(super) async fn check(&self, headers: &HeaderMap, request: AccessRequest<'_>) -> Result<(), Response> {
+        if matches!(self, Self::Open) {
+            return Ok(());
+        }
+        let Some(token) = bearer(headers) else { return Err(unauthenticated("a bearer token is needed")) };
+        let decision = match self {
+            Self::Open => Decision::Allowed,
+            Self::Token(file) => file.decide(token).await,
+            Self::Cluster(authorizer) => authorizer.authorize(token, request).await,
+        };
+        match decision {
+            Decision::Allowed => Ok(()),
+            Decision::Unauthenticated => Err(unauthenticated("the bearer token is not valid")),
+            Decision::Forbidden(why) => Err(Failure::new(StatusCode::FORBIDDEN, why).into_response()),
+            Decision::Unavailable(why) => Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, why).into_response()),
+        }
+    }
+}
+
+/// RFC 6750, section 2.1; the scheme's name has no case (RFC 9110, section 11.1).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.len() <= MAX_TOKEN).then_some(token)
+}
+
+fn unauthenticated(why: &str) -> Response {
+    let mut response = Failure::new(StatusCode::UNAUTHORIZED, why).into_response();
+    let challenge = HeaderValue::from_static("Bearer realm=\"healthcheck-operator\"");
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_equal_tokens_are_the_same() {
+        assert!(same(b"secret", b"secret"));
+        for other in [b"secreT".as_slice(), b"secret ", b"secre", b"", b"secretsecret"] {
+            assert!(!same(b"secret", other));
+        }
+    }
+
+    #[test]
+    fn a_bearer_token_is_found_whatever_the_case_of_its_scheme() {
+        let of = |value: &'static str| {
+            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static(value))]);
+            bearer(&headers).map(ToOwned::to_owned)
+        };
+        assert_eq!(of("Bearer abc").as_deref(), Some("abc"));
+        assert_eq!(of("bearer  abc ").as_deref(), Some("abc"));
+        for none in ["Basic abc", "Bearer ", "Bearer", "abc"] {
+            assert_eq!(of(none), None, "{none}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What load balancers and people see.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    response::Response,
+    routing::{MethodFilter, MethodRouter, on},
+};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{
+    config::{Answers, Details},
+    query::{self, Asked},
+    render::{health_json, page, text},
+    respond::{self, Form},
+    verdict::{Subject, Verdict, judge},
+};
+use crate::{
+    check::ObjectKey,
+    engine::{Board, CheckView, WRITER_SILENCE},
+    telemetry::Beats,
+};
+
+#[derive(Clone, Debug)]
+pub struct Public {
+    pub board: Arc<Board>,
+    pub beats: Beats,
+    pub answers: Answers,
+    pub details: Details,
+}
+
+type Shared = State<Arc<Public>>;
+
+/// The routes; paths come without a slash at the end.
+pub fn router(public: Public, health_path: Option<&str>) -> Router {
+    let mut router = Router::new()
+        .route("/", read(root))
+        .route("/healthz", read(all))
+        .route("/healthz/{namespace}", read(namespace))
+        .route("/healthz/{namespace}/{name}", read(check))
+        .route("/healthz/{namespace}/{name}/{target}", read(target));
+    if let Some(path) = health_path {
+        router = router.route(path, read(own_health));
+    }
+    router
+        .fallback(|uri: Uri| async move {
+            respond::text(StatusCode::NOT_FOUND, format!("nothing is served at {}; try /healthz\n", uri.path()))
+        })
+        .method_not_allowed_fallback(|| async {
+            respond::text(StatusCode::METHOD_NOT_ALLOWED, "only GET, HEAD and OPTIONS are answered here\n")
+        })
+        .with_state(Arc::new(public))
+}
+
+/// GET, HEAD (which axum derives from GET) and OPTIONS alike.
+pub fn read<H, T, S>(handler: H) -> MethodRouter<S>
+where
+    H: axum::handler::Handler<T, S>,
+    T: 'static,
+    S: Clone + Send + Sync + 'static,
+{
+    on(MethodFilter::GET.or(MethodFilter::OPTIONS), handler)
+}
+
+async fn root(State(public): Shared, uri: Uri, headers: HeaderMap) -> Response {
+    public.answer(Subject::All, &uri, &headers, Form::Html)
+}
+
+async fn all(State(public): Shared, uri: Uri, headers: HeaderMap) -> Response {
+    public.answer(Subject::All, &uri, &headers, Form::Text)
+}
+
+async fn namespace(State(public): Shared, Path(ns): Path<String>, uri: Uri, headers: HeaderMap) -> Response {
+    public.answer(Subject::Namespace(ns), &uri, &headers, Form::Text)
+}
+
+async fn check(
+    State(public): Shared,
+    Path((ns, name)): Path<(String, String)>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    public.answer(Subject::Check(ObjectKey::new(&ns, &name)), &uri, &headers, Form::Text)
+}
+
+async fn target(
+    State(public): Shared,
+    Path((ns, name, target)): Path<(String, String, String)>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    public.answer(Subject::Target(ObjectKey::new(&ns, &name), target), &uri, &headers, Form::Text)
+}
+
+impl Public {
+    fn answer(&self, subject: Subject, uri: &Uri, headers: &HeaderMap, usual: Form) -> Response {
+        let Asked { filter, verbose, form } = match query::parse(uri) {
+            Ok(asked) => asked,
+            Err(why) => return respond::text(StatusCode::BAD_REQUEST, why + "\n"),
+        };
+        // `/` is the page for everybody: HAProxy and curl send no `Accept`, or one that takes anything.
+        let form = form.unwrap_or_else(|| respond::preferred(headers, usual));
+        let listed = self.details != Details::None && (verbose || form != Form::Text);
+        match judge(&self.board, subject, &filter, listed) {
+            Ok(verdict) => self.render(&verdict, form, verbose),
+            Err(why) => respond::text(StatusCode::NOT_FOUND, format!("{why}\n")),
+        }
+    }
+
+    fn render(&self, verdict: &Verdict, form: Form, verbose: bool) -> Response {
+        let code = self.answers.code(verdict.health);
+        match form {
+            Form::Json => {
+                respond::respond(code, health_json::CONTENT_TYPE, health_json::document(verdict, self.details))
+            }
+            Form::Html => html(code, page::page(verdict, self.details, Timestamp::now())),
+            Form::Text if verbose => respond::text(code, text::verbose(verdict, self.details)),
+            Form::Text => match self.answers.body(verdict.health) {
+                Some(body) => respond::text(code, body.to_owned()),
+                None => respond::text(code, text::line(verdict, self.details)),
+            },
+        }
+    }
+}
+
+/// A page, with the policy that keeps it harmless.
+pub fn html(code: StatusCode, body: String) -> Response {
+    let mut response = respond::respond(code, "text/html; charset=utf-8", body);
+    let policy = HeaderValue::from_static(page::CONTENT_SECURITY_POLICY);
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
+/// `agents` are those of our loops and checks that beat; whatever has stopped is in `stopped`, and only there.
+/// A check that was never probed has no beat yet: `null`.
+#[derive(Serialize)]
+struct OwnHealth {
+    status: &'static str,
+    now: Timestamp,
+    agents: BTreeMap<String, Option<Timestamp>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    stopped: BTreeMap<String, Option<Timestamp>>,
+}
+
+async fn own_health(State(public): Shared) -> Response {
+    let now = Timestamp::now();
+    let mut health = OwnHealth { status: "ok", now, agents: BTreeMap::new(), stopped: BTreeMap::new() };
+    for (name, beat) in public.beats.all() {
+        let list = if beat.is_alive() { &mut health.agents } else { &mut health.stopped };
+        list.insert(name.to_owned(), Some(beat.at));
+    }
+    // Names of checks are detail that a stranger may not be meant to have.
+    let checks = if public.details == Details::None { Vec::new() } else { public.board.all() };
+    for view in checks.iter().filter(|view| !view.suspended) {
+        let list = if is_beating(view, now) { &mut health.agents } else { &mut health.stopped };
+        list.insert(view.key.to_string(), view.live.last_beat());
+    }
+    // Serializing a plain struct into memory cannot fail.
+    let body = serde_json::to_string(&health).unwrap_or_default() + "\n";
+    respond::respond(StatusCode::OK, "application/json", body)
+}
+
+/// A check is silent when an endpoint's verdict went stale and no probe ended lately either: the engine knows how long
+/// each may be silent, and none may be for less than [`WRITER_SILENCE`].
+fn is_beating(view: &CheckView, now: Timestamp) -> bool {
+    let recent = |at: Timestamp| {
+        now.duration_since(at) < jiff::SignedDuration::from_secs(WRITER_SILENCE.as_secs().cast_signed())
+    };
+    !view.endpoints.iter().any(|endpoint| endpoint.stale) || view.live.last_beat().is_some_and(recent)
+}

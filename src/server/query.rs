@@ -1,0 +1,71 @@
+//! The parameters of a health request.
+
+use axum::extract::Query;
+use http::Uri;
+
+use super::{respond::Form, verdict::Filter};
+use crate::check::ObjectKey;
+
+/// What a request asks for beside its path.
+#[derive(Debug, Default)]
+pub struct Asked {
+    pub filter: Filter,
+    pub verbose: bool,
+    /// Overrides what the headers say.
+    pub form: Option<Form>,
+}
+
+/// Reads the query of `uri`. Parameters we do not know are ignored, because load balancers and caches add their own;
+/// one that promises what is not done is refused.
+///
+/// # Errors
+/// The name of the parameter, what is wrong, and the mend.
+pub fn parse(uri: &Uri) -> Result<Asked, String> {
+    let Query(pairs): Query<Vec<(String, String)>> =
+        Query::try_from_uri(uri).map_err(|error| format!("the query cannot be read: {error}"))?;
+    let mut asked = Asked::default();
+    for (name, value) in pairs {
+        match name.as_str() {
+            "labelSelector" => {
+                let selector: crate::check::PodSelector =
+                    value.parse().map_err(|error| format!("labelSelector: {error}"))?;
+                asked.filter.selector.match_expressions.extend(selector.match_expressions);
+            }
+            "exclude" => {
+                asked.filter.excluded.insert(object(&value)?);
+            }
+            "verbose" => asked.verbose = is_set(&value),
+            "format" => asked.form = Some(form(&value)?),
+            "fresh" if is_set(&value) => {
+                return Err("fresh: not supported; answers are as fresh as the interval of the check, \
+                            so leave the parameter out"
+                    .into());
+            }
+            _ => {}
+        }
+    }
+    Ok(asked)
+}
+
+/// A parameter that stands alone is set.
+fn is_set(value: &str) -> bool {
+    !matches!(value, "false" | "0")
+}
+
+fn object(value: &str) -> Result<ObjectKey, String> {
+    match value.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok(ObjectKey::new(namespace, name))
+        }
+        _ => Err(format!("exclude: {value:?} names no HealthCheck; want <namespace>/<name>")),
+    }
+}
+
+fn form(value: &str) -> Result<Form, String> {
+    match value {
+        "json" => Ok(Form::Json),
+        "html" => Ok(Form::Html),
+        "text" => Ok(Form::Text),
+        _ => Err(format!("format: {value:?} is unknown; want json, html or text")),
+    }
+}

@@ -1,0 +1,216 @@
+//! Accepting connections, and everything that is the same for every request.
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body, response::Response};
+use http::{HeaderValue, Request, StatusCode, Uri, header, uri::PathAndQuery};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+
+use super::{
+    config::Limits,
+    connections::{Connection, Connections},
+    respond::{self, Failure},
+    stall::Stalling,
+};
+
+/// How long to wait before accepting again when the machine has no descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// The most of a request's head that is read, in bytes; hyper needs at least 8 KiB.
+const MAX_HEAD: usize = 32 * 1024;
+
+/// One listener with what it serves.
+pub struct Listener {
+    /// `public` or `admin`, for the access log.
+    pub name: &'static str,
+    pub socket: TcpListener,
+    pub tls: Option<TlsAcceptor>,
+    pub app: App,
+    pub limits: Limits,
+}
+
+/// What requests are answered with.
+#[derive(Clone)]
+pub struct App {
+    pub listener: &'static str,
+    pub router: Router,
+    pub access_log_skip: Arc<[String]>,
+    /// Of a request's declared body, in bytes.
+    pub max_body: u64,
+}
+
+impl Listener {
+    /// Serves until `stop`, then finishes what was begun, within [`Limits::drain`].
+    pub async fn serve(self, stop: CancellationToken) {
+        let cut = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let connections = Connections::new(self.limits.connections);
+        while let Some(accepted) = stop.run_until_cancelled(self.socket.accept()).await {
+            match accepted {
+                Ok((stream, peer)) => {
+                    let serving = Serving {
+                        app: self.app.clone(),
+                        limits: self.limits,
+                        connection: connections.enter(),
+                        stop: stop.clone(),
+                    };
+                    let (tls, cut) = (self.tls.clone(), cut.clone());
+                    tasks.spawn(async move {
+                        cut.run_until_cancelled(serving.accepted(stream, peer, tls)).await;
+                    });
+                }
+                Err(error) => {
+                    // A client that left again already is no news; being out of descriptors is, and passes.
+                    tracing::warn!(listener = self.name, %error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(self.socket);
+        tasks.close();
+        if tokio::time::timeout(self.limits.drain, tasks.wait()).await.is_err() {
+            tracing::info!(listener = self.name, "cutting {} connections that are still open", tasks.len());
+            cut.cancel();
+            tasks.wait().await;
+        }
+    }
+}
+
+struct Serving {
+    app: App,
+    limits: Limits,
+    connection: Connection,
+    stop: CancellationToken,
+}
+
+impl Serving {
+    async fn accepted(self, stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>) {
+        // An answer is one small write: waiting for more would only delay it.
+        let _ = stream.set_nodelay(true);
+        let Some(acceptor) = tls else { return self.connected(stream, peer).await };
+        tokio::select! {
+            handshake = tokio::time::timeout(self.limits.head, acceptor.accept(stream)) => match handshake {
+                Ok(Ok(stream)) => self.connected(stream, peer).await,
+                Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS handshake"),
+                Err(_) => tracing::debug!(%peer, "no TLS handshake in time"),
+            },
+            () = self.connection.closed() => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
+    async fn connected(&self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr) {
+        let service = service_fn(|request| async move {
+            self.connection.begin();
+            let response = self.app.answer(request, peer).await;
+            self.connection.end();
+            Ok::<_, Infallible>(response)
+        });
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(self.limits.head).half_close(true).max_buf_size(MAX_HEAD);
+        let stream = TokioIo::new(Stalling::new(stream, self.limits.stalled_write));
+        let mut http = std::pin::pin!(builder.serve_connection(stream, service));
+        let ended = tokio::select! {
+            ended = http.as_mut() => ended,
+            () = self.connection.closed() => return,
+            () = self.stop.cancelled() => {
+                http.as_mut().graceful_shutdown();
+                http.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%peer, %error, "the connection ended early");
+        }
+    }
+}
+
+impl App {
+    async fn answer(&self, mut request: Request<Incoming>, peer: SocketAddr) -> Response {
+        let begun = std::time::Instant::now();
+        let path = trim_path(request.uri_mut());
+        let method = request.method().clone();
+        let mut response = if declared_body(&request) > self.max_body {
+            self.too_large()
+        } else {
+            // The router's error type has no value.
+            let Ok(response) = self.router.clone().oneshot(request.map(Body::new)).await;
+            response
+        };
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if !self.access_log_skip.iter().any(|skipped| *skipped == path) {
+            tracing::info!(
+                target: "access", listener = self.listener, %peer, %method, path, status = response.status().as_u16(),
+                micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
+            );
+        }
+        response
+    }
+
+    fn too_large(&self) -> Response {
+        use axum::response::IntoResponse;
+        let why = format!("the body has more than {} bytes", self.max_body);
+        let mut response = match self.listener {
+            "admin" => Failure::new(StatusCode::PAYLOAD_TOO_LARGE, why).into_response(),
+            _ => respond::text(StatusCode::PAYLOAD_TOO_LARGE, why + "\n"),
+        };
+        // Nobody will read what comes.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
+    }
+}
+
+/// What the request says its body will have, in bytes.
+fn declared_body(request: &Request<Incoming>) -> u64 {
+    hyper::body::Body::size_hint(request.body()).exact().unwrap_or(0)
+}
+
+/// Takes slashes off the end of the path, so that `/healthz/` is `/healthz`, and returns it.
+fn trim_path(uri: &mut Uri) -> String {
+    let path = match uri.path().trim_end_matches('/') {
+        "" => "/".to_owned(),
+        path => path.to_owned(),
+    };
+    if path != uri.path() {
+        let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        let mut parts = std::mem::take(uri).into_parts();
+        // A shorter path of the same characters is a path; were it none, the one that came would stay.
+        if let Ok(shorter) = PathAndQuery::try_from(path.clone() + &query) {
+            parts.path_and_query = Some(shorter);
+        }
+        *uri = Uri::from_parts(parts).unwrap_or_default();
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slashes_at_the_end_go_and_the_query_stays() {
+        for (before, after) in [
+            ("/", "/"),
+            ("//", "/"),
+            ("/healthz", "/healthz"),
+            ("/healthz/", "/healthz"),
+            ("/healthz/shop//?verbose&exclude=a/", "/healthz/shop?verbose&exclude=a/"),
+            ("/?verbose", "/?verbose"),
+            ("http://host:80/healthz/?a", "http://host:80/healthz?a"),
+            ("*", "*"),
+        ] {
+            let mut uri: Uri = before.parse().expect("valid");
+            let path = trim_path(&mut uri);
+            assert_eq!(uri, after);
+            assert_eq!(path, uri.path());
+        }
+    }
+}

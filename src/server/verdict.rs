@@ -1,0 +1,190 @@
+//! What is asked, and the verdict over it: read off the board, nothing else.
+
+use std::{collections::HashSet, sync::Arc};
+
+use crate::{
+    check::{EndpointState, Health, ObjectKey, PodSelector},
+    engine::{Board, CheckView, EndpointView, Totals},
+};
+
+/// Why nothing on a board that is not current may be believed.
+pub(super) const NOT_CURRENT: &str = "the board is not current: not filled yet, or the engine has stalled";
+
+/// What a request asks about.
+#[derive(Clone, Debug)]
+pub enum Subject {
+    All,
+    Namespace(String),
+    Check(ObjectKey),
+    /// All endpoints of one target of a check.
+    Target(ObjectKey, String),
+}
+
+/// Which checks of a subject count.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    pub selector: PodSelector,
+    pub excluded: HashSet<ObjectKey>,
+}
+
+impl Filter {
+    fn is_everything(&self) -> bool {
+        self.excluded.is_empty() && self.selector == PodSelector::default()
+    }
+
+    pub fn passes(&self, view: &CheckView) -> bool {
+        !self.excluded.contains(&view.key) && self.selector.matches(&view.labels)
+    }
+}
+
+/// The verdict over a subject, and what it was made of.
+#[derive(Debug)]
+pub struct Verdict {
+    pub subject: Subject,
+    pub health: Health,
+    pub totals: Totals,
+    /// The checks that were asked about, suspended ones too. Empty where nobody asked for them.
+    pub checks: Vec<Arc<CheckView>>,
+    /// Whether the board may be believed. If not, `health` and every state read as Unknown.
+    pub believed: bool,
+}
+
+/// There is no such namespace, check or target.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotFound(String);
+
+/// Judges `subject`. The checks themselves are gathered only where `listed`: the verdict over everything costs nothing
+/// without them, however many there are.
+///
+/// # Errors
+/// When the board is current and does not know the subject. One that is not current cannot tell, and says Unknown.
+pub fn judge(board: &Board, subject: Subject, filter: &Filter, listed: bool) -> Result<Verdict, NotFound> {
+    let believed = board.is_current();
+    let (totals, checks) = match &subject {
+        Subject::All if !listed && filter.is_everything() => (board.totals(), Vec::new()),
+        Subject::All => filtered(board.all(), filter),
+        Subject::Namespace(namespace) => {
+            let all = board.namespace(namespace);
+            if believed && all.is_empty() {
+                return Err(NotFound(format!("no HealthCheck in namespace {namespace:?}")));
+            }
+            filtered(all, filter)
+        }
+        Subject::Check(key) | Subject::Target(key, _) => match board.get(key) {
+            Some(view) => filtered(vec![view], filter),
+            None if believed => return Err(NotFound(format!("no HealthCheck {:?}", key.to_string()))),
+            None => Default::default(),
+        },
+    };
+    let mut verdict = Verdict { subject, health: Health::Unknown, totals, checks, believed };
+    if believed {
+        verdict.health = health(&verdict)?;
+    }
+    Ok(verdict)
+}
+
+fn filtered(mut views: Vec<Arc<CheckView>>, filter: &Filter) -> (Totals, Vec<Arc<CheckView>>) {
+    if !filter.is_everything() {
+        views.retain(|view| filter.passes(view));
+    }
+    let mut totals = Totals::default();
+    views.iter().for_each(|view| totals.add(view));
+    (totals, views)
+}
+
+fn health(verdict: &Verdict) -> Result<Health, NotFound> {
+    let Some(view) = verdict.checks.first() else { return Ok(verdict.totals.health()) };
+    match &verdict.subject {
+        Subject::All | Subject::Namespace(_) => Ok(verdict.totals.health()),
+        // One check is no aggregate: that it is suspended is its verdict, not a reason to leave it out.
+        Subject::Check(_) => Ok(view.health),
+        Subject::Target(key, target) => {
+            let mut endpoints = view.endpoints.iter().filter(|endpoint| *endpoint.target == **target).peekable();
+            if endpoints.peek().is_none() {
+                return Err(NotFound(format!("no target {target:?} with an endpoint in HealthCheck \"{key}\"")));
+            }
+            Ok(worst(endpoints))
+        }
+    }
+}
+
+/// Unhealthy beats Unknown beats Healthy, as over objects.
+fn worst<'a>(endpoints: impl Iterator<Item = &'a EndpointView>) -> Health {
+    let rank = |state: EndpointState| match state {
+        state if state.is_unhealthy() => 2,
+        EndpointState::Unknown => 1,
+        _ => 0,
+    };
+    match endpoints.map(|endpoint| rank(endpoint.state)).max() {
+        Some(2) => Health::Unhealthy,
+        Some(0) => Health::Healthy,
+        _ => Health::Unknown,
+    }
+}
+
+impl Verdict {
+    /// What may be said of a check of this verdict.
+    #[must_use]
+    pub fn health_of(&self, view: &CheckView) -> Health {
+        if self.believed { view.health } else { Health::Unknown }
+    }
+
+    /// What may be said of an endpoint of this verdict.
+    #[must_use]
+    pub fn state_of(&self, endpoint: &EndpointView) -> EndpointState {
+        if self.believed { endpoint.state } else { EndpointState::Unknown }
+    }
+
+    /// The endpoints of `view` that were asked about.
+    pub fn endpoints<'a>(&self, view: &'a CheckView) -> impl Iterator<Item = &'a EndpointView> + use<'a> {
+        let only = match &self.subject {
+            Subject::Target(_, target) => Some(target.clone()),
+            _ => None,
+        };
+        view.endpoints.iter().filter(move |endpoint| only.as_deref().is_none_or(|target| *endpoint.target == *target))
+    }
+
+    /// Why the health is what it is, in one line for people; empty when nothing is to be told.
+    #[must_use]
+    pub fn why(&self) -> String {
+        if !self.believed {
+            return NOT_CURRENT.into();
+        }
+        match (&self.subject, self.checks.first()) {
+            (Subject::Check(_), Some(view)) => check_why(view),
+            (Subject::Target(..), Some(view)) => {
+                let bad = self.endpoints(view).find(|endpoint| worst(std::iter::once(*endpoint)) == self.health);
+                bad.map(endpoint_why).unwrap_or_default()
+            }
+            _ => self.counts(),
+        }
+    }
+
+    fn counts(&self) -> String {
+        let count = |health: Health| format!("{} {}", self.totals.count(health), health.as_str().to_lowercase());
+        let mut text = Health::ALL.map(count).join(", ");
+        if self.totals.suspended > 0 {
+            text.push_str(&format!(", {} suspended", self.totals.suspended));
+        }
+        text
+    }
+}
+
+/// Why a check is not Healthy: its message, or its reason where it has none; empty when it is.
+pub(super) fn check_why(view: &CheckView) -> String {
+    match (view.health, view.message.as_str()) {
+        (Health::Healthy, _) => String::new(),
+        (_, "") => view.reason.as_str().into(),
+        (_, message) => message.into(),
+    }
+}
+
+/// Why the last attempt on an endpoint did not succeed; empty when it did.
+pub(super) fn endpoint_why(endpoint: &EndpointView) -> String {
+    match (&*endpoint.message, endpoint.reason) {
+        ("", None) if endpoint.stale => "stale".into(),
+        ("", reason) => reason.map(|reason| reason.as_str().to_owned()).unwrap_or_default(),
+        (message, _) => message.into(),
+    }
+}

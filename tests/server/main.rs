@@ -1,0 +1,9 @@
+//! Both listeners over real sockets on loopback, with a board filled by hand.
+
+mod admin;
+mod hostile;
+mod metrics;
+mod public;
+mod support;
+mod tls;
+mod wire;

@@ -1,0 +1,147 @@
+//! What load balancers really send.
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use healthcheck_operator::server::{Access, Servers, State};
+
+use crate::support::{Fixture, LONG, answer, config, fill, raw, rest};
+
+#[tokio::test]
+async fn old_and_terse_clients_are_answered() {
+    let fixture = Fixture::start().await;
+    fill(&fixture.board);
+    for (request, status, body) in [
+        ("GET /healthz/bank HTTP/1.0\r\n\r\n", "HTTP/1.0 200", true),
+        ("OPTIONS / HTTP/1.0\r\n\r\n", "HTTP/1.0 503", true),
+        ("OPTIONS /healthz/bank/ HTTP/1.1\r\nConnection: close\r\n\r\n", "HTTP/1.1 200", true),
+        ("GET /healthz/bank/ledger/ HTTP/1.1\r\nConnection: close\r\n\r\n", "HTTP/1.1 200", true),
+        (
+            "GET http://lb.example/healthz/bank HTTP/1.1\r\nHost: lb.example\r\nConnection: close\r\n\r\n",
+            "HTTP/1.1 200",
+            true,
+        ),
+        ("HEAD /healthz HTTP/1.0\r\n\r\n", "HTTP/1.0 503", false),
+        ("HEAD /healthz/bank HTTP/1.1\r\nConnection: close\r\n\r\n", "HTTP/1.1 200", false),
+        ("OPTIONS /__health HTTP/1.0\r\n\r\n", "HTTP/1.0 200", true),
+        ("OPTIONS * HTTP/1.1\r\nConnection: close\r\n\r\n", "HTTP/1.1 404", true),
+    ] {
+        let response = raw(fixture.public, request).await;
+        let (head, sent) = response.split_once("\r\n\r\n").expect("a whole answer");
+        assert!(head.starts_with(status), "{request}: {head}");
+        assert_eq!(!sent.is_empty(), body, "{request}: {response}");
+        assert!(head.to_lowercase().contains("cache-control: no-store"), "{head}");
+        assert!(!head.to_lowercase().contains("location:"), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn head_and_options_say_what_get_says() {
+    let fixture = Fixture::start().await;
+    fill(&fixture.board);
+    let get = fixture.get("/healthz?verbose").await;
+    for method in [reqwest::Method::HEAD, reqwest::Method::OPTIONS] {
+        let url = format!("http://{}/healthz?verbose", fixture.public);
+        let other = answer(fixture.http.request(method.clone(), url)).await;
+        assert_eq!(other.code, get.code, "{method}");
+        assert_eq!(other.headers["content-length"], get.headers["content-length"], "{method}");
+        assert_eq!(other.body, if method == "HEAD" { "" } else { &get.body });
+    }
+}
+
+#[tokio::test]
+async fn other_methods_are_refused_and_told_which_work() {
+    let fixture = Fixture::start().await;
+    for method in [reqwest::Method::POST, reqwest::Method::PUT, reqwest::Method::DELETE, reqwest::Method::PATCH] {
+        for (address, path) in
+            [(fixture.public, "/healthz"), (fixture.admin, "/v1/healthchecks"), (fixture.admin, "/livez")]
+        {
+            let refused = answer(fixture.http.request(method.clone(), format!("http://{address}{path}"))).await;
+            assert_eq!(refused.code, 405, "{method} {path}");
+            let mut allowed: Vec<_> = refused.headers["allow"].to_str().expect("ASCII").split(',').collect();
+            allowed.sort_unstable();
+            assert_eq!(allowed, ["GET", "HEAD", "OPTIONS"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_says_no_more_is_still_answered() {
+    let fixture = Fixture::start().await;
+    let mut stream = TcpStream::connect(fixture.public).await.expect("the listener accepts");
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("the listener reads");
+    stream.shutdown().await.expect("half closed");
+    let response = rest(&mut stream).await;
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+}
+
+#[tokio::test]
+async fn one_connection_serves_many_requests() {
+    let fixture = Fixture::start().await;
+    let mut stream = TcpStream::connect(fixture.public).await.expect("the listener accepts");
+    for _ in 0..3 {
+        stream.write_all(b"HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("the listener reads");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(timeout(LONG, stream.read_u8()).await.expect("in time").expect("an answer"));
+        }
+        assert!(head.starts_with(b"HTTP/1.1 200"));
+    }
+}
+
+#[tokio::test]
+async fn a_shutdown_closes_idle_connections_and_frees_the_ports() {
+    let fixture = Fixture::start().await;
+    let mut idle = TcpStream::connect(fixture.public).await.expect("the listener accepts");
+    idle.write_all(b"HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("the listener reads");
+    let _ = idle.readable().await;
+    let mut half_a_head = TcpStream::connect(fixture.admin).await.expect("the listener accepts");
+    half_a_head.write_all(b"GET /livez HT").await.expect("the listener reads");
+    fixture.stop.cancel();
+    timeout(LONG, fixture.served).await.expect("the drain is bounded").expect("no panic");
+    assert!(rest(&mut idle).await.starts_with("HTTP/1.1 200"));
+    assert!(TcpStream::connect(fixture.public).await.is_err());
+    assert!(TcpStream::connect(fixture.admin).await.is_err());
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_told_with_the_flag_and_the_address() {
+    let fixture = Fixture::start().await;
+    let state = || State {
+        board: fixture.board.clone(),
+        beats: fixture.beats.clone(),
+        readiness: fixture.readiness.clone(),
+        metrics: fixture.metrics.clone(),
+        access: Access::Open,
+    };
+    let mut taken = config(&[]);
+    taken.listen = fixture.public;
+    let error = Servers::bind(&taken, state()).expect_err("in use").to_string();
+    let expected = format!("cannot listen on --listen {}: the port is in use", fixture.public);
+    assert!(error.starts_with(&expected), "{error}");
+    let mut taken = config(&[]);
+    taken.admin_listen = fixture.admin;
+    let error = Servers::bind(&taken, state()).expect_err("in use").to_string();
+    assert!(error.starts_with(&format!("cannot listen on --admin-listen {}", fixture.admin)), "{error}");
+    let mut foreign = config(&[]);
+    foreign.listen = "192.0.2.1:0".parse().expect("TEST-NET-1, RFC 5737");
+    let error = Servers::bind(&foreign, state()).expect_err("not ours").to_string();
+    assert!(error.contains("no such address"), "{error}");
+}
+
+#[tokio::test]
+async fn every_address_means_both_families() {
+    let mut both = config(&[]);
+    both.listen = "[::]:0".parse().expect("valid");
+    let fixture = Fixture::with(&both, Access::Open).await;
+    let port = fixture.public.port();
+    let request = "GET /healthz HTTP/1.0\r\n\r\n";
+    assert!(raw(([127, 0, 0, 1], port).into(), request).await.starts_with("HTTP/1.0 200"));
+    if std::net::TcpListener::bind("[::1]:0").is_ok() {
+        let v6 = std::net::SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), port);
+        assert!(raw(v6, request).await.starts_with("HTTP/1.0 200"));
+    }
+}
