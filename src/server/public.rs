@@ -8,7 +8,7 @@ use axum::{
     response::Response,
     routing::{MethodFilter, MethodRouter, on},
 };
-use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -66,8 +66,11 @@ where
     on(MethodFilter::GET.or(MethodFilter::OPTIONS), handler)
 }
 
-async fn root(State(public): Shared, uri: Uri, headers: HeaderMap) -> Response {
-    public.answer(Subject::All, &uri, &headers, Form::Html)
+/// The page for everybody, also for who sends no `Accept`. But `OPTIONS /` is what HAProxy's default check sends, every
+/// second or two: unless it asks for the page it gets the line, which costs the same however many checks there are.
+async fn root(State(public): Shared, method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    let usual = if method == Method::OPTIONS { Form::Text } else { Form::Html };
+    public.answer(Subject::All, &uri, &headers, usual)
 }
 
 async fn all(State(public): Shared, uri: Uri, headers: HeaderMap) -> Response {
@@ -102,7 +105,6 @@ impl Public {
             Ok(asked) => asked,
             Err(why) => return respond::text(StatusCode::BAD_REQUEST, why + "\n"),
         };
-        // `/` is the page for everybody: HAProxy and curl send no `Accept`, or one that takes anything.
         let form = form.unwrap_or_else(|| respond::preferred(headers, usual));
         let listed = self.details != Details::None && (verbose || form != Form::Text);
         match judge(&self.board, subject, &filter, listed) {

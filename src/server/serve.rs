@@ -146,7 +146,7 @@ impl App {
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        if !self.access_log_skip.iter().any(|skipped| *skipped == path) {
+        if !self.access_log_skip.contains(&path) {
             tracing::info!(
                 target: "access", listener = self.listener, %peer, %method, path, status = response.status().as_u16(),
                 micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),

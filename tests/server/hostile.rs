@@ -57,9 +57,8 @@ async fn a_client_that_reads_nothing_is_cut() {
     let fixture = Fixture::with(&config, Access::Open).await;
     // More than the kernel buffers between two sockets of loopback.
     let message = "x".repeat(4000);
-    let many =
-        (0..5000).map(|number| Check::new("shop", &format!("check-{number}"), Health::Unhealthy).message(&message));
-    many.for_each(|check| check.put(&fixture.board));
+    let check = |number| Check::new("shop", &format!("check-{number}"), Health::Unhealthy).message(&message).build();
+    fixture.board.publish((0..5000).map(check).collect(), &[]);
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a small buffer");
     let mut deaf = socket.connect(fixture.public).await.expect("the listener accepts");
