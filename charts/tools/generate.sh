@@ -8,7 +8,7 @@ chart="$tools/../healthcheck-operator"
 out=${1:-}
 
 command -v npm >/dev/null || {
-	echo "generate.sh: no \`npm\` on PATH: install Node.js 20 or newer" >&2
+	echo "generate.sh: no \`npm\` on PATH: install Node.js 18 or newer" >&2
 	exit 1
 }
 # One install at a time: tests and a person may call this at once.

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod chart;
 mod faults;
 mod harness;
 mod suite;
@@ -32,7 +33,8 @@ fn main() -> ExitCode {
         Err(why) => return if skip(&format!("{why:#}")) == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE },
     };
     let suite = Suite::new(programs);
-    let trials = [harness::trials(&suite), faults::trials(&suite)].into_iter().flatten().collect();
+    let trials =
+        [harness::trials(&suite), faults::trials(&suite), chart::trials(&suite)].into_iter().flatten().collect();
     let conclusion = libtest_mimic::run(&args, trials);
     // The programs end before their files go.
     drop(suite);
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
 /// What must be there before the first trial. The network is left last: a first build needs it.
 fn prepare() -> anyhow::Result<Programs> {
     let programs = Programs::locate()?;
+    chart::prepare();
     netns::enter()?;
     Ok(programs)
 }
