@@ -1,5 +1,8 @@
 //! NOTES.txt shows the next command, in the right namespace, and warns of what the values mean.
 
+use std::io::Write;
+use std::process::Command;
+
 use crate::tools::{self, NAMESPACE, RELEASE, Values};
 
 /// Notes come out of `helm install` alone, and only Helm 4 does a client-side dry run with no cluster.
@@ -39,16 +42,21 @@ fn the_example_and_the_commands_fit_the_release() {
     }
 }
 
-/// The example is what a user pastes first: a HealthCheck the binary takes.
+/// The example is what a user pastes first: the binary must find nothing wrong with it.
 #[test]
 fn the_example_is_a_valid_check() {
     for name in ["default", "namespaces"] {
         let Some(text) = notes(&Values::ci(name)) else { return };
         let yaml = text.split_once("<<'EOF'\n").expect("begins").1.split_once("\n  EOF").expect("ends").0;
         let yaml: String = yaml.lines().map(|l| format!("{}\n", l.strip_prefix("  ").unwrap_or(l))).collect();
-        let check = tools::parse(&yaml).remove(0);
-        serde_json::from_value::<healthcheck_operator::api::HealthCheck>(check)
-            .unwrap_or_else(|e| panic!("{e}\n{yaml}"));
+        let mut file = tempfile::Builder::new().suffix(".yaml").tempfile().expect("a file");
+        file.write_all(yaml.as_bytes()).expect("written");
+        let out = Command::new(env!("CARGO_BIN_EXE_healthcheck-operator"))
+            .args(["validate", "--filename"])
+            .arg(file.path())
+            .output()
+            .expect("the binary starts");
+        assert!(out.status.success(), "{}\n{yaml}", String::from_utf8_lossy(&out.stderr));
     }
 }
 
