@@ -45,6 +45,9 @@ fn main() -> ExitCode {
 /// What must be there before the first trial. The network is left last: a first build needs it.
 fn prepare() -> anyhow::Result<Programs> {
     let programs = Programs::locate()?;
+    for name in ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"] {
+        anyhow::ensure!(programs.has(name), "KUBEBUILDER_ASSETS has no {name}; add it, or unset it to have all built");
+    }
     chart::prepare();
     netns::enter()?;
     Ok(programs)

@@ -39,4 +39,4 @@ build() {
 	done
 }
 
-fill_cache cluster build "$here/programs/"{go.mod,go.sum,main.go} "$here/build.sh" "$here/cache.sh"
+fill_cache cluster build "$here/programs/"{go.mod,go.sum,main.go} "$here/build.sh"

@@ -36,7 +36,12 @@ fill_cache() {
 		chmod 755 "$part"
 		"$builder" "$part" >&2
 		mv -T "$part" "$dir"
+		# Each key is a hundred megabytes and more: what nobody asked for in a month goes, and so
+		# do the remains of builds that were killed.
+		find "$root" -maxdepth 1 -name "$kind-*" -mtime +30 -exec rm -rf {} +
+		find "$root" -maxdepth 1 -name ".$kind-*" -mtime +1 -exec rm -rf {} +
 	fi
+	touch -- "$dir" # the time of its last use
 	# The builder's own children have the lock's descriptor too: let go of it by name.
 	exec 9>&-
 	echo "$dir"

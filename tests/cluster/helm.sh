@@ -24,4 +24,4 @@ build() {
 	install_helm "$1" 4 "$helm4"
 }
 
-fill_cache helm build "$here/helm.sh" "$here/cache.sh"
+fill_cache helm build "$here/helm.sh"
