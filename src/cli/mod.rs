@@ -5,14 +5,20 @@ mod engine_args;
 mod exit;
 mod probe;
 mod runner;
+mod signals;
+mod standalone;
+mod table;
 mod validate;
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub use engine_args::EngineArgs;
 pub use exit::Exit;
+
+use crate::telemetry::LogArgs;
 
 /// Declares health checks once, probes them cheaply and punctually, and puts the verdict where traffic can use it.
 #[derive(Debug, Parser)]
@@ -20,6 +26,8 @@ pub use exit::Exit;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    logs: LogArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -30,8 +38,11 @@ enum Command {
     Probe(probe::ProbeArgs),
     /// Run scripts for the controller, without its credentials
     Runner(runner::RunnerArgs),
+    Standalone(Box<standalone::StandaloneArgs>),
     /// Print a completion script for SHELL
-    Completions { shell: clap_complete::Shell },
+    Completions {
+        shell: clap_complete::Shell,
+    },
     /// Check HealthCheck manifests offline: schema, rules, and what they say of each other
     Validate(validate::ValidateArgs),
     /// Print the version
@@ -50,7 +61,7 @@ pub fn main() -> ExitCode {
             return code.into();
         }
     };
-    match run(cli.command) {
+    match cli.logs.init().map_err(Into::into).and_then(|()| run(cli.command)) {
         Ok(exit) => exit.into(),
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -64,6 +75,7 @@ fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Crds(args) => crds::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Runner(args) => runner::run(&args),
+        Command::Standalone(args) => block_on(standalone::run(*args))?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "healthcheck-operator", &mut std::io::stdout());
             Ok(Exit::Ok)
@@ -74,4 +86,13 @@ fn run(command: Command) -> anyhow::Result<Exit> {
             Ok(Exit::Ok)
         }
     }
+}
+
+/// Runs `command` on a runtime with a worker per core.
+fn block_on<T>(command: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let done = runtime.block_on(command);
+    // Something may sit in a blocking call, a read of standard input say; nobody waits for it.
+    runtime.shutdown_background();
+    Ok(done)
 }

@@ -350,7 +350,14 @@ impl<L: Lane> Scheduler<L> {
                 entry.dirty = false;
                 let before = entry.health;
                 let decided = entry.decided;
-                views.insert(entry.check.key.clone(), entry.refresh(rows, wall));
+                let view = entry.refresh(rows, wall);
+                if view.health != before {
+                    tracing::info!(
+                        check = %view.key, from = %before, to = %view.health, reason = %view.reason, message = view.message,
+                        "health changed"
+                    );
+                }
+                views.insert(entry.check.key.clone(), view);
                 if entry.health != before || entry.decided != decided {
                     let key = entry.check.key.clone();
                     for dependent in self.table.dependents(&key) {

@@ -157,6 +157,15 @@ impl Servers {
     }
 }
 
+/// All checks on `board`, as `GET /v1/healthchecks` gives them.
+#[must_use]
+pub fn document(board: &Board) -> String {
+    // Everything is never not found.
+    verdict::judge(board, verdict::Subject::All, &verdict::Filter::default(), true)
+        .map(|verdict| render::api::list(&verdict))
+        .unwrap_or_default()
+}
+
 /// Everything `/metrics` tells.
 fn registry(state: &State) -> Registry {
     let mut registry = Registry::default();

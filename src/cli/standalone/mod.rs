@@ -1,0 +1,174 @@
+//! `standalone`: the engine and the servers on files, no cluster.
+
+mod once;
+mod reload;
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use tokio_util::sync::CancellationToken;
+
+use super::{EngineArgs, Exit, signals};
+use crate::{
+    engine::{self, Board, Engine, Parts},
+    probe::{Prober, Settings},
+    server::{Access, AdminDefault, Readiness, ServerArgs, Servers, State, TokenFile},
+    source::{Watch, desired},
+    telemetry::{Beats, Metrics},
+};
+use reload::Files;
+
+/// Run HealthCheck YAML without a cluster: the engine, /healthz, metrics and the API
+#[derive(Args, Debug)]
+pub struct StandaloneArgs {
+    /// File or directory with HealthChecks (may be given many times); read again when it changes
+    #[arg(
+        short,
+        long = "filename",
+        value_name = "FILE|DIR",
+        required = true,
+        value_delimiter = ',',
+        env = "HEALTHCHECK_OPERATOR_FILENAME"
+    )]
+    filename: Vec<PathBuf>,
+    /// Probe until every endpoint is decided, print a table, and exit: 0 healthy or degraded, 1 unhealthy, 3 unknown
+    #[arg(long)]
+    once: bool,
+    /// How --once prints
+    #[arg(short, long, value_enum, default_value_t = Output::Text, requires = "once")]
+    output: Output,
+    /// File with the bearer token that /v1 asks for; without it, /v1 is open
+    #[arg(long, value_name = "FILE", env = "HEALTHCHECK_OPERATOR_API_TOKEN_FILE")]
+    api_token_file: Option<PathBuf>,
+    #[command(flatten)]
+    servers: ServerArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Output {
+    #[default]
+    Text,
+    Json,
+    Yaml,
+}
+
+/// What runs without a listener.
+struct Running {
+    engine: Engine,
+    board: Arc<Board>,
+    metrics: Metrics,
+    beats: Beats,
+    stop: CancellationToken,
+    ended: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    fn start(args: &EngineArgs) -> Self {
+        let (board, stop) = (Arc::new(Board::new()), CancellationToken::new());
+        let (metrics, beats) = (Metrics::default(), Beats::default());
+        let parts = Parts {
+            lane: Arc::new(Prober::new(Settings::standalone())),
+            board: board.clone(),
+            limits: args.limits(),
+            metrics: metrics.clone(),
+            beats: beats.clone(),
+        };
+        let (engine, ended) = engine::start(parts, stop.clone());
+        Self { engine, board, metrics, beats, stop, ended }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        // A panic in the engine has been printed already.
+        let _ = self.ended.await;
+    }
+}
+
+/// Runs `standalone` until it is told to stop, or with `--once` until every endpoint is decided.
+///
+/// # Errors
+/// What is wrong with a flag, a file or a listener's address, in one line each.
+pub async fn run(args: StandaloneArgs) -> anyhow::Result<Exit> {
+    let config = args.servers.config(AdminDefault::Loopback).map_err(anyhow::Error::msg)?;
+    let mut files = Files::new(args.filename.clone());
+    let checks = match files.read() {
+        Ok(checks) => checks,
+        Err(faults) => {
+            for fault in &faults {
+                eprintln!("error: {fault}");
+            }
+            return Ok(Exit::Usage);
+        }
+    };
+    if args.once {
+        let running = Running::start(&args.engine);
+        let exit = once::run(&running, checks, args.output).await;
+        running.stop().await;
+        return exit;
+    }
+    let access = match &args.api_token_file {
+        Some(file) => Access::Token(
+            TokenFile::open(file)
+                .with_context(|| format!("cannot use {}", file.display()))
+                .context("--api-token-file")?,
+        ),
+        None => Access::Open,
+    };
+    let mut watch = Watch::new(&args.filename).context("cannot watch the files of --filename")?;
+    let running = Running::start(&args.engine);
+    let servers = Servers::bind(
+        &config,
+        State {
+            board: running.board.clone(),
+            beats: running.beats.clone(),
+            readiness: Readiness::default(),
+            metrics: running.metrics.clone(),
+            access,
+        },
+    )?;
+    files.apply(checks, &running.engine).await;
+    running.engine.settle().await;
+    running.board.set_synced();
+    running.metrics.config_reload_success.set(1);
+    let serving = tokio::spawn(servers.serve(running.stop.clone()));
+    let stop = signals::stop()?;
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            () = watch.changed() => reload(&mut files, &running).await,
+        }
+    }
+    running.stop.cancel();
+    let _ = serving.await;
+    running.stop().await;
+    Ok(Exit::Ok)
+}
+
+/// Applies the files as they are now; a set with a fault changes nothing.
+async fn reload(files: &mut Files, running: &Running) {
+    match files.read() {
+        Ok(checks) => {
+            let change = files.apply(checks, &running.engine).await;
+            running.metrics.config_reload_success.set(1);
+            if change.any() {
+                tracing::info!(applied = change.applied, removed = change.removed, "files applied");
+            }
+        }
+        Err(faults) => {
+            running.metrics.config_reload_success.set(0);
+            for fault in &faults {
+                tracing::error!("{fault}");
+            }
+            tracing::error!("files refused: the last good version keeps running");
+        }
+    }
+}
+
+/// Sends `check` to `engine`.
+async fn send(engine: &Engine, check: crate::check::Check) {
+    engine.upsert(desired(check)).await;
+}

@@ -1,0 +1,92 @@
+//! `--once`: probe until everything is decided, print it, and say how it ended.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Output, Running};
+use crate::{
+    check::{Check, EndpointState, Health},
+    cli::{Exit, table},
+    engine::{Board, CheckView},
+};
+
+/// Nobody who asks once wants to wait a whole interval between two probes.
+const QUICK: Duration = Duration::from_secs(1);
+
+/// Runs `checks` until every endpoint is decided, or cannot be.
+pub(super) async fn run(running: &Running, checks: Vec<Check>, output: Output) -> anyhow::Result<Exit> {
+    let checks: Vec<Check> = checks.into_iter().map(hurried).collect();
+    let patience = checks.iter().map(patience).max().unwrap_or_default();
+    let mut changes = running.board.subscribe();
+    for check in checks {
+        super::send(&running.engine, check).await;
+    }
+    running.engine.settle().await;
+    running.board.set_synced();
+    let decided = async {
+        while !running.board.all().iter().all(|view| is_decided(view)) {
+            changes.changed().await;
+        }
+    };
+    // Some endpoints can never be decided, for we cannot look at them; the table says why.
+    let _ = tokio::time::timeout(patience, decided).await;
+    let views = running.board.all();
+    print!("{}", render(&running.board, &views, output)?);
+    Ok(exit(&views))
+}
+
+/// The same question asked at a quicker pace.
+fn hurried(mut check: Check) -> Check {
+    let longest_timeout = check.targets.iter().map(|target| target.probe.timeout).max().unwrap_or_default();
+    let pace = check.rhythm.shortest().min(QUICK.max(longest_timeout));
+    check.rhythm.interval = pace;
+    check.rhythm.unhealthy_interval = pace;
+    check.rhythm.confirm_interval = pace;
+    check.rhythm.jitter_percent = 0;
+    check
+}
+
+/// The longest until a verdict: as many failures as it takes, and two seconds for our own part.
+fn patience(check: &Check) -> Duration {
+    let timeout = check.targets.iter().map(|target| target.probe.timeout).max().unwrap_or_default();
+    check.rhythm.interval * u32::from(check.thresholds.failure) + timeout + Duration::from_secs(2)
+}
+
+fn is_decided(view: &CheckView) -> bool {
+    // An initial state is no verdict: wait for what is measured.
+    let measured = |row: &crate::engine::EndpointView| row.kind == "healthCheck" || row.live.latency().is_some();
+    view.suspended || view.endpoints.iter().all(|row| row.state != EndpointState::Unknown && measured(row))
+}
+
+fn exit(views: &[Arc<CheckView>]) -> Exit {
+    let any = |health| views.iter().any(|view| !view.suspended && view.health == health);
+    if any(Health::Unhealthy) {
+        Exit::Unhealthy
+    } else if any(Health::Unknown) {
+        Exit::Unknown
+    } else {
+        Exit::Ok
+    }
+}
+
+fn render(board: &Board, views: &[Arc<CheckView>], output: Output) -> anyhow::Result<String> {
+    if output == Output::Text {
+        let rows: Vec<Vec<String>> = views.iter().map(|view| row(view)).collect();
+        return Ok(table::render(&["NAME", "HEALTH", "TARGETS", "REASON", "MESSAGE"], &rows));
+    }
+    // The same document as GET /v1/healthchecks.
+    let list: serde_json::Value = serde_json::from_str(&crate::server::document(board))?;
+    Ok(match output {
+        Output::Yaml => serde_saphyr::to_string(&list)?,
+        Output::Text | Output::Json => format!("{list:#}\n"),
+    })
+}
+
+fn row(view: &CheckView) -> Vec<String> {
+    vec![
+        view.key.to_string(),
+        view.health.to_string(),
+        view.counts.summary(),
+        view.reason.to_string(),
+        view.message.clone(),
+    ]
+}
