@@ -3,6 +3,8 @@
 // The same without the feature: once is enough.
 #![cfg(feature = "cluster")]
 
+#[path = "chart/alerts.rs"]
+mod alerts;
 #[path = "chart/drift.rs"]
 mod drift;
 #[path = "chart/notes.rs"]

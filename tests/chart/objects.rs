@@ -258,7 +258,10 @@ fn crds_are_kept_unless_told_otherwise() {
 fn extra_objects_are_templates() {
     let Some(objects) = tools::objects(&Values::ci("everything")) else { return };
     let names: BTreeSet<_> = of_kind(&objects, "ConfigMap").iter().map(|o| title(o)).collect();
-    assert_eq!(names.iter().collect::<Vec<_>>(), ["ConfigMap/checks-text", "ConfigMap/rel-more"]);
+    assert_eq!(
+        names.iter().collect::<Vec<_>>(),
+        ["ConfigMap/checks-dashboards", "ConfigMap/checks-text", "ConfigMap/rel-more"]
+    );
     assert!(of_kind(&objects, "ConfigMap").iter().all(|o| o["metadata"]["namespace"] == NAMESPACE));
 }
 
