@@ -3,8 +3,8 @@
 # The programs of the cluster and both Helms are built by tests/cluster/, when a test first asks for them.
 set -euo pipefail
 
-packages=(busybox-static buildah iproute2 procps python3-venv util-linux)
-commands=(busybox buildah ip npm ps setpriv unshare)
+packages=(busybox-static buildah iproute2 procps prometheus python3-venv util-linux)
+commands=(busybox buildah ip npm promtool ps setpriv unshare)
 command -v npm >/dev/null || packages+=(npm)
 
 missing=0
