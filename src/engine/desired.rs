@@ -75,7 +75,8 @@ impl Engine {
         let _ = self.commands.send(Command::Remove(key)).await;
     }
 
-    /// Waits until everything sent before is on the board.
+    /// Waits until everything sent before is on the board. Until it is called for the first time, with every check sent
+    /// that there was to know at the start, the engine publishes nothing.
     pub async fn settle(&self) {
         let (done, settled) = tokio::sync::oneshot::channel();
         if self.commands.send(Command::Settle(done)).await.is_ok() {

@@ -1,6 +1,9 @@
 //! Changing what runs: finding what is new, what stayed and what left.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
@@ -67,7 +70,9 @@ impl<L: Lane> Scheduler<L> {
         let adoption = Adoption { prior: prior.as_ref(), now, wall, check: &check };
         let mut members = Vec::with_capacity(endpoints.len());
         let mut by_target: HashMap<Arc<str>, Vec<Endpoint>> = HashMap::new();
-        for endpoint in endpoints {
+        let mut seen = HashSet::new();
+        // One that is named twice (a pod in two slices while they are rewritten) is one endpoint.
+        for endpoint in endpoints.into_iter().filter(|endpoint| seen.insert(identity(endpoint))) {
             by_target.entry(endpoint.target.clone()).or_default().push(endpoint);
         }
         for target in &check.targets {

@@ -87,6 +87,7 @@ pub fn start<L: Lane>(parts: Parts<L>, stop: CancellationToken) -> (Engine, toki
         dirty: vec![],
         removed: vec![],
         settling: vec![],
+        opened: false,
         housekept: 0,
         ended,
     };
@@ -106,6 +107,9 @@ pub(super) struct Scheduler<L> {
     pub(super) dirty: Vec<u32>,
     pub(super) removed: Vec<ObjectKey>,
     settling: Vec<tokio::sync::oneshot::Sender<()>>,
+    /// Nothing is judged or published before the first [`Engine::settle`]: until then checks may be missing that others
+    /// are composed of, and a restart would look like a change.
+    opened: bool,
     housekept: u64,
     /// Bounded by the permits: one message for each probe in flight.
     ended: mpsc::UnboundedSender<Ended>,
@@ -169,7 +173,10 @@ impl<L: Lane> Scheduler<L> {
         match command {
             Command::Upsert(desired) => self.upsert(*desired, now),
             Command::Remove(key) => self.remove(&key),
-            Command::Settle(done) => self.settling.push(done),
+            Command::Settle(done) => {
+                self.opened = true;
+                self.settling.push(done);
+            }
         }
     }
 
@@ -341,6 +348,9 @@ impl<L: Lane> Scheduler<L> {
 
     /// Draws every check that changed, and those that have it as a member, and puts them on the board at once.
     fn publish(&mut self) {
+        if !self.opened {
+            return;
+        }
         let wall = Timestamp::now();
         let mut views = HashMap::new();
         for _ in 0..DEPTH {

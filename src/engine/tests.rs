@@ -534,3 +534,36 @@ async fn ten_thousand_endpoints_are_spread_and_none_is_skipped() {
     assert_eq!(bench.metrics.skipped_rounds.get(), 0);
     assert_eq!(bench.board.totals().count(Health::Healthy), 100);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_named_twice_is_one_and_leaves_as_one() {
+    let bench = Bench::new();
+    let mut wanted = desired(&check("web", vec![target("a")]));
+    wanted.endpoints.push(wanted.endpoints[0].clone());
+    for _ in 0..2 {
+        bench.engine.upsert(wanted.clone()).await;
+        bench.engine.settle().await;
+        assert_eq!(bench.view("web").endpoints.len(), 1);
+    }
+    bench.engine.remove(ObjectKey::new("shop", "web")).await;
+    bench.engine.settle().await;
+    let hits = bench.lane.hits("a");
+    sleep(seconds(5)).await;
+    assert_eq!(bench.lane.hits("a"), hits);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_is_no_transition_for_a_composite_that_comes_before_its_members() {
+    let bench = Bench::new();
+    let mut composite = desired(&check("all", vec![member("m", "web")]));
+    composite.prior = Some(Prior { endpoints: vec![], ..prior(seconds(60), EndpointState::Healthy, Health::Healthy) });
+    let mut single = desired(&check("web", vec![target("a")]));
+    single.prior = Some(prior(seconds(60), EndpointState::Healthy, Health::Healthy));
+    bench.engine.upsert(composite).await;
+    sleep(seconds(2)).await;
+    assert!(bench.board.is_empty(), "nothing is published before everything is there");
+    bench.engine.upsert(single).await;
+    bench.engine.settle().await;
+    let view = bench.view("all");
+    assert_eq!((view.health, view.transitions), (Health::Healthy, [0; 4]));
+}
