@@ -19,9 +19,9 @@ pub fn check_spec(spec: &Value, problems: &mut Problems) {
     SPEC.check(spec, "spec", problems);
 }
 
-/// Takes away nulls where the schema has a default, as the API server does: the default then holds.
-pub fn drop_defaulted_nulls(spec: &mut Value) {
-    SPEC.drop_defaulted_nulls(spec);
+/// Takes away fields that are null, as the API server does: they are as if they were not there.
+pub fn drop_nulls(spec: &mut Value) {
+    SPEC.drop_nulls(spec);
 }
 
 #[derive(Debug, Default)]
@@ -37,7 +37,6 @@ struct Schema {
     pattern: Option<Regex>,
     number: Bounds,
     length: Bounds,
-    has_default: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,7 +105,6 @@ impl Schema {
             pattern: schema["pattern"].as_str().and_then(|pattern| Regex::new(pattern).ok()),
             number: Bounds::read(schema, "minimum", "maximum"),
             length,
-            has_default: schema.get("default").is_some(),
         }
     }
 
@@ -222,25 +220,17 @@ impl Schema {
         format!("must be {expected}, not {found_kind}{mend}")
     }
 
-    fn drop_defaulted_nulls(&self, value: &mut Value) {
-        match value {
-            Value::Object(object) => {
-                object.retain(|name, value| {
-                    !value.is_null() || !self.fields.get(name).is_some_and(|field| field.has_default)
-                });
+    fn drop_nulls(&self, value: &mut Value) {
+        match (value, &self.items) {
+            (Value::Object(object), _) => {
+                object.retain(|name, value| !(value.is_null() && self.fields.contains_key(name)));
                 for (name, value) in object {
                     if let Some(field) = self.fields.get(name) {
-                        field.drop_defaulted_nulls(value);
+                        field.drop_nulls(value);
                     }
                 }
             }
-            Value::Array(items) => {
-                for (item, schema) in items.iter_mut().zip(std::iter::repeat(&self.items)) {
-                    if let Some(schema) = schema {
-                        schema.drop_defaulted_nulls(item);
-                    }
-                }
-            }
+            (Value::Array(items), Some(schema)) => items.iter_mut().for_each(|item| schema.drop_nulls(item)),
             _ => {}
         }
     }
@@ -339,9 +329,10 @@ mod tests {
     }
 
     #[test]
-    fn a_null_with_a_default_is_as_if_it_were_absent() {
-        let mut spec = json!({"interval": null, "timeout": null, "targets": [{"name": "a", "optional": null}]});
-        drop_defaulted_nulls(&mut spec);
-        assert_eq!(spec, json!({"timeout": null, "targets": [{"name": "a"}]}));
+    fn a_field_that_is_null_is_as_if_it_were_absent() {
+        let mut spec =
+            json!({"interval": null, "timeout": null, "x": null, "targets": [{"name": "a", "optional": null}, null]});
+        drop_nulls(&mut spec);
+        assert_eq!(spec, json!({"x": null, "targets": [{"name": "a"}, null]}));
     }
 }

@@ -293,7 +293,7 @@ proptest! {
     #[test]
     fn what_the_schema_accepts_can_be_read(spec in nearly_right()) {
         let mut spec = spec;
-        schema::drop_defaulted_nulls(&mut spec);
+        schema::drop_nulls(&mut spec);
         let mut problems = Problems::default();
         schema::check_spec(&spec, &mut problems);
         if problems.into_vec().is_empty() {

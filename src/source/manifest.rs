@@ -169,7 +169,7 @@ fn read(value: &Value, mode: Mode) -> Result<(HealthCheck, Check), Vec<Problem>>
     let mut problems = Problems::default();
     metadata::check_top(&value, &mut problems);
     if let Some(spec) = value.get_mut("spec") {
-        schema::drop_defaulted_nulls(spec);
+        schema::drop_nulls(spec);
         schema::check_spec(spec, &mut problems);
     }
     if let Some(object) = value.as_object_mut() {

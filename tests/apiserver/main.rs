@@ -9,6 +9,7 @@ mod chart;
 mod faults;
 mod harness;
 mod suite;
+mod validation;
 
 use std::process::ExitCode;
 
@@ -33,8 +34,10 @@ fn main() -> ExitCode {
         Err(why) => return if skip(&format!("{why:#}")) == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE },
     };
     let suite = Suite::new(programs);
-    let trials =
-        [harness::trials(&suite), faults::trials(&suite), chart::trials(&suite)].into_iter().flatten().collect();
+    let trials = [chart::trials(&suite), faults::trials(&suite), harness::trials(&suite), validation::trials(&suite)]
+        .into_iter()
+        .flatten()
+        .collect();
     let conclusion = libtest_mimic::run(&args, trials);
     // The programs end before their files go.
     drop(suite);

@@ -1,0 +1,168 @@
+//! `compile` and kube-cel against each other on the corpus of refusals; `tests/apiserver/validation.rs` adds a real API
+//! server to the same table.
+
+#[path = "corpus/mod.rs"]
+mod corpus;
+
+use std::collections::BTreeSet;
+
+use corpus::Case;
+use healthcheck_operator::{
+    api::{GROUP, VERSION, crd},
+    compile::{Mode, schema},
+    source::{Source, load},
+};
+use kube::core::cel::{CompiledSchema, Validator, compile_schema};
+use serde_json::Value;
+
+/// What `validate` says of a manifest: field and message of each fault.
+fn compiled(manifest: &Value) -> Vec<(String, String)> {
+    let source = Source { name: "case.yaml".to_owned(), text: manifest.to_string() };
+    let faults = load(&[source], Mode::Cluster).faults;
+    faults.into_iter().map(|fault| (fault.field_path.unwrap_or_default(), fault.message)).collect()
+}
+
+/// What the rules of the CRD say of it, evaluated here.
+fn evaluated(schema: &CompiledSchema, manifest: &Value) -> Vec<(String, String)> {
+    let mut manifest = manifest.clone();
+    // The API server does so before it looks at any rule; kube-cel leaves it to the caller.
+    schema::drop_nulls(&mut manifest["spec"]);
+    match Validator::new().validate_compiled(schema, &manifest, None) {
+        Ok(()) => Vec::new(),
+        Err(errors) => errors.into_vec().into_iter().map(|error| (error.field_path, error.message)).collect(),
+    }
+}
+
+/// The schema without the rules that tell numbers from strings, and the messages of those: kube-cel does not know
+/// `type`. They are left to `compile` and to the real API server.
+fn schema_for_kube_cel() -> (Value, BTreeSet<String>) {
+    fn strip(schema: &mut Value, stripped: &mut BTreeSet<String>) {
+        if let Some(rules) = schema["x-kubernetes-validations"].as_array_mut() {
+            rules.retain(|rule| {
+                let known = !rule["rule"].as_str().unwrap_or_default().contains("type(");
+                if !known {
+                    stripped.insert(rule["message"].as_str().unwrap_or_default().to_owned());
+                }
+                known
+            });
+        }
+        for child in schema.as_object_mut().into_iter().flat_map(|object| object.values_mut()) {
+            if child.is_object() {
+                strip(child, stripped);
+            }
+        }
+    }
+    let (mut schema, mut stripped) = (crd::schema(), BTreeSet::new());
+    strip(&mut schema, &mut stripped);
+    (schema, stripped)
+}
+
+fn for_each_case(mut judge: impl FnMut(&Case) -> Result<(), String>) {
+    let mut failures = Vec::new();
+    for file in corpus::read() {
+        for case in &file.cases {
+            if let Err(failure) = judge(case) {
+                failures.push(format!("{}: {}: {failure}", file.name, case.rule));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn files_are_refused_with_the_message_at_the_field_and_near_misses_accepted() {
+    for_each_case(|case| {
+        let expected = (case.field.clone(), case.message.clone());
+        let found = compiled(&case.refused());
+        let right = if case.among { found.contains(&expected) } else { found == [expected.clone()] };
+        if !right {
+            return Err(format!("wanted {expected:?}, found {found:?}"));
+        }
+        let found = compiled(&case.accepted());
+        if found.is_empty() { Ok(()) } else { Err(format!("the near miss is refused: {found:?}")) }
+    });
+}
+
+#[test]
+fn the_rules_of_the_crd_say_the_same_as_the_files_do() {
+    let (schema, beyond) = schema_for_kube_cel();
+    let schema = compile_schema(&schema);
+    assert!(!schema.has_errors(), "{:?}", schema.compilation_errors());
+    assert_eq!(beyond.len(), 5, "more rules than are known to be beyond kube-cel: {beyond:#?}");
+    for_each_case(|case| {
+        let found = evaluated(&schema, &case.accepted());
+        if !found.is_empty() {
+            return Err(format!("the near miss is refused: {found:?}"));
+        }
+        let found = evaluated(&schema, &case.refused());
+        // Plain bounds are none of its business; what is malformed must not trip a rule that reads it.
+        let right = match &case.server {
+            Some(_) => case.among || found.is_empty(),
+            None if beyond.contains(&case.message) => found.is_empty(),
+            None => found.len() == 1 && found[0].1 == case.message && case.is_at(&found[0].0),
+        };
+        if right { Ok(()) } else { Err(format!("found {found:?}")) }
+    });
+}
+
+#[test]
+fn every_rule_of_the_crd_has_a_case() {
+    fn collect(schema: &Value, messages: &mut BTreeSet<String>) {
+        for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
+            messages.insert(rule["message"].as_str().expect("every rule has a message").to_owned());
+        }
+        for child in schema.as_object().into_iter().flat_map(|object| object.values()) {
+            collect(child, messages);
+        }
+    }
+    let mut rules = BTreeSet::new();
+    collect(&crd::schema(), &mut rules);
+    let files = corpus::read();
+    let covered: BTreeSet<String> =
+        files.iter().flat_map(|file| &file.cases).map(|case| case.message.clone()).collect();
+    let missing: Vec<_> = rules.difference(&covered).collect();
+    assert!(rules.len() > 30 && missing.is_empty(), "no case in tests/corpus for {missing:#?}");
+}
+
+/// Fields that have a bound of their own: a length, a range, a pattern or a set of words.
+#[test]
+fn every_bounded_field_has_a_case() {
+    fn collect(schema: &Value, path: &str, fields: &mut BTreeSet<String>) {
+        let bounds = ["minimum", "maximum", "maxLength", "maxItems", "maxProperties", "pattern", "enum"];
+        if bounds.iter().any(|bound| !schema[*bound].is_null()) {
+            fields.insert(plain(path));
+        }
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            collect(field, &format!("{path}.{name}"), fields);
+        }
+        for (part, step) in [("items", "[]"), ("additionalProperties", ".k")] {
+            if schema[part].is_object() {
+                collect(&schema[part], &format!("{path}{step}"), fields);
+            }
+        }
+    }
+    /// Without indices; a target's own probe is the same type as the default one.
+    fn plain(path: &str) -> String {
+        let without_indices: String = path.chars().filter(|c| !c.is_ascii_digit()).collect();
+        without_indices.replace("spec.targets[].probe", "spec.probe")
+    }
+    let mut fields = BTreeSet::new();
+    collect(&crd::schema()["properties"]["spec"], "spec", &mut fields);
+    let files = corpus::read();
+    let covered: BTreeSet<String> = files
+        .iter()
+        .flat_map(|file| &file.cases)
+        .filter(|case| case.server.is_some())
+        .map(|case| plain(&case.field))
+        .collect();
+    let missing: Vec<_> = fields.difference(&covered).collect();
+    assert!(fields.len() > 50 && missing.is_empty(), "no case in tests/corpus for {missing:#?}");
+}
+
+/// `kubectl apply` of the file in `crds/` and this test must be about the same thing.
+#[test]
+fn the_corpus_is_about_the_version_that_is_served() {
+    let definition = crd::definition();
+    assert_eq!((definition.spec.group.as_str(), definition.spec.versions[0].name.as_str()), (GROUP, VERSION));
+    assert_eq!(definition.spec.versions.len(), 1);
+}
