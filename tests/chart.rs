@@ -19,5 +19,6 @@ mod refused;
 mod schemas;
 #[path = "chart/security.rs"]
 mod security;
+mod support;
 #[path = "chart/tools.rs"]
 mod tools;

@@ -1,10 +1,15 @@
 //! Alerts and dashboard, by Prometheus' own promtool: every query parses, and alerts fire when they should.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::support::operator;
+use crate::support::ports::free_port;
+use crate::support::wait::wait_until;
 use crate::tools::{self, Values, only};
 
 fn promtool(args: &[&str], dir: &Path) -> Option<Output> {
@@ -136,4 +141,47 @@ fn annotations(groups: &Value, alert: &str, labels: &Value) -> Value {
     }
     assert!(!text.contains("{{"), "{text}");
     serde_json::from_str(&text).expect("JSON")
+}
+
+/// A query for a metric that nobody exposes is always empty, and looks like all is well.
+#[tokio::test]
+async fn every_metric_asked_for_is_one_the_operator_exposes() {
+    // Kept by the `cluster` part alone, so a run without a cluster has no sample of it.
+    const WITH_A_CLUSTER: [&str; 1] = ["healthcheck_operator_api_requests_total"];
+    let (Some(groups), Some(dashboard)) = (groups(), dashboard()) else { return };
+    let asked = metric_names(&format!("{groups} {dashboard}"));
+    assert!(asked.len() >= 10, "{asked:?}");
+
+    let dir = tempfile::tempdir().expect("a directory");
+    // Nobody listens there, so there is a verdict, a transition and a duration soon.
+    let check = json!({
+        "apiVersion": "healthcheck-operator.dev/v1alpha1",
+        "kind": "HealthCheck",
+        "metadata": {"name": "seen", "namespace": "shop"},
+        "spec": {"interval": "100ms", "targets": [{"name": "a", "host": "127.0.0.1", "port": free_port()}]},
+    });
+    write(dir.path(), "check.yaml", &check);
+    let operator = operator::command("standalone").arg("--filename").arg(dir.path()).serve().expect("it starts");
+    let verdict = |body: &str| body.contains(r#"healthcheck_endpoint_healthy{namespace="shop",name="seen""#);
+    let seen = wait_until("a verdict in the metrics", Duration::from_secs(60), || async {
+        operator.process().check_alive()?;
+        let body = operator.admin_get("/metrics").await?.body;
+        anyhow::ensure!(verdict(&body), "{body}");
+        anyhow::Ok(body)
+    })
+    .await
+    .expect("metrics");
+    let samples = seen.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
+    let exposed = metric_names(&samples);
+    let missing: Vec<_> =
+        asked.iter().filter(|n| !exposed.contains(*n) && !WITH_A_CLUSTER.contains(&n.as_str())).collect();
+    assert!(missing.is_empty(), "asked for, but not exposed: {missing:?}; exposed: {exposed:?}");
+}
+
+/// Names of our metrics in a text; `_operator` alone is the name of the chart in a label or a title.
+fn metric_names(text: &str) -> BTreeSet<String> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| word.starts_with("healthcheck_") && *word != "healthcheck_operator")
+        .map(str::to_owned)
+        .collect()
 }
