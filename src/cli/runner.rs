@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Exit;
 use crate::probe::{
     runner::Server,
-    script::{DEFAULT_CONCURRENCY, Scripts, adopt_orphans},
+    script::{DEFAULT_CONCURRENCY, Scripts, adopt_orphans, reap_orphans},
 };
 
 /// Where Kubernetes mounts a pod's credentials.
@@ -69,14 +69,18 @@ async fn serve(args: &RunnerArgs) -> anyhow::Result<()> {
     adopt_orphans().context("cannot become the parent of what scripts leave behind")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let mut child = signal(SignalKind::child()).context("cannot wait for SIGCHLD")?;
     let scripts = Scripts::new(args.max_scripts as usize);
     let server = Server::bind(&args.socket, scripts).with_context(|| format!("socket {}", args.socket.display()))?;
     tracing::info!(socket = %args.socket.display(), "scripts are run");
     server
         .serve(async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => return,
+                    _ = interrupt.recv() => return,
+                    _ = child.recv() => reap_orphans(),
+                }
             }
         })
         .await;

@@ -49,7 +49,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let message = request.message()?;
-    let watched = TokioIo::new(Watched { stream, progress, read: 0, wrote: false });
+    let watched = TokioIo::new(Watched { stream, progress, connection, read: 0, wrote: false });
     let (mut sender, driver) = http1::Builder::new()
         .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEAD)
@@ -140,6 +140,7 @@ impl Error for TooMuch {}
 struct Watched<'a, S> {
     stream: S,
     progress: &'a Progress,
+    connection: Connection,
     read: usize,
     wrote: bool,
 }
@@ -171,6 +172,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<'_, S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        match self.connection {
+            // Hyper ends a finished exchange by itself; then a FIN would go out before the reset.
+            Connection::Reset => Poll::Ready(Ok(())),
+            Connection::Polite => Pin::new(&mut self.stream).poll_shutdown(cx),
+        }
     }
 }

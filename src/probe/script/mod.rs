@@ -14,7 +14,7 @@ use tokio::{
 use super::failure::Failure;
 use crate::check::Reason;
 
-pub use process::adopt_orphans;
+pub use process::{adopt_orphans, reap_orphans};
 
 /// How many scripts run at once unless said otherwise.
 pub const DEFAULT_CONCURRENCY: usize = 32;

@@ -7,10 +7,7 @@ use std::{
     os::{fd::OwnedFd, unix::process::ExitStatusExt},
     path::Path,
     process::{ExitStatus, Stdio},
-    sync::{
-        LazyLock, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{LazyLock, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -180,7 +177,7 @@ struct Group {
 
 impl Group {
     fn spawn(command: &mut Command) -> io::Result<Self> {
-        // Held over the spawn, so that `reap_orphans` never takes a script it does not know yet for an orphan.
+        // Held over the spawn, so that [`reap_orphans`] never takes a script it does not know yet for an orphan.
         let mut live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
         let child = command.spawn()?;
         let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
@@ -202,29 +199,25 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         self.kill();
-        if ADOPTING.load(Ordering::Relaxed) {
-            reap_orphans();
-        }
     }
 }
 
 /// The groups of scripts that run now.
 static LIVE: LazyLock<Mutex<HashSet<Pid>>> = LazyLock::new(Mutex::default);
-static ADOPTING: AtomicBool = AtomicBool::new(false);
 
-/// Makes this process the parent of every process its scripts leave behind, to kill and reap them, those included that
-/// left their process group. For a process that has no other children: the runner.
+/// Makes this process the parent of every process its scripts leave behind, those included that left their process
+/// group. For a process that has no other children, the runner; it calls [`reap_orphans`] at every SIGCHLD.
 ///
 /// # Errors
 /// The system does not take it.
 pub fn adopt_orphans() -> io::Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-    ADOPTING.store(true, Ordering::Relaxed);
     Ok(())
 }
 
-/// Kills adopted children that belong to no running script, and reaps those that are dead.
-pub(in crate::probe) fn reap_orphans() {
+/// Kills adopted children that belong to no running script, and reaps those that are dead. The end of whoever left one
+/// behind is a SIGCHLD, and so is its own.
+pub fn reap_orphans() {
     let live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
     for child in children() {
         let group = rustix::process::getpgid(Some(child)).ok();

@@ -1,0 +1,195 @@
+//! Targets given by name, resolved by a name server of the test's own.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use healthcheck_operator::{
+    check::{Outcome, ProbeKind, Reason, TcpProbe},
+    probe::{DeniedDynamic, EgressGuard, NameServers, Prober, Settings},
+};
+use hickory_resolver::proto::{
+    op::{Message, ResponseCode},
+    rr::{RData, Record, RecordType},
+};
+use tokio::net::UdpSocket;
+
+use crate::support::{ENOUGH, LOOPBACK, SHORT, assert_reason, attempt, closed_port, named, run};
+
+/// What the name server says to one question; `None`: nothing at all.
+type Zone = fn(&str, RecordType) -> Option<Result<Vec<IpAddr>, ResponseCode>>;
+
+/// A name server on loopback, and how many questions it was asked.
+async fn name_server(zone: Zone) -> (SocketAddr, Arc<AtomicUsize>) {
+    let socket = UdpSocket::bind((LOOPBACK, 0)).await.expect("a port");
+    let address = socket.local_addr().expect("its address");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    tokio::spawn(async move {
+        let mut buffer = [0; 4096];
+        while let Ok((length, peer)) = socket.recv_from(&mut buffer).await {
+            count.fetch_add(1, Ordering::Relaxed);
+            let question = Message::from_vec(&buffer[..length]).expect("a question");
+            if let Some(answer) = answer(&question, zone) {
+                let _ = socket.send_to(&answer.to_vec().expect("an answer"), peer).await;
+            }
+        }
+    });
+    (address, asked)
+}
+
+fn answer(question: &Message, zone: Zone) -> Option<Message> {
+    let query = question.queries.first().expect("a query").clone();
+    let name = query.name().to_string();
+    let mut answer = Message::response(question.metadata.id, question.metadata.op_code);
+    answer.metadata.recursion_desired = true;
+    answer.metadata.recursion_available = true;
+    match zone(&name, query.query_type())? {
+        Ok(addresses) => {
+            let record = |ip: IpAddr| {
+                let data = match ip {
+                    IpAddr::V4(ip) => RData::A(ip.into()),
+                    IpAddr::V6(ip) => RData::AAAA(ip.into()),
+                };
+                Record::from_rdata(query.name().clone(), 60, data)
+            };
+            answer.answers.extend(addresses.into_iter().map(record));
+        }
+        Err(code) => answer.metadata.response_code = code,
+    }
+    answer.queries.push(query);
+    Some(answer)
+}
+
+fn prober(server: SocketAddr, search: &[&str]) -> Prober {
+    let search = search.iter().map(|domain| (*domain).to_owned()).collect();
+    let name_servers = NameServers::Given { servers: vec![server], search };
+    Prober::new(Settings { name_servers, ..Settings::standalone() })
+}
+
+async fn probe(prober: &Prober, name: &str, port: u16, timeout: Duration) -> Outcome {
+    run(prober, attempt(Some(named(name, port)), ProbeKind::Tcp(TcpProbe::default()), timeout)).await.outcome
+}
+
+fn listen() -> (TcpListener, u16) {
+    let listener = TcpListener::bind((LOOPBACK, 0)).expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    (listener, port)
+}
+
+#[tokio::test]
+async fn every_address_is_tried_and_one_that_answers_is_enough() {
+    let (_listener, port) = listen();
+    // Nobody listens on that port of 127.0.0.2 and 127.0.0.3.
+    let (server, _) = name_server(|name, kind| match (name, kind) {
+        ("some.example.", RecordType::A) => {
+            Some(Ok(vec![[127, 0, 0, 2].into(), [127, 0, 0, 1].into(), [127, 0, 0, 3].into()]))
+        }
+        ("none.example.", RecordType::A) => Some(Ok(vec![[127, 0, 0, 2].into(), [127, 0, 0, 3].into()])),
+        _ => Some(Ok(vec![])),
+    })
+    .await;
+    let prober = prober(server, &[]);
+    assert_eq!(probe(&prober, "some.example", port, ENOUGH).await, Outcome::Success);
+    let outcome = probe(&prober, "none.example", port, ENOUGH).await;
+    assert_reason(&outcome, Reason::ConnectionRefused, "connection refused (127.0.0.");
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_exist_is_the_targets_failure_and_a_sick_resolver_is_ours() {
+    let (server, _) = name_server(|name, kind| match (name, kind) {
+        ("nothing.example.", _) => Some(Err(ResponseCode::NXDomain)),
+        ("empty.example.", _) => Some(Ok(vec![])),
+        ("sick.example.", _) => Some(Err(ResponseCode::ServFail)),
+        ("refused.example.", _) => Some(Err(ResponseCode::Refused)),
+        // No IPv4, and nobody knows about IPv6: then nobody knows.
+        ("half.example.", RecordType::A) => Some(Ok(vec![])),
+        ("half.example.", _) => Some(Err(ResponseCode::ServFail)),
+        _ => None,
+    })
+    .await;
+    let prober = prober(server, &[]);
+    for name in ["nothing.example", "empty.example"] {
+        assert_reason(&probe(&prober, name, 80, ENOUGH).await, Reason::NameNotFound, &format!("no such name '{name}'"));
+    }
+    for name in ["sick.example", "refused.example", "half.example"] {
+        let outcome = probe(&prober, name, 80, ENOUGH * 2).await;
+        assert_reason(&outcome, Reason::ResolverUnreachable, &format!("'{name}' could not be looked up"));
+    }
+    let outcome = probe(&prober, "silent.example", 80, SHORT).await;
+    assert_reason(&outcome, Reason::TimeoutResolve, "no answer in 300ms (Resolve)");
+}
+
+#[tokio::test]
+async fn a_resolver_that_is_not_there_is_ours() {
+    let (_held, dead) = closed_port();
+    let outcome = probe(&prober(dead, &[]), "any.example", 80, ENOUGH * 2).await;
+    assert_reason(&outcome, Reason::ResolverUnreachable, "'any.example' could not be looked up");
+}
+
+#[tokio::test]
+async fn one_silent_family_does_not_hold_up_the_other() {
+    let (_listener, port) = listen();
+    let (server, _) = name_server(|_, kind| match kind {
+        RecordType::A => Some(Ok(vec![Ipv4Addr::LOCALHOST.into()])),
+        _ => None,
+    })
+    .await;
+    assert_eq!(probe(&prober(server, &[]), "v4.example", port, ENOUGH).await, Outcome::Success);
+}
+
+#[tokio::test]
+async fn search_domains_are_searched_and_a_sick_one_makes_nobody_sure() {
+    let (_listener, port) = listen();
+    let (server, _) = name_server(|name, kind| match (name, kind) {
+        ("db.shop.svc.", RecordType::A) => Some(Ok(vec![Ipv4Addr::LOCALHOST.into()])),
+        (name, _) if name.ends_with(".sick.") => Some(Err(ResponseCode::ServFail)),
+        _ => Some(Err(ResponseCode::NXDomain)),
+    })
+    .await;
+    assert_eq!(probe(&prober(server, &["other.svc", "shop.svc"]), "db", port, ENOUGH).await, Outcome::Success);
+    let outcome = probe(&prober(server, &["other.svc"]), "db", port, ENOUGH).await;
+    assert_reason(&outcome, Reason::NameNotFound, "'db'");
+    let outcome = probe(&prober(server, &["sick"]), "db", port, ENOUGH * 2).await;
+    assert_reason(&outcome, Reason::ResolverUnreachable, "'db'");
+}
+
+#[tokio::test]
+async fn a_name_does_not_lead_around_the_guard() {
+    let (listener, port) = listen();
+    listener.set_nonblocking(true).expect("non-blocking");
+    let (server, _) = name_server(|name, kind| match (name, kind) {
+        ("lies.example.", RecordType::A) => Some(Ok(vec![Ipv4Addr::LOCALHOST.into()])),
+        ("lies6.example.", RecordType::AAAA) => Some(Ok(vec![Ipv4Addr::LOCALHOST.to_ipv6_mapped().into()])),
+        _ => Some(Ok(vec![])),
+    })
+    .await;
+    let name_servers = NameServers::Given { servers: vec![server], search: vec![] };
+    let egress = Arc::new(EgressGuard::cluster(DeniedDynamic::default(), vec![]));
+    let prober = Prober::new(Settings { name_servers, egress, ..Settings::standalone() });
+    for name in ["lies.example", "lies6.example", "localhost"] {
+        assert_reason(&probe(&prober, name, port, ENOUGH).await, Reason::EgressDenied, "loopback");
+    }
+    assert_eq!(listener.accept().expect_err("nobody").kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[tokio::test]
+async fn answers_are_kept_for_a_moment() {
+    let (_listener, port) = listen();
+    let (server, asked) = name_server(|_, kind| match kind {
+        RecordType::A => Some(Ok(vec![Ipv4Addr::LOCALHOST.into()])),
+        _ => Some(Ok(vec![])),
+    })
+    .await;
+    let prober = prober(server, &[]);
+    for _ in 0..20 {
+        assert_eq!(probe(&prober, "kept.example", port, ENOUGH).await, Outcome::Success);
+    }
+    let asked = asked.load(Ordering::Relaxed);
+    assert!((1..30).contains(&asked), "{asked} questions for 20 probes");
+}

@@ -1,0 +1,212 @@
+//! Scripts by way of the `runner`: the built binary on a Unix socket.
+
+use std::{
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use healthcheck_operator::{
+    check::{Outcome, ProbeKind, Reason, ScriptProbe},
+    probe::{Lane as _, Prober, ScriptBackend, Settings},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+};
+
+use crate::support::{ENOUGH, SHORT, assert_reason, attempt, eventually, run, script};
+
+/// A runner of its own; it ends with the test.
+struct Runner {
+    child: Child,
+    socket: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Runner {
+    async fn start(arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("runner.sock");
+        let child = command(&socket).args(arguments).spawn().expect("the runner starts");
+        let runner = Self { child, socket, _folder: folder };
+        eventually("the runner listens", || std::os::unix::net::UnixStream::connect(&runner.socket).is_ok()).await;
+        runner
+    }
+
+    fn prober(&self) -> Prober {
+        Prober::new(Settings {
+            scripts: ScriptBackend::Runner { socket: self.socket.clone() },
+            ..Settings::standalone()
+        })
+    }
+
+    async fn shell(&self, source: &str, timeout: Duration) -> Outcome {
+        let kind = ProbeKind::Script(script(&["/bin/sh", "-c", source]));
+        run(&self.prober(), attempt(None, kind, timeout)).await.outcome
+    }
+
+    /// The runner's children that are not threads: running scripts, and zombies.
+    fn children(&self) -> Vec<String> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("its threads");
+        tasks
+            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok())
+            .flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+            .collect()
+    }
+
+    fn terminate(&mut self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("its number");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn command(socket: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_healthcheck-operator"));
+    // Whether the machine of the test is a pod with a token is not what is tested here.
+    command.args(["runner", "--allow-service-account-token", "--socket"]).arg(socket);
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+#[tokio::test]
+async fn a_script_runs_there_as_it_would_here() {
+    let runner = Runner::start(&[]).await;
+    assert_eq!(runner.shell("exit 0", ENOUGH).await, Outcome::Success);
+    let outcome = runner.shell("echo broken; exit 3", ENOUGH).await;
+    assert_eq!((outcome.reason(), outcome.message()), (Some(Reason::ExitCode), "exit code 3: broken"));
+    assert_reason(&runner.shell("kill -9 $$", ENOUGH).await, Reason::KilledBySignal, "SIGKILL");
+    assert_reason(&runner.shell("echo begun; sleep 600", Duration::from_secs(1)).await, Reason::TimeoutScript, "begun");
+    let inline = ScriptProbe {
+        source: Some(
+            r#"test "$HEALTHCHECK_TARGET_PORT$A" = 80b && test "$(ps -o pid= -p $PPID 2>/dev/null || echo x)""#.into(),
+        ),
+        env: vec![("A".into(), "b".into())],
+        ..script(&["/bin/sh"])
+    };
+    let dial = crate::support::at("127.0.0.1:80".parse().expect("an address"));
+    let report = run(&runner.prober(), attempt(Some(dial), ProbeKind::Script(inline), ENOUGH)).await;
+    assert_eq!(report.outcome, Outcome::Success);
+    let missing = ProbeKind::Script(script(&["/nonexistent"]));
+    let report = run(&runner.prober(), attempt(None, missing, ENOUGH)).await;
+    assert_reason(&report.outcome, Reason::CannotStart, "'/nonexistent' could not be started");
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_has_its_script_killed() {
+    let runner = Runner::start(&[]).await;
+    let prober = runner.prober();
+    {
+        let kind = ProbeKind::Script(script(&["/bin/sh", "-c", "sleep 600 & wait"]));
+        let mut running = std::pin::pin!(prober.attempt(attempt(None, kind, ENOUGH * 60)));
+        tokio::select! {
+            report = &mut running => panic!("it ended: {report:?}"),
+            () = eventually("the script runs", || !runner.children().is_empty()) => {}
+        }
+    }
+    eventually("the script is dead and reaped", || runner.children().is_empty()).await;
+}
+
+#[tokio::test]
+async fn what_leaves_its_group_is_adopted_and_ended() {
+    let runner = Runner::start(&[]).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("pid");
+    let source =
+        format!("setsid sh -c 'echo $$ > {0}; exec sleep 600' & while [ ! -s {0} ]; do :; done", file.display());
+    assert_eq!(runner.shell(&source, ENOUGH).await, Outcome::Success);
+    let pid = std::fs::read_to_string(&file).expect("its number");
+    eventually("the runaway is dead", || {
+        // It may be handed to the runner only after the script's end; the next one's end finds it.
+        let _ = std::fs::metadata(&file);
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        stat.is_empty() || stat.contains(") Z ")
+    })
+    .await;
+    assert_eq!(runner.shell("exit 0", ENOUGH).await, Outcome::Success);
+    eventually("no zombie stays", || runner.children().is_empty()).await;
+}
+
+#[tokio::test]
+async fn requests_that_are_none_get_no_answer_and_hurt_nobody() {
+    let runner = Runner::start(&[]).await;
+    let long = vec![b'x'; 2 * 1024 * 1024];
+    for request in [&b"nonsense\n"[..], b"{}\n", b"{\"command\": 3}\n", b"", b"{\"command\":[", &long] {
+        let mut stream = UnixStream::connect(&runner.socket).await.expect("a connection");
+        let _ = stream.write_all(request).await;
+        let _ = stream.shutdown().await;
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(ENOUGH, stream.read_to_end(&mut answer)).await.expect("an end");
+        assert!(read.is_err() || answer.is_empty(), "{answer:?}");
+    }
+    assert_eq!(runner.shell("exit 0", ENOUGH).await, Outcome::Success);
+}
+
+#[tokio::test]
+async fn a_runner_that_is_not_there_or_says_nothing_is_ours() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("runner.sock");
+    let settings = Settings { scripts: ScriptBackend::Runner { socket: socket.clone() }, ..Settings::standalone() };
+    let prober = Prober::new(settings);
+    let ask = || run(&prober, attempt(None, ProbeKind::Script(script(&["/bin/true"])), SHORT));
+    assert_reason(&ask().await.outcome, Reason::RunnerUnreachable, "runner.sock cannot be reached");
+    let mute = UnixListener::bind(&socket).expect("a socket");
+    assert_reason(&ask().await.outcome, Reason::RunnerUnreachable, "did not answer in time");
+    drop(mute);
+    assert_reason(&ask().await.outcome, Reason::RunnerUnreachable, "cannot be reached");
+}
+
+#[tokio::test]
+async fn the_socket_is_closed_to_others_replaced_when_stale_and_removed_at_the_end() {
+    let mut runner = Runner::start(&[]).await;
+    let mode = std::fs::metadata(&runner.socket).expect("the socket").permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+    // A second one must not take it away.
+    let second = command(&runner.socket).output().expect("it ends");
+    assert_eq!(second.status.code(), Some(2));
+    let error = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(error.contains("runner.sock") && error.contains("another runner listens"), "{error}");
+    assert_eq!(runner.shell("exit 0", ENOUGH).await, Outcome::Success);
+
+    // Killed, it leaves its socket; the next one replaces it.
+    runner.child.kill().expect("killed");
+    runner.child.wait().expect("ended");
+    assert!(runner.socket.exists());
+    runner.child = command(&runner.socket).spawn().expect("the runner starts");
+    eventually("the next one listens", || std::os::unix::net::UnixStream::connect(&runner.socket).is_ok()).await;
+    assert_eq!(runner.shell("exit 0", ENOUGH).await, Outcome::Success);
+
+    // Told to stop, it kills what runs and removes the socket.
+    let prober = runner.prober();
+    let kind = ProbeKind::Script(script(&["/bin/sh", "-c", "sleep 600"]));
+    let running = tokio::spawn(async move { run(&prober, attempt(None, kind, ENOUGH * 60)).await });
+    eventually("the script runs", || !runner.children().is_empty()).await;
+    runner.terminate();
+    assert_eq!(runner.child.wait().expect("ended").code(), Some(0));
+    assert!(!runner.socket.exists());
+    assert_reason(&running.await.expect("a report").outcome, Reason::RunnerUnreachable, "");
+
+    std::fs::write(&runner.socket, "not a socket").expect("a file");
+    let refused = command(&runner.socket).output().expect("it ends");
+    assert_eq!(refused.status.code(), Some(2));
+    assert_eq!(std::fs::read_to_string(&runner.socket).expect("untouched"), "not a socket");
+}
+
+#[tokio::test]
+async fn its_own_bound_on_scripts_is_told_as_ours() {
+    let runner = Runner::start(&["--max-scripts", "1"]).await;
+    let prober = runner.prober();
+    let kind = ProbeKind::Script(script(&["/bin/sh", "-c", "exec sleep 600"]));
+    let running = tokio::spawn(async move { run(&prober, attempt(None, kind, ENOUGH * 60)).await });
+    eventually("the first one runs", || !runner.children().is_empty()).await;
+    assert_reason(&runner.shell("exit 0", SHORT).await, Reason::ProberOverloaded, "too many scripts");
+    running.abort();
+}

@@ -1,0 +1,222 @@
+//! The script probe: programs that behave, and programs that do not.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use healthcheck_operator::{
+    check::{Dial, Outcome, ProbeKind, Reason, ScriptProbe},
+    probe::{Lane as _, Prober, ScriptBackend, Settings, script::Scripts},
+};
+
+use crate::support::{ENOUGH, SHORT, assert_reason, attempt, eventually, prober, run, script};
+
+async fn run_script(probe: ScriptProbe, dial: Option<Dial>, timeout: Duration) -> Outcome {
+    run(&prober(), attempt(dial, ProbeKind::Script(probe), timeout)).await.outcome
+}
+
+async fn shell(source: &str, timeout: Duration) -> Outcome {
+    run_script(script(&["/bin/sh", "-c", source]), None, timeout).await
+}
+
+fn inline(interpreter: &[&str], source: &str) -> ScriptProbe {
+    ScriptProbe { source: Some(source.into()), ..script(interpreter) }
+}
+
+/// Whether a process that wrote its number to `file` still runs; a zombie does not.
+fn alive(file: &Path) -> bool {
+    let Ok(text) = std::fs::read_to_string(file) else { return false };
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", text.trim())).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder"))
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+}
+
+#[tokio::test]
+async fn the_exit_code_decides_and_the_output_tells() {
+    assert_eq!(shell("exit 0", ENOUGH).await, Outcome::Success);
+    let outcome = shell("echo one; echo two >&2; exit 7", ENOUGH).await;
+    assert_reason(&outcome, Reason::ExitCode, "");
+    assert_eq!(outcome.message(), "exit code 7: one two");
+    let outcome = shell("kill -9 $$", ENOUGH).await;
+    assert_reason(&outcome, Reason::KilledBySignal, "killed by signal 9 (SIGKILL)");
+    let outcome = shell("yes 0123456789 | head -c 100000; echo; echo the cause; exit 1", ENOUGH).await;
+    assert_reason(&outcome, Reason::ExitCode, "the cause");
+    assert!(outcome.message().chars().count() <= 256);
+}
+
+#[tokio::test]
+async fn a_source_reaches_its_interpreter_and_not_the_scripts_input() {
+    assert_eq!(run_script(inline(&["/bin/sh"], "exit 0"), None, ENOUGH).await, Outcome::Success);
+    // `cat` would eat the rest of a script that came by standard input.
+    let outcome = run_script(inline(&["/bin/sh"], "echo \"in:$(cat):\"\nexit 4\n"), None, ENOUGH).await;
+    assert_reason(&outcome, Reason::ExitCode, "exit code 4: in::");
+    let outcome = run_script(inline(&["/bin/sh", "-e"], "false\nexit 0\n"), None, ENOUGH).await;
+    assert_reason(&outcome, Reason::ExitCode, "exit code 1");
+    // Longer than one argument may ever be.
+    let long = format!("# {}\nexit 5", "x".repeat(300_000));
+    assert_reason(&run_script(inline(&["/bin/sh"], &long), None, ENOUGH).await, Reason::ExitCode, "exit code 5");
+}
+
+#[tokio::test]
+async fn the_environment_is_what_is_declared_and_where_the_target_is() {
+    let probe = ScriptProbe {
+        env: vec![("MINE".into(), "a b".into())],
+        ..script(&["/bin/sh", "-c", "env | grep HEALTHCHECK_ | sort; exit 1"])
+    };
+    let host = "[2001:db8::7]:5432".parse().expect("an address");
+    let outcome = run_script(probe, Some(crate::support::at(host)), ENOUGH).await;
+    let message = outcome.message();
+    for variable in [
+        "HEALTHCHECK_TARGET_ADDRESS=2001:db8::7",
+        "HEALTHCHECK_TARGET_HOST=2001:db8::7",
+        "HEALTHCHECK_TARGET_NAME=web",
+        "HEALTHCHECK_TARGET_PORT=5432",
+    ] {
+        assert!(message.contains(variable), "{variable} is not in {message}");
+    }
+    let check = |test: &'static str| async move {
+        let probe = ScriptProbe { env: vec![("MINE".into(), "a b".into())], ..script(&["/bin/sh", "-c", test]) };
+        run_script(probe, None, ENOUGH).await
+    };
+    assert_eq!(check(r#"test "$MINE" = "a b" && test -n "$PATH""#).await, Outcome::Success);
+    // What cargo gives this test is not given on.
+    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+    assert_eq!(check(r#"test -z "$CARGO_MANIFEST_DIR" && test -z "$HEALTHCHECK_TARGET_HOST""#).await, Outcome::Success);
+    assert_eq!(check("test -z \"$(cat)\"").await, Outcome::Success);
+}
+
+#[tokio::test]
+async fn what_cannot_start_is_ours() {
+    let folder = Folder::new();
+    let no_shebang = folder.file("data");
+    std::fs::write(&no_shebang, b"\x01\x02\x03").expect("a file");
+    std::fs::set_permissions(&no_shebang, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a mode");
+    for command in
+        ["/nonexistent/program", "no-such-program-on-the-path", "/etc/passwd", "/", &no_shebang.to_string_lossy()]
+    {
+        let outcome = run_script(script(&[command]), None, ENOUGH).await;
+        assert_reason(&outcome, Reason::CannotStart, &format!("'{command}' could not be started"));
+    }
+    assert_reason(&run_script(script(&[]), None, ENOUGH).await, Reason::CannotStart, "names no program");
+    let settings = Settings { scripts: ScriptBackend::Disabled, ..Settings::standalone() };
+    let outcome = run(&Prober::new(settings), attempt(None, ProbeKind::Script(script(&["/bin/true"])), ENOUGH)).await;
+    assert_reason(&outcome.outcome, Reason::ScriptsDisabled, "scripts.enabled");
+}
+
+#[tokio::test]
+async fn at_the_deadline_the_whole_group_is_killed_whatever_it_ignores() {
+    let folder = Folder::new();
+    let (parent, child) = (folder.file("parent"), folder.file("child"));
+    let source = format!(
+        "trap '' TERM HUP INT; echo $$ > {}; (trap '' TERM; echo $(exec sh -c 'echo $PPID') > {}; sleep 600) & echo begun; wait",
+        parent.display(),
+        child.display()
+    );
+    let outcome = shell(&source, Duration::from_secs(1)).await;
+    assert_reason(&outcome, Reason::TimeoutScript, "no answer in 1s (Script): begun");
+    eventually("the script and its child are dead", || !alive(&parent) && !alive(&child)).await;
+    assert!(child.exists(), "the child had begun");
+}
+
+#[tokio::test]
+async fn a_grandchild_that_holds_the_pipe_holds_nothing_up_and_is_killed() {
+    let folder = Folder::new();
+    let child = folder.file("child");
+    let source = format!("sleep 600 & echo $! > {}; echo done; exit 2", child.display());
+    let outcome = shell(&source, ENOUGH * 30).await;
+    assert_reason(&outcome, Reason::ExitCode, "exit code 2: done");
+    eventually("the grandchild is dead", || !alive(&child)).await;
+}
+
+#[tokio::test]
+async fn one_that_left_the_group_holds_nothing_up_either() {
+    let folder = Folder::new();
+    let child = folder.file("child");
+    let source = format!(
+        "setsid sh -c 'echo $$ > {0}; exec sleep 600' & while [ ! -s {0} ]; do :; done; exit 0",
+        child.display()
+    );
+    assert_eq!(shell(&source, ENOUGH * 30).await, Outcome::Success);
+    // It is outside what a process group can reach; only the runner, which adopts it, can end it.
+    let pid = std::fs::read_to_string(&child).expect("its number");
+    let pid = rustix::process::Pid::from_raw(pid.trim().parse().expect("a number")).expect("a number");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it lived");
+}
+
+#[tokio::test]
+async fn one_that_writes_for_ever_ends_at_the_deadline() {
+    let outcome = shell("yes", SHORT).await;
+    assert_reason(&outcome, Reason::TimeoutScript, "no answer in 300ms (Script): …");
+    assert!(outcome.message().chars().count() <= 256);
+}
+
+#[tokio::test]
+async fn letting_go_of_an_attempt_kills_the_script() {
+    let folder = Folder::new();
+    let file = folder.file("pid");
+    let source = format!("echo $$ > {}; sleep 600 & wait", file.display());
+    let prober = prober();
+    let running = prober.attempt(attempt(None, ProbeKind::Script(script(&["/bin/sh", "-c", &source])), ENOUGH * 60));
+    {
+        let mut running = std::pin::pin!(running);
+        let begun = eventually("the script runs", || alive(&file));
+        tokio::select! {
+            report = &mut running => panic!("it ended: {report:?}"),
+            () = begun => {}
+        }
+    }
+    eventually("the script is dead", || !alive(&file)).await;
+}
+
+#[tokio::test]
+async fn scripts_run_a_bounded_number_at_once_and_waiting_is_never_the_targets_failure() {
+    let folder = Folder::new();
+    let settings = Settings { scripts: ScriptBackend::Local(Arc::new(Scripts::new(1))), ..Settings::standalone() };
+    let prober = Arc::new(Prober::new(settings));
+    let file = folder.file("pid");
+    let source = format!("echo $$ > {}; exec sleep 600", file.display());
+    let first = tokio::spawn({
+        let prober = Arc::clone(&prober);
+        async move { run(&prober, attempt(None, ProbeKind::Script(script(&["/bin/sh", "-c", &source])), ENOUGH * 60)).await }
+    });
+    eventually("the first one runs", || alive(&file)).await;
+    let outcome = run(&prober, attempt(None, ProbeKind::Script(script(&["/bin/true"])), SHORT)).await.outcome;
+    assert_reason(&outcome, Reason::ProberOverloaded, "too many scripts");
+    first.abort();
+    assert!(first.await.expect_err("aborted").is_cancelled());
+    let outcome = run(&prober, attempt(None, ProbeKind::Script(script(&["/bin/true"])), ENOUGH)).await.outcome;
+    assert_eq!(outcome, Outcome::Success);
+}
+
+#[tokio::test]
+async fn no_zombie_stays() {
+    let folder = Folder::new();
+    let file = folder.file("pids");
+    let source = format!("echo $$ >> {}", file.display());
+    let (probes, prober) = (20, prober());
+    for _ in 0..probes {
+        let kind = ProbeKind::Script(script(&["/bin/sh", "-c", &source]));
+        assert_eq!(run(&prober, attempt(None, kind, ENOUGH)).await.outcome, Outcome::Success);
+    }
+    let pids = std::fs::read_to_string(&file).expect("their numbers");
+    assert_eq!(pids.lines().count(), probes);
+    let own = std::process::id().to_string();
+    for pid in pids.lines() {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
+        assert_ne!(parent, Some(&*own), "{pid} is still our child: {stat}");
+    }
+}
