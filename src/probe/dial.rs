@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use super::{
     egress::EgressGuard,
     failure::{self, Failure, Moment},
-    progress::{Phase, Progress},
+    progress::Progress,
     resolve::NameResolver,
 };
 use crate::check::{Dial, Host, Reason};
@@ -42,10 +42,7 @@ pub(super) async fn addresses(
     };
     let ips = match &dial.host {
         Host::Address(ip) => vec![*ip],
-        Host::Name(name) => {
-            progress.reach(Phase::Resolve);
-            resolver.addresses(name).await?
-        }
+        Host::Name(name) => resolver.addresses(name, progress).await?,
     };
     let mut denied = None;
     let mut allowed = Vec::with_capacity(ips.len());

@@ -9,7 +9,7 @@ use super::{
     egress::EgressGuard,
     failure::Failure,
     http::{self, Answer, Exchange},
-    progress::{Phase, Progress},
+    progress::Progress,
     references::{NoReferences, References},
     resolve::{NameResolver, NameServers},
     runner,
@@ -155,8 +155,7 @@ impl Prober {
         let (host, address) = match &dial.host {
             Host::Address(ip) => (ip.to_string(), *ip),
             Host::Name(name) => {
-                progress.reach(Phase::Resolve);
-                let addresses = self.resolver.addresses(name).await?;
+                let addresses = self.resolver.addresses(name, progress).await?;
                 let Some(first) = addresses.first() else {
                     return Err(Failure::new(Reason::NameNotFound, format!("no such name '{name}'")));
                 };

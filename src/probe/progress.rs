@@ -1,7 +1,7 @@
 //! Where an attempt stands, so that a deadline can say what it cut short.
 
 use std::{
-    sync::atomic::{AtomicU8, Ordering},
+    sync::atomic::{AtomicBool, AtomicU8, Ordering},
     time::Duration,
 };
 
@@ -33,12 +33,20 @@ pub(super) struct Progress {
     pub deadline: Instant,
     timeout: Duration,
     phase: AtomicU8,
+    /// No name server has answered a question that any of them can answer at once.
+    name_servers_silent: AtomicBool,
 }
 
 impl Progress {
     pub fn start(timeout: Duration) -> Self {
         let started = Instant::now();
-        Self { started, deadline: started + timeout, timeout, phase: AtomicU8::new(Phase::References as u8) }
+        Self {
+            started,
+            deadline: started + timeout,
+            timeout,
+            phase: AtomicU8::new(Phase::References as u8),
+            name_servers_silent: AtomicBool::new(false),
+        }
     }
 
     /// Several addresses may be tried at once: the furthest step any of them took is the one that is told.
@@ -49,6 +57,11 @@ impl Progress {
     /// A redirect begins another exchange: its steps are told from here on.
     pub fn restart(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Whether the name servers seem to be gone: then a name without an answer says nothing about its target.
+    pub fn name_servers_silent(&self, silent: bool) {
+        self.name_servers_silent.store(silent, Ordering::Relaxed);
     }
 
     pub fn remaining(&self) -> Duration {
@@ -62,6 +75,10 @@ impl Progress {
             Phase::References => {
                 let message = format!("a Secret or ConfigMap could not be read in {:?}", self.timeout);
                 return Failure::new(Reason::SecretMissing, message);
+            }
+            Phase::Resolve if self.name_servers_silent.load(Ordering::Relaxed) => {
+                let message = format!("no name server answered in {:?}", self.timeout);
+                return Failure::new(Reason::ResolverUnreachable, message);
             }
             Phase::Resolve => (Reason::TimeoutResolve, "Resolve"),
             Phase::Connect => (Reason::TimeoutConnect, "Connect"),

@@ -12,8 +12,12 @@ use hickory_resolver::{
     net::{DnsError, NetError, runtime::TokioRuntimeProvider},
     proto::rr::{Name, RData, RecordType},
 };
+use tokio::time::{sleep, timeout};
 
-use super::failure::Failure;
+use super::{
+    failure::Failure,
+    progress::{Phase, Progress},
+};
 use crate::check::Reason;
 
 /// Answers are kept no longer than this, whatever their TTL says, so that a moved name is followed within seconds.
@@ -22,6 +26,10 @@ const POSITIVE_TTL: Duration = Duration::from_secs(5);
 const NEGATIVE_TTL: Duration = Duration::from_secs(1);
 /// How long the other family may still take once one has answered with addresses.
 const SECOND_FAMILY: Duration = Duration::from_millis(100);
+/// A lost datagram is asked for again this soon, or the deadlines of most probes would come first.
+const RETRY: Duration = Duration::from_secs(1);
+/// Between two questions to name servers that cannot be reached at all.
+const HEAR_PAUSE: Duration = Duration::from_millis(100);
 /// A name with more addresses is tried on the first of them only.
 const MAX_ADDRESSES: usize = 16;
 
@@ -55,6 +63,7 @@ impl NameResolver {
         // Of `search` and `domain` lines the last counts; the crate has put it here.
         let search = config.search().to_vec();
         let ndots = options.ndots;
+        options.timeout = options.timeout.min(RETRY);
         options.positive_max_ttl = Some(POSITIVE_TTL);
         options.negative_max_ttl = Some(NEGATIVE_TTL);
         let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
@@ -62,8 +71,38 @@ impl NameResolver {
         Self { resolver: builder.build().map_err(|error| error.to_string()), search, ndots }
     }
 
-    /// The addresses of `name`, at least one and at most 16, IPv4 first.
-    pub async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, Failure> {
+    /// The addresses of `name`, at least one and at most 16, IPv4 first. Has no end of its own: the deadline of
+    /// `progress` bounds it, and half-way there it is found out whether a missing answer is the name servers' fault.
+    pub async fn addresses(&self, name: &str, progress: &Progress) -> Result<Vec<IpAddr>, Failure> {
+        progress.reach(Phase::Resolve);
+        let mut search = std::pin::pin!(self.search(name));
+        if let Ok(found) = timeout(progress.remaining() / 2, &mut search).await {
+            return found;
+        }
+        progress.name_servers_silent(true);
+        let watch = async {
+            self.hear().await;
+            progress.name_servers_silent(false);
+            future::pending().await
+        };
+        match future::select(search, std::pin::pin!(watch)).await {
+            Either::Left((found, _)) => found,
+            Either::Right((never, _)) => never,
+        }
+    }
+
+    /// Comes back once any name server has answered a question about the root, which all of them know by heart.
+    /// What it answers does not matter.
+    async fn hear(&self) {
+        let Ok(resolver) = &self.resolver else { return };
+        while let Err(NetError::Timeout | NetError::Io(_) | NetError::NoConnections) =
+            resolver.lookup(Name::root(), RecordType::NS).await
+        {
+            sleep(HEAR_PAUSE).await;
+        }
+    }
+
+    async fn search(&self, name: &str) -> Result<Vec<IpAddr>, Failure> {
         let resolver = self.resolver.as_ref().map_err(|error| unreachable(name, error))?;
         let parsed = Name::from_utf8(name)
             .map_err(|error| Failure::new(Reason::NameNotFound, format!("no such name '{name}': {error}")))?;
@@ -174,10 +213,14 @@ async fn patiently(have: &Addresses, other: impl Future<Output = Addresses>) -> 
 }
 
 async fn family(resolver: &TokioResolver, name: &Name, kind: RecordType) -> Addresses {
-    match resolver.lookup(name.clone(), kind).await {
-        Ok(lookup) => Ok(lookup.answers().iter().filter_map(|record| address(&record.data)).collect()),
-        Err(NetError::Dns(DnsError::NoRecordsFound(_))) => Ok(Vec::new()),
-        Err(error) => Err(error),
+    loop {
+        return match resolver.lookup(name.clone(), kind).await {
+            Ok(lookup) => Ok(lookup.answers().iter().filter_map(|record| address(&record.data)).collect()),
+            Err(NetError::Dns(DnsError::NoRecordsFound(_))) => Ok(Vec::new()),
+            // How long is too long is the probe's to say.
+            Err(NetError::Timeout) => continue,
+            Err(error) => Err(error),
+        };
     }
 }
 

@@ -110,7 +110,9 @@ async fn a_name_that_does_not_exist_is_the_targets_failure_and_a_sick_resolver_i
         // No IPv4, and nobody knows about IPv6: then nobody knows.
         ("half.example.", RecordType::A) => Some(Ok(vec![])),
         ("half.example.", _) => Some(Err(ResponseCode::ServFail)),
-        _ => None,
+        ("silent.example.", _) => None,
+        // About the root it answers, if only that it will not say.
+        _ => Some(Err(ResponseCode::Refused)),
     })
     .await;
     let prober = prober(server, &[]);
@@ -128,8 +130,12 @@ async fn a_name_that_does_not_exist_is_the_targets_failure_and_a_sick_resolver_i
 #[tokio::test]
 async fn a_resolver_that_is_not_there_is_ours() {
     let (_held, dead) = closed_port();
-    let outcome = probe(&prober(dead, &[]), "any.example", 80, ENOUGH * 2).await;
-    assert_reason(&outcome, Reason::ResolverUnreachable, "'any.example' could not be looked up");
+    let (mute, asked) = name_server(|_, _| None).await;
+    for server in [dead, mute] {
+        let outcome = probe(&prober(server, &[]), "any.example", 80, SHORT).await;
+        assert_reason(&outcome, Reason::ResolverUnreachable, "no name server answered in 300ms");
+    }
+    assert!(asked.load(Ordering::Relaxed) > 0);
 }
 
 #[tokio::test]
