@@ -7,6 +7,8 @@
 pub mod api;
 pub mod check;
 pub mod cli;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 pub mod compile;
 pub mod engine;
 pub mod probe;

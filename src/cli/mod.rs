@@ -1,5 +1,7 @@
 //! The command line: arguments, wiring and exit codes; no logic.
 
+#[cfg(feature = "cluster")]
+mod controller;
 mod crds;
 mod engine_args;
 mod exit;
@@ -32,6 +34,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the operator: watch HealthChecks in a cluster, probe, and write what was found
+    #[cfg(feature = "cluster")]
+    Controller(Box<controller::ControllerArgs>),
     /// Print the CustomResourceDefinitions as YAML
     Crds(crds::CrdsArgs),
     /// Probe something once, from here
@@ -72,6 +77,8 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<Exit> {
     match command {
+        #[cfg(feature = "cluster")]
+        Command::Controller(args) => block_on(controller::run(*args))?,
         Command::Crds(args) => crds::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Runner(args) => runner::run(&args),

@@ -1,0 +1,208 @@
+//! The watch of HealthChecks, for leader and standby alike.
+
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc, time::Duration};
+
+use kube::{Api, Client, Resource, api::ObjectMeta};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use tokio::{sync::mpsc, task::JoinSet};
+
+use super::{
+    client::CallError,
+    prior::prior,
+    reconcile::CheckFacts,
+    server_state::ServerState,
+    watch::{Told, watch},
+};
+use crate::{
+    api::{HealthCheck, HealthCheckSpec, HealthCheckStatus},
+    check::ObjectKey,
+    compile::{self, Mode},
+    server::Readiness,
+    telemetry::Metrics,
+};
+
+/// Which HealthChecks are ours.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Empty: all namespaces.
+    pub namespaces: Vec<String>,
+    pub labels: Option<String>,
+}
+
+/// A HealthCheck whose spec may be one that we cannot read: it is then reported on the object itself, and its list
+/// goes on.
+#[derive(Clone, Debug)]
+pub struct Object {
+    pub metadata: ObjectMeta,
+    /// Or what is wrong with it.
+    pub spec: Result<Box<HealthCheckSpec>, compile::Problem>,
+    pub status: Option<HealthCheckStatus>,
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Raw {
+            #[serde(default)]
+            metadata: ObjectMeta,
+            #[serde(default)]
+            spec: Value,
+            #[serde(default)]
+            status: Option<HealthCheckStatus>,
+        }
+        let Raw { metadata, spec, status } = Raw::deserialize(deserializer)?;
+        let spec = serde_path_to_error::deserialize(spec).map(Box::new).map_err(|error| {
+            let field_path = match error.path().to_string().as_str() {
+                "." => "spec".to_owned(),
+                path => format!("spec.{path}"),
+            };
+            let message = format!("cannot be read: {}; correct it, or bring the CRD up to date", error.inner());
+            compile::Problem { field_path, message }
+        });
+        Ok(Self { metadata, spec, status })
+    }
+}
+
+impl Resource for Object {
+    type DynamicType = ();
+    type Scope = <HealthCheck as Resource>::Scope;
+
+    fn kind(dt: &()) -> Cow<'_, str> {
+        HealthCheck::kind(dt)
+    }
+
+    fn group(dt: &()) -> Cow<'_, str> {
+        HealthCheck::group(dt)
+    }
+
+    fn version(dt: &()) -> Cow<'_, str> {
+        HealthCheck::version(dt)
+    }
+
+    fn plural(dt: &()) -> Cow<'_, str> {
+        HealthCheck::plural(dt)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+/// Watches every HealthCheck of `selection`, one watch for each namespace, or one for all.
+pub fn watch_checks<T: Send + 'static, I: Send + 'static>(
+    client: &Client,
+    selection: &Selection,
+    metrics: &Metrics,
+    keep: fn(Object) -> Option<T>,
+    wrap: fn(usize, Told<T>) -> I,
+    sender: &mpsc::Sender<I>,
+) -> JoinSet<()> {
+    let apis: Vec<Api<Object>> = if selection.namespaces.is_empty() {
+        vec![Api::all(client.clone())]
+    } else {
+        selection.namespaces.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect()
+    };
+    let mut watches = JoinSet::new();
+    for (index, api) in apis.into_iter().enumerate() {
+        let labels = selection.labels.clone();
+        watches.spawn(watch(
+            "healthchecks",
+            api,
+            labels,
+            metrics.clone(),
+            keep,
+            move |told| wrap(index, told),
+            sender.clone(),
+        ));
+    }
+    watches
+}
+
+/// Which watch lists what, and how far each of them is.
+#[derive(Debug)]
+pub struct Listing {
+    namespaces: Vec<String>,
+    /// What the list that is under way has brought.
+    listed: Vec<Option<BTreeSet<ObjectKey>>>,
+    complete: Vec<bool>,
+}
+
+impl Listing {
+    #[must_use]
+    pub fn new(selection: &Selection) -> Self {
+        let count = selection.namespaces.len().max(1);
+        Self { namespaces: selection.namespaces.clone(), listed: vec![None; count], complete: vec![false; count] }
+    }
+
+    /// Whether all watches have listed once.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.complete.iter().all(|complete| *complete)
+    }
+
+    pub fn begin(&mut self, watch: usize) {
+        self.listed[watch] = Some(BTreeSet::new());
+    }
+
+    pub fn has(&mut self, watch: usize, key: &ObjectKey) {
+        if let Some(listed) = &mut self.listed[watch] {
+            listed.insert(key.clone());
+        }
+    }
+
+    /// The list has ended: which of the `known` are gone.
+    pub fn complete<'a>(&mut self, watch: usize, known: impl Iterator<Item = &'a ObjectKey>) -> Vec<ObjectKey> {
+        self.complete[watch] = true;
+        let Some(listed) = self.listed[watch].take() else { return vec![] };
+        let namespace = self.namespaces.get(watch);
+        known
+            .filter(|key| namespace.is_none_or(|namespace| *namespace == *key.namespace) && !listed.contains(*key))
+            .cloned()
+            .collect()
+    }
+}
+
+/// What is kept of an object for running it.
+#[must_use]
+pub fn facts(object: Object) -> Option<CheckFacts> {
+    let Object { metadata, spec, status } = object;
+    let server = ServerState::of(&metadata, status.as_ref());
+    let earlier = status.and_then(|status| prior(&status, Duration::ZERO)).map(Box::new);
+    let (metadata, compiled) = match spec {
+        Ok(spec) => {
+            let object = HealthCheck { metadata, spec: *spec, status: None };
+            let compiled = compile::compile(&object, Mode::Cluster).map(Arc::new);
+            (object.metadata, compiled)
+        }
+        Err(problem) => (metadata, Err(vec![problem])),
+    };
+    Some(CheckFacts {
+        key: ObjectKey::new(metadata.namespace.as_deref()?, metadata.name.as_deref()?),
+        uid: metadata.uid.as_deref().unwrap_or_default().into(),
+        generation: metadata.generation.unwrap_or(0),
+        labels: metadata.labels.unwrap_or_default().into_iter().collect(),
+        compiled,
+        server: Box::new(server),
+        prior: earlier,
+    })
+}
+
+/// Tells `readiness` how the watch of HealthChecks fares.
+pub fn tell_readiness<T>(readiness: &Readiness, told: &Told<T>) {
+    match told {
+        Told::Complete => readiness.ready("crd"),
+        Told::Failed(CallError::NotFound(_)) => {
+            readiness
+                .not_ready("crd", "the CRD healthchecks.healthcheck-operator.dev is not installed; waiting for it");
+        }
+        Told::Failed(error @ (CallError::Forbidden(_) | CallError::Unauthorized(_))) => {
+            readiness.not_ready("crd", format!("HealthChecks cannot be watched: {error}"));
+        }
+        Told::Begin | Told::Is(_) | Told::Gone(_) | Told::Failed(_) => {}
+    }
+}

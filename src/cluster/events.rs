@@ -1,0 +1,132 @@
+//! Events: one for each transition that was written, none for anything else.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Client,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+use tokio::sync::mpsc;
+
+use super::client::call;
+use crate::{
+    api::{API_VERSION, KIND},
+    check::{Health, ObjectKey},
+    engine::CheckView,
+};
+
+/// The longest note the API takes, in bytes (`events.k8s.io/v1`).
+const NOTE_LIMIT: usize = 1024;
+const ATTEMPTS: u32 = 3;
+
+/// A verdict that changed, as it was written.
+#[derive(Clone, Debug)]
+pub struct Transition {
+    pub check: ObjectKey,
+    pub uid: Arc<str>,
+    pub health: Health,
+    pub view: Arc<CheckView>,
+}
+
+impl Transition {
+    /// What tells this transition from another of the same check. Repeats of one reason are counted, and only the first
+    /// note is kept, so what differs must be in the reason: `UnhealthyConnectionRefused`, `UnknownStale`, `Healthy`.
+    fn reason(&self) -> String {
+        let failing = self.view.endpoints.iter().filter(|row| row.state.is_unhealthy());
+        let detail = match self.health {
+            Health::Healthy => "",
+            Health::Unknown => self.view.reason.as_str(),
+            Health::Degraded | Health::Unhealthy => {
+                failing.filter_map(|row| row.reason).map(crate::check::Reason::as_str).next().unwrap_or_default()
+            }
+        };
+        format!("{}{detail}", self.health)
+    }
+
+    fn note(&self) -> String {
+        let mut note = format!("{} of {} targets healthy", self.view.counts.healthy, self.view.counts.total);
+        if !self.view.message.is_empty() {
+            note = format!("{note}: {}", self.view.message);
+        }
+        while note.len() > NOTE_LIMIT {
+            note.pop();
+        }
+        note
+    }
+
+    fn event(&self) -> Event {
+        Event {
+            type_: match self.health {
+                Health::Healthy => EventType::Normal,
+                Health::Degraded | Health::Unhealthy | Health::Unknown => EventType::Warning,
+            },
+            reason: self.reason(),
+            note: Some(self.note()),
+            action: "Probe".to_owned(),
+            secondary: None,
+        }
+    }
+}
+
+/// Publishes `transitions` until there are no more.
+pub async fn publish(client: Client, prober: String, mut transitions: mpsc::Receiver<Transition>) {
+    let recorder =
+        Recorder::new(client, Reporter { controller: super::patch::FIELD_MANAGER.to_owned(), instance: Some(prober) });
+    while let Some(transition) = transitions.recv().await {
+        let reference = ObjectReference {
+            api_version: Some(API_VERSION.to_owned()),
+            kind: Some(KIND.to_owned()),
+            name: Some(transition.check.name.to_string()),
+            namespace: Some(transition.check.namespace.to_string()),
+            uid: Some(transition.uid.to_string()),
+            ..ObjectReference::default()
+        };
+        let event = transition.event();
+        for attempt in 1..=ATTEMPTS {
+            match call(recorder.publish(&event, &reference)).await {
+                Ok(()) => break,
+                Err(error) if error.is_outage() && attempt < ATTEMPTS => {
+                    tokio::time::sleep(Duration::from_millis(500) * attempt).await;
+                }
+                Err(error) => {
+                    tracing::warn!(check = %transition.check, reason = event.reason, "event not written: {error}");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{Counts, HealthReason};
+
+    #[test]
+    fn the_reason_tells_transitions_apart_and_the_note_fits() {
+        let view = CheckView {
+            key: ObjectKey::new("shop", "db"),
+            uid: "u".into(),
+            generation: 1,
+            labels: Arc::default(),
+            suspended: false,
+            health: Health::Unknown,
+            reason: HealthReason::Stale,
+            message: "é".repeat(900),
+            since: jiff::Timestamp::UNIX_EPOCH,
+            counts: Counts { total: 3, healthy: 1, unhealthy: 1, unknown: 1 },
+            endpoints: Arc::from([]),
+            outages: Arc::from([]),
+            probes: "tcp".into(),
+            interval: Duration::from_secs(1),
+            transitions: [0; 4],
+            live: Arc::default(),
+        };
+        let of = |health| Transition { check: view.key.clone(), uid: "u".into(), health, view: Arc::new(view.clone()) };
+        assert_eq!(of(Health::Unknown).reason(), "UnknownStale");
+        assert_eq!(of(Health::Healthy).reason(), "Healthy");
+        let note = of(Health::Unhealthy).note();
+        assert!(note.starts_with("1 of 3 targets healthy: é") && note.len() <= NOTE_LIMIT);
+    }
+}

@@ -1,0 +1,160 @@
+//! What is kept of the objects that targets refer to: as little as resolving needs.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use k8s_openapi::api::{
+    core::v1::{Pod, Service},
+    discovery::v1::EndpointSlice,
+};
+use kube::ResourceExt;
+
+use crate::{api::GROUP, check::ObjectKey};
+
+/// The label by which an EndpointSlice says whose it is.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// A Service, as far as its ports matter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceFacts {
+    pub key: ObjectKey,
+    pub external_name: bool,
+    pub ports: Vec<ServicePort>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Empty where a lone port has no name.
+    pub name: Arc<str>,
+    pub number: u16,
+}
+
+/// An EndpointSlice of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceFacts {
+    pub key: ObjectKey,
+    /// Name of its Service, in the same namespace.
+    pub service: Arc<str>,
+    pub resource_version: String,
+    /// Our own annotations, by the name of the check.
+    pub annotations: BTreeMap<String, String>,
+    /// Number by name; the name is empty where a lone port has none.
+    pub ports: Vec<(Arc<str>, u16)>,
+    pub endpoints: Vec<EndpointFacts>,
+}
+
+/// One endpoint that is not terminating.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointFacts {
+    pub address: IpAddr,
+    /// The pod behind it.
+    pub pod_uid: Option<Arc<str>>,
+}
+
+/// A pod, running or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodFacts {
+    pub key: ObjectKey,
+    pub uid: Arc<str>,
+    pub labels: BTreeMap<String, String>,
+    /// The pod's first address, while it runs and is not terminating.
+    pub running_at: Option<IpAddr>,
+    /// Its containers' declared ports that have a name.
+    pub named_ports: Vec<(Arc<str>, u16)>,
+}
+
+fn key(object: &impl ResourceExt) -> ObjectKey {
+    ObjectKey::new(&object.namespace().unwrap_or_default(), &object.name_any())
+}
+
+fn port(number: i32) -> Option<u16> {
+    u16::try_from(number).ok().filter(|number| *number > 0)
+}
+
+impl ServiceFacts {
+    #[must_use]
+    pub fn of(service: &Service) -> Self {
+        let spec = service.spec.as_ref();
+        let ports = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+        Self {
+            key: key(service),
+            external_name: spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName"),
+            ports: ports
+                .iter()
+                .filter(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP")
+                .filter_map(|each| {
+                    Some(ServicePort {
+                        name: each.name.as_deref().unwrap_or_default().into(),
+                        number: port(each.port)?,
+                    })
+                })
+                .collect(),
+        }
+    }
+}
+
+impl SliceFacts {
+    /// `None` for a slice that belongs to no Service.
+    #[must_use]
+    pub fn of(slice: &EndpointSlice) -> Option<Self> {
+        let service = slice.labels().get(SERVICE_NAME)?;
+        let prefix = format!("{GROUP}/");
+        let annotations = slice.annotations().iter();
+        let ports = slice.ports.as_deref().unwrap_or_default();
+        Some(Self {
+            key: key(slice),
+            service: service.as_str().into(),
+            resource_version: slice.resource_version().unwrap_or_default(),
+            annotations: annotations
+                .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), value.clone())))
+                .collect(),
+            ports: ports
+                .iter()
+                .filter(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP")
+                .filter_map(|each| Some((each.name.as_deref().unwrap_or_default().into(), port(each.port?)?)))
+                .collect(),
+            endpoints: slice.endpoints.iter().filter_map(EndpointFacts::of).collect(),
+        })
+    }
+}
+
+impl EndpointFacts {
+    /// `None` for one that terminates, and for one whose address is a name.
+    fn of(endpoint: &k8s_openapi::api::discovery::v1::Endpoint) -> Option<Self> {
+        let conditions = endpoint.conditions.as_ref();
+        if conditions.and_then(|conditions| conditions.terminating) == Some(true) {
+            return None;
+        }
+        // All addresses of one endpoint reach the same; like kube-proxy we take the first.
+        let address = endpoint.addresses.first()?.parse().ok()?;
+        let pod = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
+        Some(Self { address, pod_uid: pod.and_then(|pod| pod.uid.as_deref()).map(Into::into) })
+    }
+}
+
+impl PodFacts {
+    #[must_use]
+    pub fn of(pod: &Pod) -> Self {
+        let status = pod.status.as_ref();
+        let running = status.and_then(|status| status.phase.as_deref()) == Some("Running")
+            && pod.metadata.deletion_timestamp.is_none();
+        let address = status.and_then(|status| status.pod_ip.as_deref()).and_then(|ip| ip.parse().ok());
+        let spec = pod.spec.as_ref();
+        // An init container that restarts always is a sidecar and may be listening.
+        let sidecars = spec
+            .and_then(|spec| spec.init_containers.as_deref())
+            .unwrap_or_default()
+            .iter()
+            .filter(|container| container.restart_policy.as_deref() == Some("Always"));
+        let containers = spec.map(|spec| spec.containers.as_slice()).unwrap_or_default().iter().chain(sidecars);
+        Self {
+            key: key(pod),
+            uid: pod.uid().unwrap_or_default().into(),
+            labels: pod.labels().clone(),
+            running_at: address.filter(|_| running),
+            named_ports: containers
+                .flat_map(|container| container.ports.iter().flatten())
+                .filter_map(|each| Some((each.name.as_deref()?.into(), port(each.container_port)?)))
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What is known of the cluster, as far as a check refers to it. Plain and synchronous: events in, endpoints out.
+
+pub mod facts;
+mod problem;
+mod resolve;
+mod sources;
+#[cfg(test)]
+mod tests;
+
+pub use problem::{Problem, ProblemKind};
+pub use resolve::resolve;
+pub use sources::{Scope, SourceChange, SourceKind, Sources};
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use crate::check::{Check, ObjectKey, Place};
+
+/// The checks, and for each kind of object which of them an object concerns.
+#[derive(Debug, Default)]
+pub struct Index {
+    checks: BTreeMap<ObjectKey, Arc<Check>>,
+    /// Which checks refer to a Service.
+    by_service: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    /// Which checks of a namespace refer to pods.
+    by_pods: HashMap<Arc<str>, BTreeSet<ObjectKey>>,
+    pub sources: Sources,
+}
+
+impl Index {
+    /// Puts `check` in place of what is under its key.
+    pub fn insert(&mut self, check: Arc<Check>) {
+        self.remove(&check.key);
+        for target in &check.targets {
+            match &target.place {
+                Place::Service { name } => {
+                    let service = ObjectKey { namespace: check.key.namespace.clone(), name: name.clone() };
+                    self.by_service.entry(service).or_default().insert(check.key.clone());
+                }
+                Place::Pods { .. } => {
+                    self.by_pods.entry(check.key.namespace.clone()).or_default().insert(check.key.clone());
+                }
+                Place::Host(_) | Place::Check { .. } | Place::Nowhere => {}
+            }
+        }
+        self.checks.insert(check.key.clone(), check);
+    }
+
+    /// Forgets a check.
+    pub fn remove(&mut self, key: &ObjectKey) -> Option<Arc<Check>> {
+        let check = self.checks.remove(key)?;
+        for service in services_of(&check) {
+            if let Some(checks) = self.by_service.get_mut(&service) {
+                checks.remove(key);
+                if checks.is_empty() {
+                    self.by_service.remove(&service);
+                }
+            }
+        }
+        if let Some(checks) = self.by_pods.get_mut(&key.namespace) {
+            checks.remove(key);
+            if checks.is_empty() {
+                self.by_pods.remove(&key.namespace);
+            }
+        }
+        Some(check)
+    }
+
+    #[must_use]
+    pub fn get(&self, key: &ObjectKey) -> Option<&Arc<Check>> {
+        self.checks.get(key)
+    }
+
+    /// All checks of one namespace.
+    pub fn namespace(&self, namespace: &str) -> impl Iterator<Item = &Arc<Check>> {
+        let namespace = namespace.to_owned();
+        self.checks
+            .range(ObjectKey::new(&namespace, "")..)
+            .take_while(move |(key, _)| *key.namespace == *namespace)
+            .map(|(_, check)| check)
+    }
+
+    /// The checks that refer to `service`.
+    pub fn checks_of_service(&self, service: &ObjectKey) -> impl Iterator<Item = &ObjectKey> {
+        self.by_service.get(service).into_iter().flatten()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Check>> {
+        self.checks.values()
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.checks.len()
+    }
+
+    /// What must be watched for the checks there are.
+    #[must_use]
+    pub fn scopes(&self) -> BTreeSet<Scope> {
+        let services = self.by_service.keys().flat_map(|service| {
+            [SourceKind::Services, SourceKind::Slices].map(|kind| Scope { kind, namespace: service.namespace.clone() })
+        });
+        let pods = self.by_pods.keys().map(|namespace| Scope { kind: SourceKind::Pods, namespace: namespace.clone() });
+        services.chain(pods).collect()
+    }
+
+    /// Whether everything `check` refers to has been listed, or is known to be out of reach.
+    #[must_use]
+    pub fn is_ready(&self, check: &Check) -> bool {
+        scopes_of(check).iter().all(|scope| self.sources.is_settled(scope))
+    }
+
+    /// Takes a change of a source in, and says which checks it concerns.
+    pub fn apply(&mut self, change: SourceChange) -> BTreeSet<ObjectKey> {
+        let touched = self.sources.apply(change);
+        let mut checks = BTreeSet::new();
+        for service in &touched.services {
+            checks.extend(self.by_service.get(service).into_iter().flatten().cloned());
+        }
+        for namespace in &touched.pods {
+            checks.extend(self.by_pods.get(namespace).into_iter().flatten().cloned());
+        }
+        if let Some(scope) = &touched.scope {
+            checks.extend(
+                self.namespace(&scope.namespace)
+                    .filter(|check| scopes_of(check).contains(scope))
+                    .map(|check| check.key.clone()),
+            );
+        }
+        checks
+    }
+}
+
+/// The Services a check refers to.
+pub fn services_of(check: &Check) -> BTreeSet<ObjectKey> {
+    check
+        .targets
+        .iter()
+        .filter_map(|target| match &target.place {
+            Place::Service { name } => Some(ObjectKey { namespace: check.key.namespace.clone(), name: name.clone() }),
+            _ => None,
+        })
+        .collect()
+}
+
+/// What must be watched for one check.
+fn scopes_of(check: &Check) -> BTreeSet<Scope> {
+    let of = |kind| Scope { kind, namespace: check.key.namespace.clone() };
+    check
+        .targets
+        .iter()
+        .flat_map(|target| match &target.place {
+            Place::Service { .. } => vec![of(SourceKind::Services), of(SourceKind::Slices)],
+            Place::Pods { .. } => vec![of(SourceKind::Pods)],
+            Place::Host(_) | Place::Check { .. } | Place::Nowhere => vec![],
+        })
+        .collect()
+}

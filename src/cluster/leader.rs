@@ -1,0 +1,335 @@
+//! The active replica: it watches, probes and writes. Begins with fresh lists, so that what the former leader wrote
+//! last is what it goes on from.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use kube::{Api, Client};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    annotation_plan::{AnnotationPlan, Orphan},
+    checks::{Selection, facts, tell_readiness, watch_checks},
+    client::{CallError, call},
+    events,
+    index::SourceChange,
+    lease::Held,
+    orphans,
+    reconcile::{Action, CheckFacts, Reconciler},
+    references::ReferenceStore,
+    source_watches::SourceWatches,
+    watch::Told,
+    writer::{self, Annotated, Note, Writer},
+};
+use crate::{
+    api::HealthCheck,
+    check::ObjectKey,
+    engine::{Board, Engine},
+    server::Readiness,
+    telemetry::{Beats, Metrics},
+};
+
+/// How often what has no event of its own is looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// How often Secrets and ConfigMaps are looked up again; most answers come from the store.
+const REFERENCES: Duration = Duration::from_secs(10);
+/// How often annotations that belong to nobody are looked for everywhere.
+const SWEEP: Duration = Duration::from_secs(600);
+/// How long the first answer waits for checks whose Services or pods cannot be listed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a leader works with.
+#[derive(Clone)]
+pub struct Parts {
+    pub client: Client,
+    pub board: Arc<Board>,
+    pub held: Held,
+    pub prober: String,
+    pub selection: Selection,
+    pub refresh: Duration,
+    pub scripts_allowed: bool,
+    pub annotations: bool,
+    pub events: bool,
+    pub references: ReferenceStore,
+    pub metrics: Metrics,
+    pub beats: Beats,
+    pub readiness: Readiness,
+}
+
+enum Input {
+    Check(usize, Told<CheckFacts>),
+    Source(SourceChange),
+    References(ObjectKey, Vec<super::index::Problem>),
+    Judged(Orphan, bool),
+    Found(Vec<(ObjectKey, super::index::facts::SliceFacts)>),
+}
+
+struct Leader {
+    parts: Parts,
+    engine: Engine,
+    reconciler: Reconciler,
+    plan: AnnotationPlan,
+    sources: SourceWatches<Input>,
+    notes: mpsc::Sender<Note>,
+    inputs: mpsc::Sender<Input>,
+    /// Look-ups under way.
+    tasks: JoinSet<()>,
+    looking_up: HashSet<ObjectKey>,
+    asked: HashSet<Orphan>,
+    synced: bool,
+    born: Instant,
+    complete_since: Option<Instant>,
+}
+
+/// Leads until `stop`. Returns when everything that could be written was.
+pub async fn lead(parts: Parts, engine: Engine, stop: CancellationToken) {
+    let (inputs, mut inbox) = mpsc::channel(1024);
+    let (notes, notes_inbox) = mpsc::channel(1024);
+    let (events_sender, events_inbox) = mpsc::channel(1024);
+    let (annotated_sender, mut annotated) = mpsc::channel(64);
+    let watches = watch_checks(&parts.client, &parts.selection, &parts.metrics, facts, Input::Check, &inputs);
+    let events_task = if parts.events {
+        tokio::spawn(events::publish(parts.client.clone(), parts.prober.clone(), events_inbox))
+    } else {
+        tokio::spawn(drain(events_inbox))
+    };
+    let writer = Writer::new(writer::Parts {
+        client: parts.client.clone(),
+        board: parts.board.clone(),
+        held: parts.held.clone(),
+        prober: parts.prober.clone(),
+        refresh: parts.refresh,
+        events: events_sender,
+        annotated: annotated_sender,
+        beats: parts.beats.clone(),
+    });
+    let writer_stop = CancellationToken::new();
+    let mut writer = tokio::spawn(writer.run(notes_inbox, writer_stop.clone()));
+    let mut subscription = parts.board.subscribe();
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut batch = Vec::with_capacity(256);
+    let mut leader = Leader {
+        reconciler: Reconciler::new(&parts.selection, parts.scripts_allowed, parts.refresh),
+        plan: AnnotationPlan::default(),
+        sources: SourceWatches::new(parts.client.clone(), parts.metrics.clone(), inputs.clone(), Input::Source),
+        parts,
+        engine,
+        notes,
+        inputs,
+        tasks: JoinSet::new(),
+        looking_up: HashSet::new(),
+        asked: HashSet::new(),
+        synced: false,
+        born: Instant::now(),
+        complete_since: None,
+    };
+    leader.parts.readiness.not_ready("sync", "HealthChecks are being listed");
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            _ = inbox.recv_many(&mut batch, 256) => {
+                for input in batch.drain(..) { leader.input(input) }
+            }
+            keys = subscription.changed() => {
+                for key in keys { leader.reconciler.verdict_changed(&key) }
+            }
+            Some(ended) = annotated.recv() => leader.annotated(&ended),
+            Some(_) = leader.tasks.join_next() => {}
+            _ = tick.tick() => leader.tick(),
+            _ = &mut writer => {
+                tracing::error!("the writer ended by itself; starting over");
+                break;
+            }
+        }
+        leader.settle().await;
+    }
+    drop(watches);
+    writer_stop.cancel();
+    // What the last writes tell is not waited for: nobody would act on it any more.
+    annotated.close();
+    if !writer.is_finished() {
+        let _ = writer.await;
+    }
+    // The writer is gone, so the events end by themselves; an API server that does not answer is not waited for.
+    if tokio::time::timeout(Duration::from_millis(500), events_task).await.is_err() {
+        tracing::debug!("last events not written");
+    }
+    leader.parts.readiness.forget("sync");
+    leader.parts.beats.end("controller");
+}
+
+async fn drain<T>(mut inbox: mpsc::Receiver<T>) {
+    while inbox.recv().await.is_some() {}
+}
+
+impl Leader {
+    fn input(&mut self, input: Input) {
+        match input {
+            Input::Check(index, told) => {
+                tell_readiness(&self.parts.readiness, &told);
+                self.reconciler.check(index, told);
+            }
+            Input::Source(change) => self.reconciler.source(change),
+            Input::References(key, problems) => {
+                self.looking_up.remove(&key);
+                self.reconciler.references(&key, problems);
+            }
+            Input::Judged(orphan, gone) => {
+                self.asked.remove(&orphan);
+                self.plan.judge(orphan, gone);
+                self.reconciler.look_at_slices();
+            }
+            Input::Found(slices) => {
+                for (_, slice) in slices {
+                    self.stray(&slice);
+                }
+            }
+        }
+    }
+
+    /// Does what follows from everything that was taken in.
+    async fn settle(&mut self) {
+        let actions = self.reconciler.settle();
+        for action in actions {
+            match action {
+                Action::Upsert(desired) => self.engine.upsert(*desired).await,
+                Action::Remove(key) => self.engine.remove(key).await,
+                Action::Note(note) => self.note(*note).await,
+                Action::LookUp(key, references) => self.look_up(key, references),
+            }
+        }
+        for scope in self.sources.set(&self.reconciler.index.scopes()) {
+            self.reconciler.source(SourceChange::Dropped(scope));
+        }
+        self.finish_sync().await;
+        if self.parts.annotations && self.reconciler.is_complete() {
+            self.annotate().await;
+        }
+    }
+
+    async fn note(&self, note: Note) {
+        if self.notes.send(note).await.is_err() {
+            tracing::debug!("the writer has stopped");
+        }
+    }
+
+    /// Once everything there was to know is on the board, says so.
+    async fn finish_sync(&mut self) {
+        if self.synced || !self.reconciler.is_complete() {
+            return;
+        }
+        let since = *self.complete_since.get_or_insert_with(Instant::now);
+        if !self.reconciler.is_settled() && since.elapsed() < PATIENCE {
+            return;
+        }
+        self.synced = true;
+        self.engine.settle().await;
+        let board = &self.parts.board;
+        let gone: Vec<_> =
+            board.all().iter().map(|view| view.key.clone()).filter(|key| !self.reconciler.knows(key)).collect();
+        board.publish(vec![], &gone);
+        board.set_synced();
+        self.parts.readiness.ready("sync");
+        tracing::info!(checks = self.reconciler.index.len(), took = ?self.born.elapsed(), "probing");
+        if self.parts.annotations {
+            self.sweep();
+        }
+    }
+
+    fn tick(&mut self) {
+        self.parts.beats.beat("controller", Duration::from_secs(30));
+        let seconds = self.born.elapsed().as_secs();
+        if seconds.is_multiple_of(REFERENCES.as_secs()) {
+            for (key, references) in self.reconciler.referring() {
+                self.look_up(key, references);
+            }
+        }
+        if self.synced && self.parts.annotations {
+            if seconds > 0 && seconds.is_multiple_of(SWEEP.as_secs()) {
+                self.plan.sweep(&self.reconciler);
+                self.sweep();
+            }
+            if seconds.is_multiple_of(5) {
+                // What was put off, or refused, is looked at again.
+                self.reconciler.look_at_slices();
+            }
+        }
+    }
+
+    fn look_up(&mut self, key: ObjectKey, references: Vec<crate::check::Reference>) {
+        if !self.looking_up.insert(key.clone()) {
+            return;
+        }
+        let (store, inputs) = (self.parts.references.clone(), self.inputs.clone());
+        self.tasks.spawn(async move {
+            let problems = store.problems(&key.namespace, &references).await;
+            let _ = inputs.send(Input::References(key, problems)).await;
+        });
+    }
+
+    async fn annotate(&mut self) {
+        let mut orphans = vec![];
+        let mut notes = vec![];
+        for service in self.reconciler.take_services() {
+            let plan = self.plan.plan(&service, &self.reconciler, &self.parts.board);
+            notes.extend(plan.notes);
+            orphans.extend(plan.orphans);
+        }
+        for note in notes {
+            self.note(note).await;
+        }
+        for orphan in orphans {
+            self.ask(orphan);
+        }
+    }
+
+    fn annotated(&mut self, ended: &Annotated) {
+        if let Ok(version) = &ended.result {
+            let patch = &ended.patch;
+            let sources = &mut self.reconciler.index.sources;
+            sources.annotated(&ended.slice, &patch.resource_version, version, &patch.annotations);
+        } else {
+            self.plan.failed(&ended.slice);
+        }
+    }
+
+    /// Asks whether the check of `orphan` is really gone.
+    fn ask(&mut self, orphan: Orphan) {
+        if !self.asked.insert(orphan.clone()) {
+            return;
+        }
+        let (client, inputs) = (self.parts.client.clone(), self.inputs.clone());
+        self.tasks.spawn(async move {
+            let api: Api<HealthCheck> = Api::namespaced(client, &orphan.slice.namespace);
+            let gone = match call(api.get_metadata(&orphan.check)).await {
+                Err(CallError::NotFound(_)) => true,
+                Ok(_) | Err(_) => false,
+            };
+            let _ = inputs.send(Input::Judged(orphan, gone)).await;
+        });
+    }
+
+    /// Looks for annotations of ours on slices that nobody watches.
+    fn sweep(&mut self) {
+        let (client, selection, inputs) =
+            (self.parts.client.clone(), self.parts.selection.clone(), self.inputs.clone());
+        self.tasks.spawn(async move {
+            let found = orphans::find(&client, &selection).await;
+            let _ = inputs.send(Input::Found(found)).await;
+        });
+    }
+
+    /// A slice with annotations of ours in a namespace where no check refers to Services.
+    fn stray(&mut self, slice: &super::index::facts::SliceFacts) {
+        if self.reconciler.index.sources.slice(&slice.key).is_some() {
+            return;
+        }
+        let strays = self.plan.strays(slice, &self.reconciler);
+        if strays.is_empty() {
+            return;
+        }
+        let (client, held, slice) = (self.parts.client.clone(), self.parts.held.clone(), slice.clone());
+        self.tasks.spawn(async move { orphans::take_away(&client, &held, &slice, strays).await });
+    }
+}

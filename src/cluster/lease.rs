@@ -1,0 +1,360 @@
+//! Which replica is the active one: one Lease, held by one, watched by the others.
+//!
+//! Nobody's wall clock is trusted. A standby takes the Lease once it has seen it unchanged for its whole duration,
+//! counted on its own boot clock and only while its own reads succeed. The holder believes itself the holder only
+//! until that duration after it *sent* the last renewal that succeeded, counted on its boot clock: one that was stopped
+//! or suspended knows at once that it may write nothing.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ObjectMeta, PostParams},
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    boottime,
+    client::{CallError, call},
+};
+use crate::telemetry::Beats;
+
+/// How often the Lease is read by a standby, and how soon a failed renewal is tried again.
+const POLL: Duration = Duration::from_secs(1);
+/// The time of one read that counts at most toward silence: what is longer is a gap of our own, not the holder's.
+const COUNTED_GAP: Duration = Duration::from_secs(3);
+
+/// How the Lease is kept.
+#[derive(Clone, Debug)]
+pub struct LeaseOptions {
+    pub namespace: String,
+    pub name: String,
+    /// The pod's name: a predecessor in the same pod is certainly dead.
+    pub pod: Option<String>,
+    /// How long a Lease that is not renewed is left alone.
+    pub duration: Duration,
+    /// How often it is renewed; shorter than `duration`.
+    pub renew: Duration,
+}
+
+/// Whether this replica is the active one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Nothing has been read yet.
+    Unknown,
+    Standby,
+    Leader,
+}
+
+/// Tells, at any moment, whether the Lease is held by the boot clock. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Held(Arc<AtomicU64>);
+
+impl Held {
+    /// Whether writing is allowed at this very moment.
+    #[must_use]
+    pub fn now(&self) -> bool {
+        boottime::now().as_millis() < u128::from(self.0.load(Relaxed))
+    }
+
+    fn until(&self, end: Duration) {
+        self.0.store(u64::try_from(end.as_millis()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    fn end(&self) {
+        self.0.store(0, Relaxed);
+    }
+}
+
+/// What another replica's Lease looked like, and how long it has looked the same.
+#[derive(Debug, Default)]
+struct Silence {
+    version: String,
+    /// Silence that was witnessed.
+    witnessed: Duration,
+    /// Boot time of the last read that succeeded.
+    last_read: Option<Duration>,
+}
+
+impl Silence {
+    /// A read at `now` found `version`. How long it has been silent, as far as we have witnessed it.
+    fn read(&mut self, version: &str, now: Duration) -> Duration {
+        if self.version != version {
+            *self = Self { version: version.to_owned(), witnessed: Duration::ZERO, last_read: Some(now) };
+        } else {
+            if let Some(last) = self.last_read {
+                self.witnessed += now.saturating_sub(last).min(COUNTED_GAP);
+            }
+            self.last_read = Some(now);
+        }
+        self.witnessed
+    }
+
+    /// A read failed: the time until the next one that succeeds proves nothing.
+    fn failed(&mut self) {
+        self.last_read = None;
+    }
+}
+
+/// Keeps the Lease, or waits for it.
+pub struct Elector {
+    leases: Api<Lease>,
+    options: LeaseOptions,
+    identity: String,
+    role: watch::Sender<Role>,
+    held: Held,
+    beats: Beats,
+    silence: Silence,
+    /// Nothing of the Lease was read yet.
+    first: bool,
+    /// What was complained about last, so that it is said once.
+    complaint: Option<String>,
+}
+
+impl Elector {
+    /// `client` should be one of its own, so that no other traffic makes a renewal late.
+    #[must_use]
+    pub fn new(client: Client, options: LeaseOptions, beats: Beats) -> (Self, watch::Receiver<Role>, Held) {
+        let (role, receiver) = watch::channel(Role::Unknown);
+        let held = Held::default();
+        let identity = identity(options.pod.as_deref());
+        let elector = Self {
+            leases: Api::namespaced(client, &options.namespace),
+            options,
+            identity,
+            role,
+            held: held.clone(),
+            beats,
+            silence: Silence::default(),
+            first: true,
+            complaint: None,
+        };
+        (elector, receiver, held)
+    }
+
+    /// Runs until `stop`, and then gives the Lease up where it is held. `may_release` is waited for first, so that the
+    /// last writes are still made under the Lease.
+    pub async fn run(mut self, stop: CancellationToken, may_release: CancellationToken) {
+        loop {
+            self.beats.beat("lease", Duration::from_secs(30));
+            let pause = self.turn().await;
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        while !may_release.is_cancelled() {
+            let pause = self.turn_while_stopping().await;
+            tokio::select! {
+                () = may_release.cancelled() => break,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        self.release().await;
+        self.beats.end("lease");
+    }
+
+    /// Keeps a Lease that is held, and takes none that is not.
+    async fn turn_while_stopping(&mut self) -> Duration {
+        if *self.role.borrow() == Role::Leader { self.turn().await } else { POLL }
+    }
+
+    /// One look at the Lease, and what follows from it. How long to wait for the next.
+    async fn turn(&mut self) -> Duration {
+        let sent = boottime::now();
+        match call(self.leases.get_opt(&self.options.name)).await {
+            Ok(Some(lease)) => self.judge(lease, sent).await,
+            Ok(None) => {
+                let fresh = self.lease_of_ours(None);
+                let created = call(self.leases.create(&PostParams::default(), &fresh)).await;
+                self.took(created, sent)
+            }
+            Err(error) => {
+                self.silence.failed();
+                self.complain(&error);
+                POLL
+            }
+        }
+    }
+
+    async fn judge(&mut self, lease: Lease, sent: Duration) -> Duration {
+        let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
+        let first = std::mem::take(&mut self.first);
+        if holder == self.identity {
+            let renewed = self.replace(&lease).await;
+            return self.took(renewed, sent);
+        }
+        if *self.role.borrow() == Role::Leader {
+            tracing::warn!(%holder, "another replica holds the lease; standing by");
+        }
+        self.stand_by();
+        let version = lease.resource_version().unwrap_or_default();
+        let silent = self.silence.read(&version, boottime::now());
+        // What a holder promised counts, where it promised more than we would.
+        let promised = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds).unwrap_or(0);
+        let promised = Duration::from_secs(u64::try_from(promised).unwrap_or(0));
+        let free = holder.is_empty()
+            || silent >= self.options.duration.max(promised)
+            || (first && self.is_predecessor(&holder));
+        if !free {
+            return POLL;
+        }
+        tracing::info!(former = %holder, "taking the lease");
+        let replaced = self.replace(&lease).await;
+        self.took(replaced, sent)
+    }
+
+    async fn replace(&self, lease: &Lease) -> Result<Lease, CallError> {
+        let ours = self.lease_of_ours(Some(lease));
+        call(self.leases.replace(&self.options.name, &PostParams::default(), &ours)).await
+    }
+
+    /// The Lease as we would have it; it carries the version it was computed from, so a second taker is refused.
+    fn lease_of_ours(&self, current: Option<&Lease>) -> Lease {
+        let now = MicroTime(jiff::Timestamp::now());
+        let spec = current.and_then(|lease| lease.spec.clone()).unwrap_or_default();
+        let kept = spec.holder_identity.as_deref() == Some(&self.identity);
+        let transitions = spec.lease_transitions.unwrap_or(0);
+        Lease {
+            metadata: current.map_or_else(
+                || ObjectMeta { name: Some(self.options.name.clone()), ..ObjectMeta::default() },
+                |lease| lease.metadata.clone(),
+            ),
+            spec: Some(LeaseSpec {
+                holder_identity: Some(self.identity.clone()),
+                lease_duration_seconds: Some(i32::try_from(self.options.duration.as_secs()).unwrap_or(i32::MAX)),
+                acquire_time: if kept { spec.acquire_time } else { Some(now.clone()) },
+                renew_time: Some(now),
+                lease_transitions: Some(if kept || current.is_none() { transitions } else { transitions + 1 }),
+                ..LeaseSpec::default()
+            }),
+        }
+    }
+
+    fn took(&mut self, written: Result<Lease, CallError>, sent: Duration) -> Duration {
+        match written {
+            Ok(_) => {
+                self.complaint = None;
+                self.held.until(sent + self.options.duration);
+                let became = self.role.send_if_modified(|role| std::mem::replace(role, Role::Leader) != Role::Leader);
+                if became {
+                    tracing::info!(identity = %self.identity, "holding the lease");
+                }
+                self.options.renew
+            }
+            // Somebody was faster: look again.
+            Err(CallError::Conflict(_)) => Duration::from_millis(200),
+            Err(error) => {
+                self.complain(&error);
+                POLL
+            }
+        }
+    }
+
+    fn stand_by(&mut self) {
+        self.complaint = None;
+        self.held.end();
+        self.role.send_if_modified(|role| std::mem::replace(role, Role::Standby) != Role::Standby);
+    }
+
+    fn complain(&mut self, error: &CallError) {
+        let complaint = match error {
+            CallError::Forbidden(message) => {
+                format!("{message}; grant get, create and update on leases in namespace {}", self.options.namespace)
+            }
+            other => other.to_string(),
+        };
+        if self.complaint.as_ref() != Some(&complaint) {
+            tracing::warn!(lease = %self.options.name, "cannot keep the lease: {complaint}");
+            self.complaint = Some(complaint);
+        }
+    }
+
+    fn is_predecessor(&self, holder: &str) -> bool {
+        let Some(pod) = &self.options.pod else { return false };
+        holder.strip_prefix(pod.as_str()).is_some_and(|rest| rest.starts_with('_'))
+    }
+
+    /// Gives the Lease up, so that a standby need not wait for it to run out.
+    async fn release(&mut self) {
+        let leading = *self.role.borrow() == Role::Leader;
+        self.held.end();
+        if !leading {
+            return;
+        }
+        let Ok(mut lease) = call(self.leases.get(&self.options.name)).await else { return };
+        let Some(spec) = lease.spec.as_mut() else { return };
+        if spec.holder_identity.as_deref() != Some(&self.identity) {
+            return;
+        }
+        spec.holder_identity = None;
+        spec.renew_time = Some(MicroTime(jiff::Timestamp::now()));
+        match call(self.leases.replace(&self.options.name, &PostParams::default(), &lease)).await {
+            Ok(_) => tracing::info!("lease released"),
+            Err(error) => tracing::warn!(%error, "lease not released; a standby takes it when it has run out"),
+        }
+    }
+}
+
+/// The pod's name and a part by chance: two processes are never the same holder.
+fn identity(pod: Option<&str>) -> String {
+    use std::hash::{BuildHasher, RandomState};
+    let chance = RandomState::new().hash_one(std::process::id());
+    format!("{}_{chance:016x}", pod.unwrap_or("healthcheck-operator"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn silence_counts_only_while_reads_succeed() {
+        let mut silence = Silence::default();
+        assert_eq!(silence.read("1", seconds(10)), Duration::ZERO);
+        assert_eq!(silence.read("1", seconds(11)), seconds(1));
+        silence.failed();
+        assert_eq!(silence.read("1", seconds(40)), seconds(1), "nobody was looking");
+        assert_eq!(silence.read("1", seconds(42)), seconds(3));
+        assert_eq!(silence.read("2", seconds(43)), Duration::ZERO, "it was renewed");
+    }
+
+    #[test]
+    fn a_gap_of_our_own_is_not_the_holders_silence() {
+        let mut silence = Silence::default();
+        silence.read("1", seconds(10));
+        // Suspended for an hour.
+        assert_eq!(silence.read("1", seconds(3610)), COUNTED_GAP);
+    }
+
+    #[test]
+    fn a_lease_ends_by_the_boot_clock() {
+        let held = Held::default();
+        assert!(!held.now());
+        held.until(boottime::now() + seconds(60));
+        assert!(held.now());
+        held.until(boottime::now().saturating_sub(Duration::from_millis(1)));
+        assert!(!held.now());
+    }
+
+    #[test]
+    fn identities_differ_and_begin_with_the_pod() {
+        let (one, other) = (identity(Some("hco-0")), identity(Some("hco-0")));
+        assert_ne!(one, other);
+        assert!(one.starts_with("hco-0_"));
+    }
+}

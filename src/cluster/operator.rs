@@ -1,0 +1,332 @@
+//! Wiring and supervision: one process, two roles, and a clean end.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use ipnet::IpNet;
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use kube::{Api, Client, Config, api::PostParams};
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    checks::Selection,
+    client::{CallError, Connection, call, client},
+    egress_facts::{self, OwnPods},
+    leader,
+    lease::{Elector, Held, LeaseOptions, Role},
+    mirror,
+    references::{Grant, ReferenceStore},
+    review::ClusterAuthorizer,
+};
+use crate::{
+    engine::{self, Board, Limits},
+    probe::{DeniedDynamic, EgressGuard, NameServers, Prober, ScriptBackend, Settings},
+    server::{self, Access, Readiness, ServerConfig, Servers},
+    telemetry::{Beats, Metrics},
+};
+
+/// Who this replica is.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// `status.prober`: the pod's name, outside a cluster the host's.
+    pub prober: String,
+    /// The pod's name, where the chart gave one.
+    pub pod: Option<String>,
+    /// The namespace of the Lease, and of our service account.
+    pub namespace: String,
+    /// The chart's ClusterRole that may get Secrets.
+    pub secret_reader: String,
+}
+
+/// How the operator is to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub connection: Connection,
+    pub identity: Identity,
+    pub selection: Selection,
+    pub refresh: Duration,
+    pub lease_name: String,
+    pub lease_duration: Duration,
+    pub lease_renew: Duration,
+    /// The runner's socket; `None`: scripts are off.
+    pub scripts: Option<PathBuf>,
+    pub egress_allow: Vec<IpNet>,
+    pub annotations: bool,
+    pub events: bool,
+    pub server: ServerConfig,
+    pub limits: Limits,
+}
+
+/// How long stopping may take in all, beyond the last writes.
+const RELEASE: Duration = Duration::from_secs(2);
+
+/// Everything both roles use.
+struct Operator {
+    options: Options,
+    client: Client,
+    board: Arc<Board>,
+    metrics: Metrics,
+    beats: Beats,
+    readiness: Readiness,
+    held: Held,
+    prober: Arc<Prober>,
+    references: ReferenceStore,
+}
+
+/// Runs the operator until `stop`.
+///
+/// # Errors
+/// When it cannot start, or an essential part of it ended by itself.
+pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
+    let (metrics, beats, readiness, board) =
+        (Metrics::default(), Beats::default(), Readiness::default(), Arc::new(Board::new()));
+    let config = options.connection.load().await?;
+    let api = client(&config, &metrics)?;
+    let access = Access::Cluster(Arc::new(ClusterAuthorizer::new(api.clone())));
+    readiness.not_ready("crd", "HealthChecks have not been listed yet");
+    let state = server::State {
+        board: board.clone(),
+        beats: beats.clone(),
+        readiness: readiness.clone(),
+        metrics: metrics.clone(),
+        access,
+    };
+    let servers = Servers::bind(&options.server, state)?;
+    let mut essential = JoinSet::new();
+    let servers_stop = CancellationToken::new();
+    essential.spawn({
+        let stop = servers_stop.clone();
+        async move {
+            servers.serve(stop).await;
+            "HTTP"
+        }
+    });
+    if !greet(&api, &config, &options, &stop).await? {
+        servers_stop.cancel();
+        return Ok(());
+    }
+
+    let guard = Arc::new(EgressGuard::cluster(DeniedDynamic::default(), options.egress_allow.clone()));
+    let facts_stop = CancellationToken::new();
+    let own = options.identity.pod.clone().map(|pod| OwnPods { namespace: options.identity.namespace.clone(), pod });
+    let facts = egress_facts::keep(
+        api.clone(),
+        config.cluster_url.clone(),
+        own,
+        guard.clone(),
+        metrics.clone(),
+        facts_stop.clone(),
+    );
+    essential.spawn(async move {
+        facts.await;
+        "egress facts"
+    });
+
+    let lease = LeaseOptions {
+        namespace: options.identity.namespace.clone(),
+        name: options.lease_name.clone(),
+        pod: options.identity.pod.clone(),
+        duration: options.lease_duration,
+        renew: options.lease_renew,
+    };
+    let (elector, role, held) = Elector::new(client(&config, &metrics)?, lease, beats.clone());
+    let (lease_stop, may_release) = (CancellationToken::new(), CancellationToken::new());
+    let mut elector = tokio::spawn(elector.run(lease_stop.clone(), may_release.clone()));
+
+    let references = ReferenceStore::new(api.clone(), grant(&api, &options.identity).await);
+    let scripts = match &options.scripts {
+        Some(socket) => ScriptBackend::Runner { socket: socket.clone() },
+        None => ScriptBackend::Disabled,
+    };
+    let prober = Arc::new(Prober::new(Settings {
+        egress: guard,
+        references: Arc::new(references.clone()),
+        scripts,
+        name_servers: NameServers::System,
+    }));
+    let operator = Operator { options, client: api, board, metrics, beats, readiness, held, prober, references };
+
+    let mut failure = None;
+    {
+        let mut roles = std::pin::pin!(operator.play(role, stop.clone()));
+        tokio::select! {
+            () = &mut roles => {}
+            Some(ended) = essential.join_next() => {
+                failure = Some(name_of(ended));
+                // Whatever else is wrong: what was decided is written, and the lease given up.
+                stop.cancel();
+                lease_stop.cancel();
+                roles.await;
+            }
+            ended = &mut elector => {
+                failure = Some(name_of(ended.map(|()| "lease")));
+                stop.cancel();
+                roles.await;
+            }
+        }
+    }
+    lease_stop.cancel();
+    may_release.cancel();
+    if !elector.is_finished() && tokio::time::timeout(RELEASE, &mut elector).await.is_err() {
+        tracing::warn!("lease not released in time; a standby takes it when it has run out");
+    }
+    facts_stop.cancel();
+    servers_stop.cancel();
+    while essential.join_next().await.is_some() {}
+    match failure {
+        Some(part) => bail!("{part} ended by itself; this is a bug"),
+        None => Ok(()),
+    }
+}
+
+fn name_of(ended: Result<&'static str, tokio::task::JoinError>) -> String {
+    match ended {
+        Ok(name) => name.to_owned(),
+        Err(error) => format!("a part ({error})"),
+    }
+}
+
+/// The names in the line that grants us a namespace's Secrets. Who we are is what the API server takes us for.
+async fn grant(api: &Client, identity: &Identity) -> Grant {
+    let reviews: Api<SelfSubjectReview> = Api::all(api.clone());
+    let name = match call(reviews.create(&PostParams::default(), &SelfSubjectReview::default())).await {
+        Ok(review) => review.status.and_then(|status| status.user_info?.username).unwrap_or_default(),
+        Err(_) => String::new(),
+    };
+    let account = name.strip_prefix("system:serviceaccount:").map(ToOwned::to_owned);
+    let subject = match account {
+        Some(account) => format!("--serviceaccount={account}"),
+        None if name.is_empty() => {
+            format!("--serviceaccount={}:{}", identity.namespace, super::patch::FIELD_MANAGER)
+        }
+        None => format!("--user={name}"),
+    };
+    Grant { cluster_role: identity.secret_reader.clone(), subject }
+}
+
+/// Says a first word to the API server. `false`: told to stop before it answered.
+///
+/// # Errors
+/// When it refuses us, or cannot be reached and was named by hand: then a person is waiting to be told.
+async fn greet(api: &Client, config: &Config, options: &Options, stop: &CancellationToken) -> anyhow::Result<bool> {
+    let by_hand = options.connection.kubeconfig.is_some() || options.connection.context.is_some();
+    let mut said = false;
+    loop {
+        let answer = tokio::select! {
+            () = stop.cancelled() => return Ok(false),
+            answer = call(api.apiserver_version()) => answer,
+        };
+        let server = &config.cluster_url;
+        match answer {
+            Ok(version) => {
+                tracing::info!(%server, version = version.git_version, "talking to the API server");
+                return Ok(true);
+            }
+            // Whoever may not ask for the version may still be let do everything else.
+            Err(CallError::Forbidden(_)) => return Ok(true),
+            Err(CallError::Unauthorized(message)) => {
+                bail!(
+                    "the API server {server} refused our credentials ({message}); check the kubeconfig's user, or the service account"
+                )
+            }
+            Err(error) if by_hand => {
+                return Err(error).with_context(|| {
+                    format!("cannot talk to the API server {server}; check the kubeconfig's server, or choose another with --context")
+                });
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::warn!(%server, "waiting for the API server: {error}");
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+impl Operator {
+    /// Plays whatever role the lease gives, until `stop`.
+    async fn play(&self, mut role: watch::Receiver<Role>, stop: CancellationToken) {
+        self.readiness.not_ready("lease", "the lease has not been read yet");
+        while !stop.is_cancelled() {
+            let current = *role.borrow_and_update();
+            self.metrics.leader.set(i64::from(current == Role::Leader));
+            if current != Role::Unknown {
+                self.readiness.ready("lease");
+            }
+            let ended = stop.child_token();
+            let watcher = watch_role(role.clone(), current, ended.clone());
+            match current {
+                Role::Leader => tokio::join!(self.lead(ended), watcher),
+                // Before the lease is read, what others wrote is already worth showing.
+                Role::Standby | Role::Unknown => tokio::join!(self.stand_by(ended), watcher),
+            };
+        }
+    }
+
+    async fn lead(&self, stop: CancellationToken) {
+        let options = &self.options;
+        let engine_stop = CancellationToken::new();
+        let parts = engine::Parts {
+            lane: self.prober.clone(),
+            board: self.board.clone(),
+            limits: options.limits,
+            metrics: self.metrics.clone(),
+            beats: self.beats.clone(),
+        };
+        let (engine, engine_task) = engine::start(parts, engine_stop.clone());
+        let parts = leader::Parts {
+            client: self.client.clone(),
+            board: self.board.clone(),
+            held: self.held.clone(),
+            prober: options.identity.prober.clone(),
+            selection: options.selection.clone(),
+            refresh: options.refresh,
+            scripts_allowed: options.scripts.is_some(),
+            annotations: options.annotations,
+            events: options.events,
+            references: self.references.clone(),
+            metrics: self.metrics.clone(),
+            beats: self.beats.clone(),
+            readiness: self.readiness.clone(),
+        };
+        let leading = leader::lead(parts, engine, stop.clone());
+        // Probing ends first, so that what is flushed is the last word.
+        let ending = async {
+            stop.cancelled().await;
+            engine_stop.cancel();
+        };
+        tokio::join!(leading, async {
+            tokio::select! {
+                () = ending => {}
+                () = engine_stop.cancelled() => {}
+            }
+        });
+        engine_stop.cancel();
+        if let Err(error) = engine_task.await {
+            tracing::error!(%error, "the engine broke down");
+        }
+    }
+
+    async fn stand_by(&self, stop: CancellationToken) {
+        let parts = mirror::Parts {
+            client: self.client.clone(),
+            board: self.board.clone(),
+            selection: self.options.selection.clone(),
+            refresh: self.options.refresh,
+            metrics: self.metrics.clone(),
+            beats: self.beats.clone(),
+            readiness: self.readiness.clone(),
+        };
+        mirror::mirror(parts, stop).await;
+    }
+}
+
+/// Ends `token` when the role is no longer `current`.
+async fn watch_role(mut role: watch::Receiver<Role>, current: Role, token: CancellationToken) {
+    tokio::select! {
+        () = token.cancelled() => {}
+        _ = role.wait_for(|role| *role != current) => token.cancel(),
+    }
+}

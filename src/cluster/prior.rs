@@ -1,0 +1,140 @@
+//! A status read back: what an earlier life knew, for the engine and for a standby's board.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::{
+    api::{HealthCheck, HealthCheckStatus, conditions},
+    check::{Check, Counts, EndpointState, Health, HealthReason, ObjectKey, Reason},
+    engine::{CheckView, EndpointView, Outage, Prior, PriorEndpoint},
+};
+
+/// What `status` says, unless it says nothing. `refresh` is how often statuses are confirmed.
+#[must_use]
+pub fn prior(status: &HealthCheckStatus, refresh: Duration) -> Option<Prior> {
+    let observed_at = at(status.observed_at.as_ref())?;
+    let health = Health::parse(status.health.as_deref()?)?;
+    let condition = conditions::find(&status.conditions, conditions::HEALTHY);
+    let counts = status.counts.unwrap_or_default();
+    Some(Prior {
+        observed_at,
+        refresh,
+        health,
+        reason: condition.and_then(|condition| HealthReason::parse(&condition.reason)).unwrap_or(HealthReason::Pending),
+        message: condition.map(|condition| condition.message.clone()).unwrap_or_default(),
+        since: at(status.since.as_ref()).unwrap_or(observed_at),
+        not_healthy: counts.total.saturating_sub(counts.healthy),
+        endpoints: status
+            .targets
+            .iter()
+            .map(|row| PriorEndpoint {
+                target: row.name.clone(),
+                label: row.endpoint.clone().unwrap_or_default(),
+                state: EndpointState::parse(&row.state).unwrap_or_default(),
+                since: at(row.since.as_ref()).unwrap_or(observed_at),
+                reason: row.reason.as_deref().and_then(Reason::parse),
+                message: row.message.clone().unwrap_or_default(),
+            })
+            .collect(),
+        outages: outages(status),
+    })
+}
+
+fn at(time: Option<&Time>) -> Option<Timestamp> {
+    time.map(|time| time.0)
+}
+
+fn outages(status: &HealthCheckStatus) -> Vec<Outage> {
+    status
+        .outages
+        .iter()
+        .map(|outage| Outage {
+            start: outage.start.0,
+            end: at(outage.end.as_ref()),
+            reason: outage.reason.clone(),
+            targets: outage.targets.clone(),
+        })
+        .collect()
+}
+
+/// How `object` looks to one who only reads its status. Older than `believed_for`, nothing in it is believed.
+#[must_use]
+pub fn mirrored(object: &HealthCheck, check: Option<&Check>, believed_for: Duration, now: Timestamp) -> CheckView {
+    let status = object.status.clone().unwrap_or_default();
+    let prior = prior(&status, believed_for);
+    let fresh =
+        prior.as_ref().is_some_and(|prior| now.duration_since(prior.observed_at).unsigned_abs() <= believed_for);
+    let meta = &object.metadata;
+    let created = meta.creation_timestamp.as_ref().map_or(now, |time| time.0);
+    let suspended = object.spec.suspend;
+    let (health, reason) = match &prior {
+        _ if suspended => (Health::Unknown, HealthReason::Suspended),
+        Some(prior) if fresh => (prior.health, prior.reason),
+        Some(_) => (Health::Unknown, HealthReason::Stale),
+        None => (Health::Unknown, HealthReason::Pending),
+    };
+    let counts = status.counts.unwrap_or_default();
+    let counts = if fresh {
+        Counts { total: counts.total, healthy: counts.healthy, unhealthy: counts.unhealthy, unknown: counts.unknown }
+    } else {
+        Counts { total: counts.total, unknown: counts.total, ..Counts::default() }
+    };
+    let rows = prior.iter().flat_map(|prior| &prior.endpoints);
+    let kind = |target: &str| {
+        let target = check.and_then(|check| check.targets.iter().find(|known| *known.name == *target));
+        target.map_or("", |target| match target.place {
+            crate::check::Place::Check { .. } => "healthCheck",
+            _ => target.probe.kind_name(),
+        })
+    };
+    let optional = |target: &str| {
+        check.is_some_and(|check| check.targets.iter().any(|known| known.optional && *known.name == *target))
+    };
+    let expires: BTreeMap<_, _> = status
+        .targets
+        .iter()
+        .filter_map(|row| {
+            let key = (row.name.as_str(), row.endpoint.as_deref().unwrap_or_default());
+            Some((key, row.certificate_expires.as_ref()?.0.as_second()))
+        })
+        .collect();
+    CheckView {
+        key: ObjectKey::new(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default()),
+        uid: meta.uid.as_deref().unwrap_or_default().into(),
+        generation: meta.generation.unwrap_or(0),
+        labels: Arc::new(meta.labels.clone().unwrap_or_default()),
+        suspended,
+        health,
+        reason,
+        message: match &prior {
+            Some(prior) if fresh => prior.message.clone(),
+            Some(_) => "the last status is too old".to_owned(),
+            None => String::new(),
+        },
+        since: prior.as_ref().map_or(created, |prior| prior.since),
+        counts,
+        endpoints: rows
+            .map(|row| EndpointView {
+                target: row.target.as_str().into(),
+                label: row.label.as_str().into(),
+                identity: format!("{}/{}", row.target, row.label).into(),
+                kind: kind(&row.target),
+                optional: optional(&row.target),
+                state: if fresh { row.state } else { EndpointState::Unknown },
+                stale: !fresh,
+                since: row.since,
+                reason: row.reason,
+                message: row.message.as_str().into(),
+                certificate_expires: expires.get(&(row.target.as_str(), row.label.as_str())).copied(),
+                live: Arc::default(),
+            })
+            .collect(),
+        outages: outages(&status).into(),
+        probes: status.probes.as_deref().unwrap_or_default().into(),
+        interval: object.spec.interval.to_std(),
+        transitions: [0; 4],
+        live: Arc::default(),
+    }
+}

@@ -1,0 +1,425 @@
+//! From objects to what the engine is to run and what is to be said of them. Plain and synchronous: events in, actions
+//! out.
+//!
+//! A check is handed to the engine only when everything it refers to has been listed, its members before itself: a
+//! restart then looks to the engine like no change at all.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    checks::{Listing, Selection},
+    index::{Index, Problem, ProblemKind, SourceChange, resolve, services_of},
+    server_state::ServerState,
+    status::Acceptance,
+    watch::Told,
+    writer::Note,
+};
+use crate::{
+    check::{Check, InitialState, MinHealthy, ObjectKey, Place, ProbeKind, Reference, Rhythm, Thresholds},
+    compile,
+    engine::{Desired, Prior},
+};
+
+/// A HealthCheck as far as anybody here needs it.
+#[derive(Debug)]
+pub struct CheckFacts {
+    pub key: ObjectKey,
+    pub uid: Arc<str>,
+    pub generation: i64,
+    pub labels: BTreeMap<String, String>,
+    pub compiled: Result<Arc<Check>, Vec<compile::Problem>>,
+    pub server: Box<ServerState>,
+    /// What an earlier life left in the status.
+    pub prior: Option<Box<Prior>>,
+}
+
+/// What follows.
+#[derive(Debug)]
+pub enum Action {
+    Upsert(Box<Desired>),
+    Remove(ObjectKey),
+    Note(Box<Note>),
+    /// These are to be looked up, and the answer handed to [`Reconciler::references`].
+    LookUp(ObjectKey, Vec<Reference>),
+}
+
+#[derive(Debug)]
+struct Entry {
+    uid: Arc<str>,
+    generation: i64,
+    labels: BTreeMap<String, String>,
+    /// What is wrong with the spec itself.
+    broken: Vec<Problem>,
+    prior: Option<Box<Prior>>,
+    /// The engine runs it.
+    sent: bool,
+    /// What was found of its Secrets and ConfigMaps; `None`: not looked up yet.
+    references: Option<Vec<Problem>>,
+}
+
+/// See the module's own words.
+#[derive(Debug)]
+pub struct Reconciler {
+    pub index: Index,
+    entries: BTreeMap<ObjectKey, Entry>,
+    /// Which checks have a check as a member.
+    by_member: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    /// Circles and too deep nesting.
+    graph: BTreeMap<ObjectKey, Vec<Problem>>,
+    graph_dirty: BTreeSet<Arc<str>>,
+    dirty: BTreeSet<ObjectKey>,
+    /// Services whose slices' annotations are to be looked at.
+    services: BTreeSet<ObjectKey>,
+    listing: Listing,
+    scripts_allowed: bool,
+    refresh: Duration,
+    actions: Vec<Action>,
+}
+
+impl Reconciler {
+    #[must_use]
+    pub fn new(selection: &Selection, scripts_allowed: bool, refresh: Duration) -> Self {
+        Self {
+            index: Index::default(),
+            entries: BTreeMap::new(),
+            by_member: HashMap::new(),
+            graph: BTreeMap::new(),
+            graph_dirty: BTreeSet::new(),
+            dirty: BTreeSet::new(),
+            services: BTreeSet::new(),
+            listing: Listing::new(selection),
+            scripts_allowed,
+            refresh,
+            actions: Vec::new(),
+        }
+    }
+
+    /// Whether all HealthChecks have been listed.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.listing.is_complete()
+    }
+
+    /// Whether every check that is known runs.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.is_complete() && self.entries.values().all(|entry| entry.sent)
+    }
+
+    #[must_use]
+    pub fn knows(&self, key: &ObjectKey) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    /// The check under `key`, unless something is wrong with its spec.
+    #[must_use]
+    pub fn accepted(&self, key: &ObjectKey) -> Option<&Arc<Check>> {
+        self.index.get(key).filter(|_| !self.graph.contains_key(key))
+    }
+
+    /// Services whose slices may need other annotations since this was last asked.
+    pub fn take_services(&mut self) -> BTreeSet<ObjectKey> {
+        std::mem::take(&mut self.services)
+    }
+
+    /// The Services of `key` are to be looked at: its verdict changed.
+    pub fn verdict_changed(&mut self, key: &ObjectKey) {
+        if let Some(check) = self.index.get(key) {
+            self.services.extend(services_of(check));
+        }
+    }
+
+    /// The slices of all Services that are referred to are to be looked at again.
+    pub fn look_at_slices(&mut self) {
+        self.services.extend(self.index.sources.slices.keys().cloned());
+    }
+
+    /// Takes in what a watch of HealthChecks told.
+    pub fn check(&mut self, watch: usize, told: Told<CheckFacts>) {
+        match told {
+            Told::Begin => self.listing.begin(watch),
+            Told::Is(facts) => {
+                self.listing.has(watch, &facts.key);
+                self.put(facts);
+            }
+            Told::Gone(facts) => self.remove(&facts.key),
+            Told::Complete => {
+                for key in self.listing.complete(watch, self.entries.keys()) {
+                    self.remove(&key);
+                }
+            }
+            Told::Failed(_) => {}
+        }
+    }
+
+    fn put(&mut self, facts: CheckFacts) {
+        let CheckFacts { key, uid, generation, labels, compiled, server, prior } = facts;
+        self.actions.push(Action::Note(Box::new(Note::Seen(key.clone(), server))));
+        let known = self.entries.get(&key);
+        if known.is_some_and(|known| known.uid != uid) {
+            // Another object of the same name: the former one is gone, though nobody said so.
+            self.remove_entry(&key);
+        } else if known.is_some_and(|known| known.generation == generation && known.labels == labels) {
+            return;
+        }
+        if let Some(former) = self.index.get(&key) {
+            self.services.extend(services_of(former));
+        }
+        self.unlink(&key);
+        let (check, broken) = match compiled {
+            Ok(check) => (Some(check), vec![]),
+            Err(problems) => {
+                let problem = |each: compile::Problem| Problem {
+                    kind: ProblemKind::InvalidSpec,
+                    path: each.field_path,
+                    message: each.message,
+                };
+                (None, problems.into_iter().map(problem).collect())
+            }
+        };
+        let sent = self.entries.get(&key).is_some_and(|entry| entry.sent);
+        let prior = if sent { None } else { prior };
+        self.entries.insert(key.clone(), Entry { uid, generation, labels, broken, prior, sent, references: None });
+        if let Some(check) = check {
+            for member in members_of(&check) {
+                self.by_member.entry(member).or_default().insert(key.clone());
+            }
+            self.services.extend(services_of(&check));
+            self.index.insert(check);
+        } else {
+            self.index.remove(&key);
+        }
+        self.touch(&key);
+    }
+
+    /// `key` changed, and so may everything that has it as a member.
+    fn touch(&mut self, key: &ObjectKey) {
+        self.dirty.insert(key.clone());
+        self.dirty.extend(self.by_member.get(key).into_iter().flatten().cloned());
+        self.graph_dirty.insert(key.namespace.clone());
+    }
+
+    /// Takes `key` out of the members' map.
+    fn unlink(&mut self, key: &ObjectKey) {
+        let Some(check) = self.index.get(key).cloned() else { return };
+        for member in members_of(&check) {
+            if let Some(owners) = self.by_member.get_mut(&member) {
+                owners.remove(key);
+                if owners.is_empty() {
+                    self.by_member.remove(&member);
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, key: &ObjectKey) {
+        if self.entries.contains_key(key) {
+            self.remove_entry(key);
+            self.touch(key);
+            self.dirty.remove(key);
+            self.actions.push(Action::Note(Box::new(Note::Gone(key.clone()))));
+        }
+    }
+
+    fn remove_entry(&mut self, key: &ObjectKey) {
+        self.unlink(key);
+        self.graph.remove(key);
+        if let Some(check) = self.index.remove(key) {
+            self.services.extend(services_of(&check));
+        }
+        if self.entries.remove(key).is_some_and(|entry| entry.sent) {
+            self.actions.push(Action::Remove(key.clone()));
+        }
+    }
+
+    /// Takes in what a watch of Services, slices or pods told.
+    pub fn source(&mut self, change: SourceChange) {
+        if let SourceChange::Slice(_, Told::Is(slice)) = &change {
+            self.services.insert(ObjectKey { namespace: slice.key.namespace.clone(), name: slice.service.clone() });
+        }
+        let touched = self.index.apply(change);
+        self.dirty.extend(touched);
+    }
+
+    /// Takes in what came of looking up the references of `key`.
+    pub fn references(&mut self, key: &ObjectKey, problems: Vec<Problem>) {
+        if let Some(entry) = self.entries.get_mut(key)
+            && entry.references.as_ref() != Some(&problems)
+        {
+            entry.references = Some(problems);
+            self.dirty.insert(key.clone());
+        }
+    }
+
+    /// Everything that has references, for looking them up again.
+    pub fn referring(&self) -> Vec<(ObjectKey, Vec<Reference>)> {
+        let of = |check: &Arc<Check>| {
+            let references = references_of(check);
+            (!references.is_empty()).then(|| (check.key.clone(), references))
+        };
+        self.index.iter().filter_map(of).collect()
+    }
+
+    /// Does what can be done with all that was taken in, and says what follows.
+    pub fn settle(&mut self) -> Vec<Action> {
+        if self.is_complete() {
+            self.judge_graphs();
+            // Members first: each round does what the round before made possible.
+            loop {
+                let ready: Vec<_> = self.dirty.iter().filter(|key| self.may_be_sent(key)).cloned().collect();
+                if ready.is_empty() {
+                    break;
+                }
+                for key in ready {
+                    self.dirty.remove(&key);
+                    self.decide(&key);
+                }
+            }
+        }
+        std::mem::take(&mut self.actions)
+    }
+
+    fn judge_graphs(&mut self) {
+        for namespace in std::mem::take(&mut self.graph_dirty) {
+            let composite = self.by_member.keys().any(|member| member.namespace == namespace);
+            let fresh: BTreeMap<_, _> = if composite {
+                compile::graph::problems(self.index.namespace(&namespace).map(|check| &**check))
+                    .into_iter()
+                    .map(|(key, problems)| (key, problems.into_iter().map(graph_problem).collect::<Vec<_>>()))
+                    .collect()
+            } else {
+                BTreeMap::new()
+            };
+            let here = |key: &ObjectKey| key.namespace == namespace;
+            let before: BTreeSet<_> = self.graph.keys().filter(|key| here(key)).cloned().collect();
+            for key in before.iter().chain(fresh.keys()) {
+                if self.graph.get(key) != fresh.get(key) && self.entries.contains_key(key) {
+                    self.dirty.insert(key.clone());
+                    self.verdict_changed(key);
+                }
+            }
+            self.graph.retain(|key, _| !here(key));
+            self.graph.extend(fresh);
+        }
+    }
+
+    fn may_be_sent(&self, key: &ObjectKey) -> bool {
+        let Some(entry) = self.entries.get(key) else { return true };
+        let Some(check) = self.accepted(key) else { return true };
+        if entry.sent {
+            return self.index.is_ready(check);
+        }
+        self.index.is_ready(check)
+            && members_of(check).all(|member| self.entries.get(&member).is_none_or(|entry| entry.sent))
+    }
+
+    fn decide(&mut self, key: &ObjectKey) {
+        let Some(entry) = self.entries.get(key) else { return };
+        let mut problems = entry.broken.clone();
+        problems.extend(self.graph.get(key).into_iter().flatten().cloned());
+        let terminal = problems.iter().any(|problem| problem.kind.is_terminal());
+        let found = self.index.get(key).cloned();
+        let (check, endpoints) = match found {
+            Some(check) if !terminal => {
+                let resolved = resolve(&check, &self.index.sources);
+                problems.extend(resolved.problems);
+                problems.extend(self.missing_members(&check));
+                problems.extend(entry.references.iter().flatten().cloned());
+                if !self.scripts_allowed {
+                    problems.extend(script_problems(&check));
+                }
+                let references = references_of(&check);
+                if entry.references.is_none() && !references.is_empty() {
+                    self.actions.push(Action::LookUp(key.clone(), references));
+                }
+                (check, resolved.endpoints)
+            }
+            // It stays on the board with nothing to probe, so that nobody takes its absence for health.
+            found => (Arc::new(bare(key, entry, found.as_deref())), vec![]),
+        };
+        problems.sort();
+        problems.dedup();
+        let acceptance = Acceptance { uid: entry.uid.clone(), generation: entry.generation, problems };
+        let refresh = super::writer::refresh_period(self.refresh, self.entries.len());
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let prior = entry.prior.take().map(|prior| Prior { refresh, ..*prior });
+        entry.sent = true;
+        self.actions.push(Action::Upsert(Box::new(Desired { check, endpoints, prior })));
+        self.actions.push(Action::Note(Box::new(Note::Accepted(key.clone(), acceptance))));
+    }
+
+    fn missing_members(&self, check: &Check) -> Vec<Problem> {
+        let missing = |(index, name): (usize, &Arc<str>)| {
+            let member = ObjectKey { namespace: check.key.namespace.clone(), name: name.clone() };
+            (!self.entries.contains_key(&member)).then(|| Problem {
+                kind: ProblemKind::InvalidReference,
+                path: format!("spec.targets[{index}].healthCheck.name"),
+                message: format!(
+                    "HealthCheck '{name}' not found in namespace '{}'; create it or correct the name",
+                    check.key.namespace
+                ),
+            })
+        };
+        let members = check.targets.iter().enumerate().filter_map(|(index, target)| match &target.place {
+            Place::Check { name } => Some((index, name)),
+            _ => None,
+        });
+        members.filter_map(missing).collect()
+    }
+}
+
+fn graph_problem(problem: compile::Problem) -> Problem {
+    let kind = if problem.message.contains("circle") { ProblemKind::Cycle } else { ProblemKind::TooDeep };
+    Problem { kind, path: problem.field_path, message: problem.message }
+}
+
+fn members_of(check: &Check) -> impl Iterator<Item = ObjectKey> {
+    check.targets.iter().filter_map(|target| match &target.place {
+        Place::Check { name } => Some(ObjectKey { namespace: check.key.namespace.clone(), name: name.clone() }),
+        _ => None,
+    })
+}
+
+fn references_of(check: &Check) -> Vec<Reference> {
+    let all: BTreeSet<_> = check.targets.iter().flat_map(|target| target.probe.references()).cloned().collect();
+    all.into_iter().collect()
+}
+
+fn script_problems(check: &Check) -> Vec<Problem> {
+    let scripts = check.targets.iter().enumerate().filter(|(_, target)| {
+        matches!(target.probe.kind, ProbeKind::Script(_)) && !matches!(target.place, Place::Check { .. })
+    });
+    scripts
+        .map(|(index, _)| Problem {
+            kind: ProblemKind::ScriptsDisabled,
+            path: format!("spec.targets[{index}]"),
+            message: "scripts are switched off; whoever installs the operator may switch them on (scripts.enabled)"
+                .to_owned(),
+        })
+        .collect()
+}
+
+/// A check that asks nothing, in place of one that cannot be run.
+fn bare(key: &ObjectKey, entry: &Entry, known: Option<&Check>) -> Check {
+    const DEFAULT: Duration = Duration::from_secs(10);
+    let rhythm =
+        Rhythm { interval: DEFAULT, unhealthy_interval: DEFAULT, confirm_interval: DEFAULT, jitter_percent: 0 };
+    Check {
+        key: key.clone(),
+        uid: entry.uid.clone(),
+        generation: entry.generation,
+        labels: entry.labels.clone(),
+        suspend: false,
+        rhythm: known.map_or(rhythm, |check| check.rhythm),
+        thresholds: Thresholds { success: 2, failure: 3, connect: None, http: None, timeout: None },
+        initial_state: InitialState::Unknown,
+        stale_after: known.map_or(DEFAULT * 3, |check| check.stale_after),
+        min_healthy: MinHealthy::Percent(100),
+        annotations: false,
+        targets: vec![],
+    }
+}
