@@ -19,7 +19,7 @@ use super::{
     readiness::{self, Readiness},
     render::{api, page},
     respond::{self, Failure, Form},
-    verdict::{Filter, Subject, judge},
+    verdict::{Filter, Subject, Verdict, judge},
 };
 use crate::{check::ObjectKey, engine::Board, telemetry::Beats};
 
@@ -151,11 +151,10 @@ fn request(subject: &Subject) -> AccessRequest<'_> {
 
 fn answer(board: &Board, subject: Subject, filter: &Filter, form: Form) -> Response {
     let one = matches!(subject, Subject::Check(_));
-    // An empty namespace is an empty list, as in the Kubernetes API.
-    let namespace = if let Subject::Namespace(namespace) = &subject { Some(namespace.clone()) } else { None };
-    let verdict = match judge(board, subject, filter, true) {
+    let verdict = match judge(board, subject.clone(), filter, true) {
         Ok(verdict) => verdict,
-        Err(_) if namespace.is_some() => return json("{\"current\":true,\"items\":[]}\n".into()),
+        // A namespace without a check is an empty list, as in the Kubernetes API.
+        Err(_) if !one => Verdict::empty(subject),
         Err(why) => return Failure::new(StatusCode::NOT_FOUND, why.to_string()).into_response(),
     };
     match form {

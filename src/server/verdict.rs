@@ -124,6 +124,11 @@ fn worst<'a>(endpoints: impl Iterator<Item = &'a EndpointView>) -> Health {
 }
 
 impl Verdict {
+    /// Over no checks at all.
+    pub fn empty(subject: Subject) -> Self {
+        Self { subject, health: Health::Healthy, totals: Totals::default(), checks: Vec::new(), believed: true }
+    }
+
     /// What may be said of a check of this verdict.
     #[must_use]
     pub fn health_of(&self, view: &CheckView) -> Health {
@@ -186,5 +191,48 @@ pub(super) fn endpoint_why(endpoint: &EndpointView) -> String {
         ("", None) if endpoint.stale => "stale".into(),
         ("", reason) => reason.map(|reason| reason.as_str().to_owned()).unwrap_or_default(),
         (message, _) => message.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(board: &Board, subject: Subject, filter: &Filter, listed: bool) -> Verdict {
+        judge(board, subject, filter, listed).expect("the subject is there")
+    }
+
+    #[test]
+    fn the_verdict_over_everything_gathers_no_check_unless_asked() {
+        let view = |number: usize| CheckView {
+            key: ObjectKey::new("shop", &format!("check-{number}")),
+            uid: "uid".into(),
+            generation: 1,
+            labels: Arc::default(),
+            suspended: false,
+            health: Health::Degraded,
+            reason: crate::check::HealthReason::MinimumMet,
+            message: String::new(),
+            since: jiff::Timestamp::UNIX_EPOCH,
+            counts: crate::check::Counts::default(),
+            endpoints: Arc::default(),
+            outages: Arc::default(),
+            probes: "tcp".into(),
+            interval: std::time::Duration::from_secs(1),
+            transitions: [0; 4],
+            live: Arc::default(),
+        };
+        let board = Board::new();
+        board.publish((0..100).map(view).collect(), &[]);
+        board.set_synced();
+        let all = Filter::default();
+        let quick = verdict(&board, Subject::All, &all, false);
+        assert_eq!((quick.health, quick.checks.len()), (Health::Degraded, 0));
+        assert_eq!(verdict(&board, Subject::All, &all, true).checks.len(), 100);
+        let filter = Filter { excluded: HashSet::from([ObjectKey::new("shop", "check-7")]), ..Filter::default() };
+        let filtered = verdict(&board, Subject::All, &filter, false);
+        assert_eq!((filtered.checks.len(), filtered.totals.count(Health::Degraded)), (99, 99));
+        assert_eq!(filtered.why(), "0 healthy, 99 degraded, 0 unhealthy, 0 unknown");
+        assert_eq!(quick.why(), "0 healthy, 100 degraded, 0 unhealthy, 0 unknown");
     }
 }

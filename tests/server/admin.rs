@@ -152,6 +152,11 @@ async fn a_browser_gets_a_page_with_everything() {
     let page = answer(request.header("accept", "text/html")).await;
     assert_eq!((page.code, page.content_type.as_str()), (200, "text/html; charset=utf-8"));
     assert!(page.body.contains("10.0.2.1:443") && page.body.contains("shop/payments"), "{}", page.body);
+    let empty = answer(
+        fixture.http.get(format!("http://{}/v1/healthchecks/nowhere", fixture.admin)).header("accept", "text/html"),
+    )
+    .await;
+    assert_eq!((empty.code, empty.content_type.as_str()), (200, "text/html; charset=utf-8"));
 }
 
 #[tokio::test]

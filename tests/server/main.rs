@@ -1,5 +1,6 @@
 //! Both listeners over real sockets on loopback, with a board filled by hand.
 
+mod access_log;
 mod admin;
 mod hostile;
 mod metrics;

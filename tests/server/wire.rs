@@ -1,12 +1,15 @@
 //! What load balancers really send.
 
+use std::{sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+use healthcheck_operator::server::{Access, AccessRequest, Authorizer, Decision, Servers, State};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    sync::Notify,
     time::timeout,
 };
-
-use healthcheck_operator::server::{Access, Servers, State};
 
 use crate::support::{Fixture, LONG, answer, config, fill, raw, rest};
 
@@ -68,14 +71,67 @@ async fn other_methods_are_refused_and_told_which_work() {
     }
 }
 
+/// Lets everybody in, but not before it is told to.
+#[derive(Debug, Default)]
+struct Gate {
+    reached: Notify,
+    open: Notify,
+}
+
+impl Authorizer for Gate {
+    fn authorize<'a>(&'a self, _: &'a str, _: AccessRequest<'a>) -> BoxFuture<'a, Decision> {
+        Box::pin(async move {
+            self.reached.notify_one();
+            self.open.notified().await;
+            Decision::Allowed
+        })
+    }
+}
+
+const GUARDED: &[u8] = b"GET /v1/healthchecks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\n\r\n";
+
 #[tokio::test]
 async fn a_client_that_says_no_more_is_still_answered() {
-    let fixture = Fixture::start().await;
-    let mut stream = TcpStream::connect(fixture.public).await.expect("the listener accepts");
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("the listener reads");
+    let gate = Arc::new(Gate::default());
+    let fixture = Fixture::with(&config(&[]), Access::Cluster(gate.clone())).await;
+    let mut stream = TcpStream::connect(fixture.admin).await.expect("the listener accepts");
+    stream.write_all(GUARDED).await.expect("the listener reads");
     stream.shutdown().await.expect("half closed");
+    timeout(LONG, gate.reached.notified()).await.expect("the request arrived");
+    // Time for the server to see the end of the client's half, and to draw a wrong conclusion from it.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    gate.open.notify_one();
     let response = rest(&mut stream).await;
     assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+}
+
+#[tokio::test]
+async fn an_answer_that_never_comes_does_not_hold_up_the_shutdown() {
+    let gate = Arc::new(Gate::default());
+    let mut config = config(&[]);
+    config.limits.drain = Duration::from_millis(100);
+    let fixture = Fixture::with(&config, Access::Cluster(gate.clone())).await;
+    let mut stream = TcpStream::connect(fixture.admin).await.expect("the listener accepts");
+    stream.write_all(GUARDED).await.expect("the listener reads");
+    timeout(LONG, gate.reached.notified()).await.expect("the request arrived");
+    fixture.stop.cancel();
+    timeout(LONG, fixture.served).await.expect("the drain is bounded").expect("no panic");
+    assert_eq!(rest(&mut stream).await, "");
+}
+
+#[tokio::test]
+async fn an_answer_that_was_begun_is_finished_at_the_shutdown() {
+    let gate = Arc::new(Gate::default());
+    let mut config = config(&[]);
+    config.limits.drain = LONG;
+    let fixture = Fixture::with(&config, Access::Cluster(gate.clone())).await;
+    let mut stream = TcpStream::connect(fixture.admin).await.expect("the listener accepts");
+    stream.write_all(GUARDED).await.expect("the listener reads");
+    timeout(LONG, gate.reached.notified()).await.expect("the request arrived");
+    fixture.stop.cancel();
+    gate.open.notify_one();
+    assert!(rest(&mut stream).await.starts_with("HTTP/1.1 200"));
+    timeout(LONG, fixture.served).await.expect("the drain is bounded").expect("no panic");
 }
 
 #[tokio::test]
