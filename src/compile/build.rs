@@ -1,6 +1,6 @@
 //! The values of a check that has no problems: defaults filled in, texts parsed.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::Ipv6Addr, sync::Arc, time::Duration};
 
 use super::{probe_rules::parse_statuses, spec_rules::parse_percent};
 use crate::{
@@ -183,7 +183,7 @@ fn build_http(http: &written::HttpProbe, target: &api::Target, namespace: &str) 
         port: http.port.or(scheme_port),
         path: http.path.as_str().into(),
         method: http.method.as_str().into(),
-        host: http.host.as_deref().map(Into::into).or_else(|| default_host(target, namespace)),
+        host: host_header(http, target, namespace),
         headers: http.headers.iter().map(build_header).collect(),
         expected_statuses: http.expected_statuses.iter().filter_map(parse_statuses).collect(),
         redirects: match http.follow_redirects {
@@ -198,12 +198,14 @@ fn build_http(http: &written::HttpProbe, target: &api::Target, namespace: &str) 
     }
 }
 
-/// What clients of the target would call it; pods have no name that a client would use.
-fn default_host(target: &api::Target, namespace: &str) -> Option<Arc<str>> {
-    if let Some(host) = &target.host {
-        return Some(host.as_str().into());
+/// What is sent as Host where it is not what is dialed. A target's own `host` is: the probe adds the port as clients do,
+/// and targets that differ in it alone share one probe. Pods have no name that a client would use.
+fn host_header(http: &written::HttpProbe, target: &api::Target, namespace: &str) -> Option<Arc<str>> {
+    match &http.host {
+        Some(host) if host.parse::<Ipv6Addr>().is_ok() => Some(format!("[{host}]").into()),
+        Some(host) => Some(host.as_str().into()),
+        None => target.service.as_ref().map(|service| format!("{}.{namespace}.svc", service.name).into()),
     }
-    target.service.as_ref().map(|service| format!("{}.{namespace}.svc", service.name).into())
 }
 
 fn build_header(header: &written::Header) -> HttpHeader {

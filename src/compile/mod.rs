@@ -35,7 +35,7 @@ pub enum Mode {
 /// The check that `object` declares.
 ///
 /// # Errors
-/// Everything that is wrong with the object, at once, in the order of its fields.
+/// Everything that is wrong with the object, at once.
 pub fn compile(object: &HealthCheck, mode: Mode) -> Result<Check, Vec<Problem>> {
     let problems = validate(object, mode);
     if problems.is_empty() { Ok(build::check(object)) } else { Err(problems) }

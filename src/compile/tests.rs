@@ -88,7 +88,7 @@ fn an_http_probe_has_every_default() {
         compiled(&json!({"probe": {"http": {}}, "targets": [{"name": "a", "host": "db.example", "port": 8080}]}));
     let http = http_of(&check);
     assert_eq!((http.scheme, &*http.path, &*http.method, http.port), (Scheme::Http, "/", "GET", None));
-    assert_eq!(http.host.as_deref(), Some("db.example"));
+    assert_eq!(http.host, None);
     assert_eq!(http.expected_statuses, [StatusRange { first: 200, last: 399 }]);
     assert_eq!((http.redirects, http.connection), (Redirects::None, Connection::Reset));
 }
@@ -97,9 +97,11 @@ fn an_http_probe_has_every_default() {
 fn the_host_header_is_what_clients_call_the_target() {
     for (target, host) in [
         (json!({"service": {"name": "orders"}}), Some("orders.shop.svc")),
-        (json!({"host": "db", "port": 1}), Some("db")),
+        // What is dialed, which the probe knows.
+        (json!({"host": "db", "port": 1}), None),
         (json!({"pods": {"selector": {"matchLabels": {"a": "b"}}}, "port": 1}), None),
         (json!({"host": "db", "probe": {"http": {"host": "other"}}}), Some("other")),
+        (json!({"host": "db", "probe": {"http": {"host": "fd00::1"}}}), Some("[fd00::1]")),
     ] {
         let mut target = target;
         target["name"] = json!("a");

@@ -44,15 +44,15 @@ impl Case {
     }
 
     /// Whether an error that the API server or kube-cel has at `path` is one of this case's field. They may name a
-    /// field around it: a rule over a list knows no index.
+    /// field around it: a rule over a list knows no index, and one over `metadata` has no path at all.
     pub fn is_at(&self, path: &str) -> bool {
+        if self.metadata && matches!(path, "" | "<nil>") {
+            return true;
+        }
         let path = path.trim_start_matches('.');
-        let around = |field: &str| {
-            field
-                .strip_prefix(path)
-                .is_some_and(|rest| rest.is_empty() || path.is_empty() || rest.starts_with(['.', '[']))
-        };
-        self.server_field.as_deref() == Some(path) || path == "<nil>" || around(&self.field)
+        let rest = self.field.strip_prefix(path).filter(|_| !path.is_empty());
+        let around = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+        around || self.server_field.as_deref() == Some(path)
     }
 
     fn manifest(&self, patch: &Value) -> Value {
