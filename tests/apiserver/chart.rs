@@ -205,6 +205,9 @@ async fn permissions(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
         ("list", "", "secrets", home, false),
         ("create", "coordination.k8s.io", "leases", home, true),
         ("create", "coordination.k8s.io", "leases", other, false),
+        ("update", "coordination.k8s.io", "leases", home, false),
+        ("get", "", "pods", home, true),
+        ("get", "", "pods", other, false),
         ("create", "", "pods", home, false),
         ("create", "authentication.k8s.io", "tokenreviews", home, true),
     ];
@@ -241,6 +244,8 @@ async fn permissions(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
         ("patch", "discovery.k8s.io", "endpointslices", shop, false),
         ("create", "events.k8s.io", "events", shop, false),
         ("get", "", "secrets", shop, false),
+        ("list", "discovery.k8s.io", "endpointslices", "default", true),
+        ("watch", "discovery.k8s.io", "endpointslices", "default", false),
         ("watch", "", "nodes", other, true),
     ];
     expect(&cluster, home, &narrowed).await

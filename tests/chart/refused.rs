@@ -63,15 +63,23 @@ const CASES: &[Case] = &[
     ),
     // Well-formed, but of no sense together.
     (
-        &[r#"lease.renew="15s""#],
-        &["lease.renew (15s) must be shorter than lease.duration (15s)"],
-        &[r#"lease.renew="14s999ms""#],
+        &[r#"lease.renew="12001ms""#],
+        &["lease.renew (12001ms) must be", "at most four fifths of lease.duration (15s)"],
+        &[r#"lease.renew="12s""#],
     ),
+    (&[r#"lease.renew="499ms""#], &["lease.renew (499ms) must be at least 500ms"], &[r#"lease.renew="500ms""#]),
     (
-        &[r#"lease.duration="9s""#],
-        &["lease.renew (10s) must be shorter than lease.duration (9s)"],
-        &[r#"lease.duration="1m""#],
+        &[r#"lease.duration="2999ms""#, r#"lease.renew="1s""#],
+        &["lease.duration (2999ms) must be between 3s and 10m"],
+        &[r#"lease.duration="3s""#, r#"lease.renew="1s""#],
     ),
+    (&[r#"lease.duration="10m1ms""#], &["lease.duration (10m1ms) must be between"], &[r#"lease.duration="9m60s""#]),
+    (
+        &[r#"statusRefresh="9s999ms""#],
+        &["statusRefresh (9s999ms) must be between 10s and 24h"],
+        &[r#"statusRefresh="10s""#],
+    ),
+    (&[r#"statusRefresh="24h1s""#], &["statusRefresh (24h1s) must be between"], &[r#"statusRefresh="24h""#]),
     (
         &[r#"runner.image.tag="1""#],
         &["runner.image.tag is set, but scripts.enabled is false", "set scripts.enabled=true or remove"],

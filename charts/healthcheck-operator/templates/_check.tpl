@@ -1,8 +1,18 @@
 {{/* Refuses values that are well-formed one by one but make no sense together, each with its mend. */}}
 {{- define "hco.check" -}}
 {{- $v := .Values }}
-{{- if ge (include "hco.milliseconds" $v.lease.renew | int64) (include "hco.milliseconds" $v.lease.duration | int64) }}
-{{- fail (printf "lease.renew (%s) must be shorter than lease.duration (%s): a replica has to step down before another may take over" $v.lease.renew $v.lease.duration) }}
+{{- /* The bounds of `controller` itself, said before a pod fails to start. */}}
+{{- $duration := include "hco.milliseconds" $v.lease.duration | int64 }}
+{{- $renew := include "hco.milliseconds" $v.lease.renew | int64 }}
+{{- $refresh := include "hco.milliseconds" $v.statusRefresh | int64 }}
+{{- if or (lt $duration 3000) (gt $duration 600000) }}
+{{- fail (printf "lease.duration (%s) must be between 3s and 10m" $v.lease.duration) }}
+{{- end }}
+{{- if or (lt $renew 500) (gt (mul 5 $renew) (mul 4 $duration)) }}
+{{- fail (printf "lease.renew (%s) must be at least 500ms and at most four fifths of lease.duration (%s), so that a renewal may fail once" $v.lease.renew $v.lease.duration) }}
+{{- end }}
+{{- if or (lt $refresh 10000) (gt $refresh 86400000) }}
+{{- fail (printf "statusRefresh (%s) must be between 10s and 24h" $v.statusRefresh) }}
 {{- end }}
 {{- if not $v.scripts.enabled }}
 {{- range $key := list "registry" "tag" "digest" "pullPolicy" }}

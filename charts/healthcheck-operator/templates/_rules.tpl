@@ -6,7 +6,7 @@
   verbs: [get, list, watch]
 - apiGroups: [healthcheck-operator.dev]
   resources: [healthchecks/status]
-  verbs: [get, patch]
+  verbs: [patch]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [list, watch{{ if $v.features.annotations }}, patch{{ end }}]
@@ -33,12 +33,8 @@
 - apiGroups: [authorization.k8s.io]
   resources: [subjectaccessreviews]
   verbs: [create]
-# Kubelet ports on node addresses are denied to probes, and so is the API server.
+# Kubelet ports on node addresses are denied to probes.
 - apiGroups: [""]
   resources: [nodes]
   verbs: [list, watch]
-- apiGroups: [discovery.k8s.io]
-  resources: [endpointslices]
-  resourceNames: [kubernetes]
-  verbs: [get]
 {{- end }}
