@@ -13,11 +13,11 @@ const BACKLOG: i32 = 1024;
 
 /// An address that cannot be served on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {flag} {address}: {}", explain(source, flag))]
+#[error("cannot listen on {flag} {address}: {}", explain(cause, flag))]
 pub struct BindError {
     flag: &'static str,
     address: SocketAddr,
-    source: io::Error,
+    cause: io::Error,
 }
 
 fn explain(error: &io::Error, flag: &str) -> String {
@@ -42,7 +42,7 @@ pub fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, Bi
         }
         bound => bound,
     };
-    bound.map_err(|source| BindError { flag, address, source })
+    bound.map_err(|cause| BindError { flag, address, cause })
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {

@@ -14,17 +14,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::TlsFiles;
 
-/// Why the listeners cannot speak TLS.
+/// Why the listeners cannot speak TLS. Each text holds its cause, which therefore is no `source` to be printed again.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("cannot read {flag} {path:?}: {source}")]
-    Read { flag: &'static str, path: std::path::PathBuf, source: std::io::Error },
-    #[error("{flag} {path:?} is not PEM with a {wanted} in it: {source}")]
-    Pem { flag: &'static str, path: std::path::PathBuf, wanted: &'static str, source: pem::Error },
+    #[error("cannot read {flag} {path:?}: {cause}")]
+    Read { flag: &'static str, path: std::path::PathBuf, cause: std::io::Error },
+    #[error("{flag} {path:?} is not PEM with a {wanted} in it: {cause}")]
+    Pem { flag: &'static str, path: std::path::PathBuf, wanted: &'static str, cause: pem::Error },
     #[error("--tls-cert {path:?} holds no certificate")]
     Empty { path: std::path::PathBuf },
     #[error("--tls-cert and --tls-key do not work together: {0}")]
-    Pair(#[from] rustls::Error),
+    Pair(String),
 }
 
 /// The files as last read, and what was made of the last pair that was good.
@@ -85,16 +85,15 @@ impl ResolvesServerCert for Certificate {
 
 impl Contents {
     fn read(files: &TlsFiles) -> Result<Self, TlsError> {
-        let read = |flag, path: &Path| {
-            std::fs::read(path).map_err(|source| TlsError::Read { flag, path: path.into(), source })
-        };
+        let read =
+            |flag, path: &Path| std::fs::read(path).map_err(|cause| TlsError::Read { flag, path: path.into(), cause });
         Ok(Self { certificate: read("--tls-cert", &files.certificate)?, key: read("--tls-key", &files.key)? })
     }
 
     fn parse(&self, files: &TlsFiles) -> Result<CertifiedKey, TlsError> {
         let broken = |flag, path: &Path, wanted| {
             let path = path.to_owned();
-            move |source| TlsError::Pem { flag, path, wanted, source }
+            move |cause| TlsError::Pem { flag, path, wanted, cause }
         };
         let chain = CertificateDer::pem_slice_iter(&self.certificate)
             .collect::<Result<Vec<_>, _>>()
@@ -103,7 +102,8 @@ impl Contents {
             return Err(TlsError::Empty { path: files.certificate.clone() });
         }
         let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(broken("--tls-key", &files.key, "private key"))?;
-        Ok(CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())?)
+        CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
+            .map_err(|error| TlsError::Pair(error.to_string()))
     }
 }
 
@@ -117,7 +117,8 @@ pub fn prepare(
 ) -> Result<(Arc<ServerConfig>, impl Future<Output = ()> + Send + 'static), TlsError> {
     let (certificate, contents) = Certificate::load(files)?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()?
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TlsError::Pair(error.to_string()))?
         .with_no_client_auth()
         .with_cert_resolver(certificate.clone());
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
