@@ -189,12 +189,12 @@ fn read(value: &Value, mode: Mode) -> Result<(HealthCheck, Check), Vec<Problem>>
             return Err(problems.into_vec());
         }
     };
-    problems.extend(compile::validate(&object, mode));
-    if !problems.is_empty() {
-        return Err(problems.into_vec());
+    match compile::compile(&object, mode) {
+        Ok(check) if problems.is_empty() => return Ok((object, check)),
+        Ok(_) => {}
+        Err(found) => problems.extend(found),
     }
-    let check = compile::compile(&object, mode)?;
-    Ok((object, check))
+    Err(problems.into_vec())
 }
 
 fn located(file: &str, node: &Node, prefix: &str, problem: Problem) -> Fault {
