@@ -99,6 +99,15 @@ async fn script() {
 }
 
 #[tokio::test]
+async fn a_script_knows_nothing_of_our_own_environment() {
+    let script = r#"test -z "$SECRET_OF_OURS$HEALTHCHECK_OPERATOR_X" && test "$TZ" = Antarctica/Troll"#;
+    let mut command = command(&["script", "--", "sh", "-c", script]);
+    command.env("SECRET_OF_OURS", "s3cret").env("HEALTHCHECK_OPERATOR_X", "y").env("TZ", "Antarctica/Troll");
+    let output = finish(command).await;
+    assert_eq!((output.status.code(), &*output.stdout), (Some(0), &b"healthy\n"[..]));
+}
+
+#[tokio::test]
 async fn a_mistake_is_one_clear_line_and_exit_code_2() {
     for (arguments, clue) in [
         (&["tcp", "db"][..], "the port is missing"),
