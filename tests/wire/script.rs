@@ -114,6 +114,19 @@ async fn what_cannot_start_is_ours() {
 }
 
 #[tokio::test]
+async fn a_program_that_is_still_being_written_is_ours_and_runs_when_it_is_done() {
+    let folder = Folder::new();
+    let program = folder.file("program");
+    std::fs::copy("/bin/true", &program).expect("a copy");
+    let command = program.to_string_lossy().into_owned();
+    let writer = std::fs::OpenOptions::new().append(true).open(&program).expect("open for writing");
+    let outcome = run_script(script(&[&command]), None, SHORT).await;
+    assert_reason(&outcome, Reason::CannotStart, "busy");
+    drop(writer);
+    assert_eq!(run_script(script(&[&command]), None, ENOUGH).await, Outcome::Success);
+}
+
+#[tokio::test]
 async fn at_the_deadline_the_whole_group_is_killed_whatever_it_ignores() {
     let folder = Folder::new();
     let (parent, child) = (folder.file("parent"), folder.file("child"));

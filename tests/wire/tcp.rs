@@ -95,7 +95,8 @@ async fn ipv6_is_dialed_like_ipv4() {
     let address = listener.local_addr().expect("its address");
     assert_eq!(run_tcp(at(address), HALF, ENOUGH).await, Outcome::Success);
     assert_eq!(run_tcp(at(address), FULL, ENOUGH).await, Outcome::Success);
-    assert_eq!(accepted(&listener), 1);
+    // The half-open one is there only when this machine stalled so long that its ACK went out.
+    assert!((1..=2).contains(&accepted(&listener)));
 }
 
 #[tokio::test]
