@@ -59,16 +59,34 @@ pub(in crate::probe) async fn plan(
         headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
     let written_host = headers.remove(HOST).and_then(|host| host.to_str().ok().map(str::to_owned));
-    let named = match &dial.host {
-        Host::Name(name) => Some(with_port(name.trim_end_matches('.'), probe.scheme, dial.port)),
-        Host::Address(_) => None,
-    };
-    let authority = written_host.or_else(|| probe.host.as_deref().map(str::to_owned)).or(named);
+    let authority = written_host.or_else(|| authority(probe, dial));
     let tls = match probe.scheme {
         Scheme::Http => None,
         Scheme::Https => Some(tls_setting(probe, check, references).await?),
     };
     Ok(Plan { method, target, headers, scheme: probe.scheme, authority, tls })
+}
+
+/// What the Host header says: what the probe says, word for word; or the host that is dialed, with its port where that
+/// is not the scheme's own. `None`: the address itself, known once there is one.
+fn authority(probe: &HttpProbe, dial: &Dial) -> Option<String> {
+    let dialed = match &dial.host {
+        Host::Name(name) => name.to_string(),
+        Host::Address(ip) => ip.to_string(),
+    };
+    match probe.host.as_deref() {
+        // The default of a host target is its own host.
+        Some(host) if host != dialed => Some(bracketed(host)),
+        _ => match &dial.host {
+            Host::Name(name) => Some(with_port(name.trim_end_matches('.'), probe.scheme, dial.port)),
+            Host::Address(_) => None,
+        },
+    }
+}
+
+/// A bare IPv6 address in its brackets, anything else as it is.
+fn bracketed(host: &str) -> String {
+    if host.parse::<std::net::Ipv6Addr>().is_ok() { format!("[{host}]") } else { host.to_owned() }
 }
 
 async fn headers(probe: &HttpProbe, check: &ObjectKey, references: &dyn References) -> Result<HeaderMap, Failure> {
@@ -206,6 +224,38 @@ mod tests {
             ("10.0.0.1:80", "10.0.0.1"),
         ] {
             assert_eq!(host_of(authority), host, "{authority}");
+        }
+    }
+
+    #[test]
+    fn the_host_header_is_what_is_written_or_what_is_dialed() {
+        let probe = |host: Option<&str>| HttpProbe {
+            scheme: Scheme::Http,
+            port: None,
+            path: "/".into(),
+            method: "GET".into(),
+            host: host.map(Into::into),
+            headers: vec![],
+            expected_statuses: vec![],
+            redirects: crate::check::Redirects::None,
+            connection: crate::check::Connection::Reset,
+            tls: crate::check::Tls::default(),
+        };
+        let dial = |host: Host, port| Dial { host, port: Some(port) };
+        let name = |name: &str| Host::Name(name.into());
+        let address = |ip: &str| Host::Address(ip.parse().expect("an address"));
+        for (host, dial, want) in [
+            (Some("db.example"), dial(name("db.example"), 8080), Some("db.example:8080")),
+            (Some("db.example"), dial(name("db.example"), 80), Some("db.example")),
+            (Some("other.example"), dial(name("db.example"), 8080), Some("other.example")),
+            (Some("other.example:9"), dial(address("10.0.0.1"), 8080), Some("other.example:9")),
+            (Some("web.shop.svc"), dial(address("10.0.0.1"), 8080), Some("web.shop.svc")),
+            (Some("fd00::1"), dial(address("10.0.0.1"), 8080), Some("[fd00::1]")),
+            (Some("10.0.0.1"), dial(address("10.0.0.1"), 8080), None),
+            (Some("fd00::1"), dial(address("fd00::1"), 8080), None),
+            (None, dial(name("db.example."), 8080), Some("db.example:8080")),
+        ] {
+            assert_eq!(authority(&probe(host), &dial).as_deref(), want, "{host:?} {dial:?}");
         }
     }
 
