@@ -1,6 +1,7 @@
 //! What is rendered: the same by both Helms, for every values file of `ci/`.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -145,6 +146,30 @@ fn the_operator_knows_who_it_is_and_what_was_set() {
     );
     assert_eq!(controller["livenessProbe"]["httpGet"], json!({"path": "/livez", "port": "admin", "scheme": "HTTPS"}));
     assert_eq!(controller["readinessProbe"]["httpGet"], json!({"path": "/readyz", "port": "admin", "scheme": "HTTPS"}));
+}
+
+/// Flags of a render are flags of the binary: a name that only the chart knows would be a pod that
+/// never starts. `--help` at the end makes the binary read all before it and then stop.
+#[test]
+fn the_binary_accepts_every_argument_of_the_deployment() {
+    for file in tools::ci_values() {
+        let Some(objects) = tools::objects(&Values::File(file.clone())) else { return };
+        let pod = &only(&objects, "Deployment")["spec"]["template"];
+        for container in tools::containers(pod) {
+            let args = strings(&container["args"]);
+            let help = |args: &[&str]| {
+                let binary = env!("CARGO_BIN_EXE_healthcheck-operator");
+                Command::new(binary).args(args).arg("--help").output().expect("the binary starts")
+            };
+            let out = help(&args);
+            let said = String::from_utf8_lossy(&out.stderr);
+            assert!(out.status.success(), "{}: {args:?}: {said}", file.display());
+            let usage = format!("Usage: healthcheck-operator {}", args[0]);
+            assert!(String::from_utf8_lossy(&out.stdout).contains(&usage), "{args:?}");
+            let unknown = [&args[..], &["--no-such-flag"]].concat();
+            assert!(!help(&unknown).status.success(), "an unknown flag is seen before --help is");
+        }
+    }
 }
 
 #[test]
