@@ -31,7 +31,8 @@ build_binary() {
 	local host
 	host=$(rustc -vV | sed -n 's/^host: //p')
 	(cd "$top" && RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" \
-		cargo build --release --locked --target "$host" --bin healthcheck-operator >&2)
+		cargo build --release --locked --target "$host" --bin healthcheck-operator >&2) ||
+		fail "cargo could not build the binary; what it said is above"
 	echo "${CARGO_TARGET_DIR:-$top/target}/$host/release/healthcheck-operator"
 }
 
@@ -49,7 +50,9 @@ base() {
 command -v readelf >/dev/null || fail "no \`readelf\` on PATH: install binutils"
 [ -r "$bundle" ] || fail "no certificate bundle $bundle: install ca-certificates, or set CA_BUNDLE"
 need_static "$busybox" "install busybox-static, or set BUSYBOX"
-binary=${BINARY:-$(build_binary)}
+binary=${BINARY:-}
+# Not inside ${…:-}: there a failed build would go unnoticed.
+[ -n "$binary" ] || binary=$(build_binary)
 need_static "$binary" "build it with RUSTFLAGS='-C target-feature=+crt-static', or leave BINARY unset"
 
 rm -rf "$dir/operator" "$dir/runner"

@@ -172,6 +172,33 @@ fn the_binary_accepts_every_argument_of_the_deployment() {
     }
 }
 
+/// The doctor asks for what this release needs, where it needs it.
+#[test]
+fn the_test_pod_is_told_what_the_operator_is_told() {
+    let told = |name: &str| -> Option<Vec<(String, String)>> {
+        let objects = tools::objects(&Values::ci(name))?;
+        let doctor = container(only(&objects, "Pod"), "doctor").expect("a doctor").clone();
+        assert_eq!(doctor["args"], json!(["doctor"]));
+        let env = doctor["env"].as_array().expect("env").iter().filter(|e| e["value"].is_string());
+        let text = |e: &Value, key: &str| e[key].as_str().expect("a string").replace("HEALTHCHECK_OPERATOR_", "");
+        Some(env.map(|e| (text(e, "name"), text(e, "value"))).collect())
+    };
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let Some(default) = told("default") else { return };
+    assert_eq!(default, [pair("ADMIN_URL", "http://rel-healthcheck-operator.hco.svc:8081")]);
+    let namespaces = [
+        pair("WATCH_NAMESPACE", "shop,pay"),
+        pair("DISABLE_ANNOTATIONS", "true"),
+        pair("DISABLE_EVENTS", "true"),
+        pair("ADMIN_URL", "http://rel-hco.hco.svc:8081"),
+    ];
+    assert_eq!(told("namespaces").as_deref(), Some(&namespaces[..]));
+    let nodeport = [pair("ADMIN_URL", "http://rel-healthcheck-operator-admin.hco.svc:8081")];
+    assert_eq!(told("bring-your-own").as_deref(), Some(&nodeport[..]));
+    // It speaks no TLS to a certificate it cannot check.
+    assert_eq!(told("everything").as_deref(), Some(&[][..]));
+}
+
 #[test]
 fn an_image_is_named_by_registry_repository_and_tag_or_digest() {
     let version = env!("CARGO_PKG_VERSION");
