@@ -37,7 +37,7 @@ pub fn trials(suite: &Suite) -> Vec<Trial> {
 }
 
 /// One Helm against one cluster.
-struct Helm<'a> {
+pub struct Helm<'a> {
     program: PathBuf,
     config: PathBuf,
     namespace: String,
@@ -45,7 +45,7 @@ struct Helm<'a> {
 }
 
 impl<'a> Helm<'a> {
-    fn new(cluster: &'a ControlPlane, directory: &Path, major: &str, namespace: &str) -> anyhow::Result<Self> {
+    pub fn new(cluster: &'a ControlPlane, directory: &Path, major: &str, namespace: &str) -> anyhow::Result<Self> {
         let config = cluster.kubeconfig(cluster.admin(), None)?;
         Ok(Self { program: directory.join(major), config, namespace: namespace.to_owned(), cluster })
     }
@@ -70,7 +70,7 @@ impl<'a> Helm<'a> {
         Ok(String::from_utf8(out.stdout)?)
     }
 
-    async fn install(&self, more: &[&str]) -> anyhow::Result<String> {
+    pub async fn install(&self, more: &[&str]) -> anyhow::Result<String> {
         let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/healthcheck-operator");
         let mut args = vec!["upgrade", "--install", RELEASE, chart];
         args.extend(more);
@@ -79,7 +79,7 @@ impl<'a> Helm<'a> {
 }
 
 /// The directory of both Helms; `None` after a skip was said.
-fn helms() -> anyhow::Result<Option<&'static Path>> {
+pub fn helms() -> anyhow::Result<Option<&'static Path>> {
     match HELM.get().context("prepare() was not called")? {
         Ok(directory) => Ok(Some(directory)),
         Err(why) => {

@@ -5,11 +5,18 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod annotations;
 mod chart;
+mod controller;
 mod faults;
 mod harness;
+mod leader;
+mod outages;
+mod rbac;
+mod stage;
 mod suite;
 mod validation;
+mod writes;
 
 use std::process::ExitCode;
 
@@ -34,10 +41,19 @@ fn main() -> ExitCode {
         Err(why) => return if skip(&format!("{why:#}")) == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE },
     };
     let suite = Suite::new(programs);
-    let trials = [chart::trials(&suite), faults::trials(&suite), harness::trials(&suite), validation::trials(&suite)]
-        .into_iter()
-        .flatten()
-        .collect();
+    let trials = [
+        annotations::trials(&suite),
+        chart::trials(&suite),
+        controller::trials(&suite),
+        faults::trials(&suite),
+        harness::trials(&suite),
+        leader::trials(&suite),
+        outages::trials(&suite),
+        rbac::trials(&suite),
+        validation::trials(&suite),
+        writes::trials(&suite),
+    ];
+    let trials = trials.into_iter().flatten().collect();
     let conclusion = libtest_mimic::run(&args, trials);
     // The programs end before their files go.
     drop(suite);
