@@ -3,6 +3,8 @@
 #[cfg(feature = "cluster")]
 mod controller;
 mod crds;
+#[cfg(feature = "cluster")]
+mod doctor;
 mod engine_args;
 mod exit;
 mod probe;
@@ -44,6 +46,9 @@ enum Command {
     /// Run scripts for the controller, without its credentials
     Runner(runner::RunnerArgs),
     Standalone(Box<standalone::StandaloneArgs>),
+    /// Check whether the operator can do its work in this cluster
+    #[cfg(feature = "cluster")]
+    Doctor(doctor::DoctorArgs),
     /// Print a completion script for SHELL
     Completions {
         shell: clap_complete::Shell,
@@ -80,6 +85,8 @@ fn run(command: Command) -> anyhow::Result<Exit> {
         #[cfg(feature = "cluster")]
         Command::Controller(args) => block_on(controller::run(*args))?,
         Command::Crds(args) => crds::run(&args),
+        #[cfg(feature = "cluster")]
+        Command::Doctor(args) => block_on(doctor::run(args))?,
         Command::Probe(args) => probe::run(&args),
         Command::Runner(args) => runner::run(&args),
         Command::Standalone(args) => block_on(standalone::run(*args))?,

@@ -14,6 +14,7 @@ use crate::stage::{SOON, Stage, fast};
 use crate::suite::Suite;
 use crate::support::control_plane::ControlPlane;
 use crate::support::netns::fresh_address;
+use crate::support::ports::free_port;
 use crate::support::targets::HttpTarget;
 use crate::support::wait::wait_until;
 
@@ -39,7 +40,7 @@ impl Shop {
     async fn new(cluster: Arc<ControlPlane>, test: &str) -> anyhow::Result<Self> {
         let stage = Stage::new(cluster.clone(), test).await?;
         let pod = fresh_address();
-        let web = HttpTarget::start_on((pod, 0).into()).await?;
+        let web = HttpTarget::start_on((pod, free_port()).into()).await?;
         let port = json!({"name": "http", "port": 80, "targetPort": web.port()});
         cluster.service(&stage.namespace, "shop", port).await?;
         cluster.pod(&stage.namespace, "a", "shop", pod.into(), true).await?;

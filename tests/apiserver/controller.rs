@@ -12,6 +12,7 @@ use crate::stage::{SOON, Stage, condition, fast, health, message, target};
 use crate::suite::Suite;
 use crate::support::control_plane::ControlPlane;
 use crate::support::netns::fresh_address;
+use crate::support::ports::free_port;
 use crate::support::targets::{HttpTarget, TcpTarget};
 use crate::support::wait::wait_until;
 
@@ -50,10 +51,15 @@ async fn dies_and_recovers(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     stage.wait_health("web", "Healthy").await?;
     operator.wait_get("/healthz", SOON, |answer| answer.status == 200).await?;
     let history = record.history("web", health)?;
-    ensure!(history == ["", "Unknown", "Healthy", "Unhealthy", "Healthy"] || history == ["", "Healthy", "Unhealthy", "Healthy"], "{history:?}");
+    ensure!(
+        history == ["", "Unknown", "Healthy", "Unhealthy", "Healthy"]
+            || history == ["", "Healthy", "Unhealthy", "Healthy"],
+        "{history:?}"
+    );
     wait_until("an event for each transition", SOON, || async {
         let events = stage.events("web").await?;
-        let wanted = [("Healthy", 2), ("UnhealthyUnexpectedStatus", 1)].map(|(reason, count)| (reason.to_owned(), count));
+        let wanted =
+            [("Healthy", 2), ("UnhealthyUnexpectedStatus", 1)].map(|(reason, count)| (reason.to_owned(), count));
         ensure!(events == wanted, "{events:?}");
         anyhow::Ok(())
     })
@@ -84,7 +90,9 @@ async fn kubectl_shows_it(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     stage.wait_health("orders", "Degraded").await?;
     let rows = |text: &str| -> Vec<Vec<String>> {
         // Columns are parted by three spaces; messages hold single ones. Ages differ from run to run.
-        let cells = |line: &str| line.split("   ").map(str::trim).filter(|cell| !cell.is_empty()).map(ToOwned::to_owned).collect();
+        let cells = |line: &str| {
+            line.split("   ").map(str::trim).filter(|cell| !cell.is_empty()).map(ToOwned::to_owned).collect()
+        };
         text.lines().map(cells).collect()
     };
     for name in ["healthchecks", "healthcheck", "hck", "hc"] {
@@ -112,7 +120,7 @@ async fn service(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     let stage = Stage::new(cluster.clone(), "service").await?;
     let namespace = &stage.namespace;
     let (a, b) = (fresh_address(), fresh_address());
-    let first = HttpTarget::start_on((a, 0).into()).await?;
+    let first = HttpTarget::start_on((a, free_port()).into()).await?;
     let second = HttpTarget::start_on((b, first.port()).into()).await?;
     cluster.service(namespace, "shop", json!({"name": "http", "port": 80, "targetPort": first.port()})).await?;
     cluster.pod(namespace, "a", "shop", a.into(), true).await?;
@@ -156,7 +164,7 @@ async fn service(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
 async fn pods(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     let stage = Stage::new(cluster.clone(), "pods").await?;
     let a = fresh_address();
-    let web = HttpTarget::start_on((a, 0).into()).await?;
+    let web = HttpTarget::start_on((a, free_port()).into()).await?;
     let _operator = stage.operator("hco-0").await?;
     let selector = json!({"matchLabels": {"app": "web"}});
     stage.apply("web", fast(&[json!({"name": "p", "pods": {"selector": selector}, "port": web.port()})])).await?;
@@ -201,7 +209,9 @@ async fn composite(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
         {"name": "web", "healthCheck": {"name": "web"}}, {"name": "db", "healthCheck": {"name": "db"}},
     ]});
     stage.apply("shop", members).await?;
-    let check = stage.wait("shop", "its members missing", |check| condition(check, "Ready") == "False/InvalidReference").await?;
+    let check = stage
+        .wait("shop", "its members missing", |check| condition(check, "Ready") == "False/InvalidReference")
+        .await?;
     let told = message(&check, "Ready");
     for part in ["spec.targets[0].healthCheck.name: HealthCheck 'web' not found", "spec.targets[1].healthCheck.name"] {
         ensure!(told.contains(part), "all problems at once: {told}");
@@ -249,7 +259,8 @@ async fn secret(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     let reference = json!({"secretKeyRef": {"name": "token", "key": "bearer"}});
     spec["probe"]["http"]["headers"] = json!([{"name": "X-Token", "valueFrom": reference}]);
     stage.apply("web", spec).await?;
-    let check = stage.wait("web", "the Secret missing", |check| condition(check, "Ready") == "False/InvalidReference").await?;
+    let check =
+        stage.wait("web", "the Secret missing", |check| condition(check, "Ready") == "False/InvalidReference").await?;
     ensure!(message(&check, "Ready").contains("Secret 'token' not found"), "{:?}", check.status);
     let check = stage.wait("web", "a probe error", |check| condition(check, "Healthy") == "Unknown/ProbeError").await?;
     ensure!(condition(&check, "Stalled").is_empty(), "{:?}", check.status);
@@ -370,10 +381,12 @@ async fn kubeconfig() -> anyhow::Result<()> {
         (&refused, Some("other"), ["--context", "other"]),
     ];
     for (file, context, parts) in cases {
-        let mut command = crate::support::operator::command("controller")
-            .arg("--kubeconfig")
-            .arg(file)
-            .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+        let mut command = crate::support::operator::command("controller").arg("--kubeconfig").arg(file).args([
+            "--listen",
+            "127.0.0.1:0",
+            "--admin-listen",
+            "127.0.0.1:0",
+        ]);
         if let Some(context) = context {
             command = command.args(["--context", context]);
         }

@@ -107,7 +107,9 @@ async fn repeated(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     web.wait_hits(10, SOON).await?;
     hold.lift();
     let what = "the edit to be seen";
-    stage.wait("web", what, |check| check.status.as_ref().is_some_and(|status| status.observed_generation == Some(2))).await?;
+    stage
+        .wait("web", what, |check| check.status.as_ref().is_some_and(|status| status.observed_generation == Some(2)))
+        .await?;
     let history = record.history("web", health)?;
     ensure!(history.last().is_some_and(|health| health == "Healthy") && history.len() <= 3, "{history:?}");
     Ok(())

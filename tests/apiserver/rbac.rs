@@ -12,6 +12,7 @@ use crate::suite::Suite;
 use crate::support::control_plane::ControlPlane;
 use crate::support::netns::fresh_address;
 use crate::support::operator;
+use crate::support::ports::free_port;
 use crate::support::targets::HttpTarget;
 use crate::support::wait::wait_until;
 
@@ -40,7 +41,7 @@ async fn enough(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
 
     // Everything it does at all: a host, a Service, pods, an annotation, events, a Secret it may not read yet.
     let pod = fresh_address();
-    let web = HttpTarget::start_on((pod, 0).into()).await?;
+    let web = HttpTarget::start_on((pod, free_port()).into()).await?;
     cluster.service(&stage.namespace, "shop", json!({"port": 80, "targetPort": web.port()})).await?;
     cluster.pod(&stage.namespace, "a", "shop", pod.into(), true).await?;
     cluster.wait_endpoints(&stage.namespace, "shop", &[(pod.into(), true)]).await?;

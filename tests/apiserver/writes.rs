@@ -67,10 +67,14 @@ async fn restart(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     let operator = stage.operator("hco-0").await?;
     stage.apply("well", fast(&[target("a", well.address())])).await?;
     stage.apply("sick", fast(&[target("a", sick.address()), target("b", well.address())])).await?;
-    stage.apply("both", json!({"targets": [
-        {"name": "well", "healthCheck": {"name": "well"}}, {"name": "sick", "healthCheck": {"name": "sick"}},
-    ]}))
-    .await?;
+    stage
+        .apply(
+            "both",
+            json!({"targets": [
+                {"name": "well", "healthCheck": {"name": "well"}}, {"name": "sick", "healthCheck": {"name": "sick"}},
+            ]}),
+        )
+        .await?;
     stage.wait_health("well", "Healthy").await?;
     stage.wait_health("sick", "Unhealthy").await?;
     stage.wait_health("both", "Unhealthy").await?;
@@ -85,7 +89,11 @@ async fn restart(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     let _operator = stage.operator("hco-1").await?;
     for name in names {
         let what = format!("{name} to be claimed");
-        stage.wait(name, &what, |check| check.status.as_ref().and_then(|status| status.prober.as_deref()) == Some("hco-1")).await?;
+        stage
+            .wait(name, &what, |check| {
+                check.status.as_ref().and_then(|status| status.prober.as_deref()) == Some("hco-1")
+            })
+            .await?;
     }
     well.wait_hits(10, SOON).await?;
     sick.wait_hits(10, SOON).await?;
@@ -118,7 +126,10 @@ async fn late(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     let _heir = stage.operator("hco-0").await?;
     stage
         .wait("web", "the heir to own it", |check| {
-            check.status.as_ref().is_some_and(|status| status.epoch == Some(2) && status.health.as_deref() == Some("Healthy"))
+            check
+                .status
+                .as_ref()
+                .is_some_and(|status| status.epoch == Some(2) && status.health.as_deref() == Some("Healthy"))
         })
         .await?;
     let record = stage.record().await?;
@@ -126,7 +137,11 @@ async fn late(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     hold.lift();
     wait_until("the late write to arrive and be refused", SOON, || async {
         let patches = cluster.audit().writes_by(&stage.user(), mark)?;
-        ensure!(patches.iter().any(|entry| entry.subresource == "status" && entry.code == 422), "{} writes", patches.len());
+        ensure!(
+            patches.iter().any(|entry| entry.subresource == "status" && entry.code == 422),
+            "{} writes",
+            patches.len()
+        );
         anyhow::Ok(())
     })
     .await?;
