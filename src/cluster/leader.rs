@@ -76,6 +76,8 @@ struct Leader {
     tasks: JoinSet<()>,
     looking_up: HashSet<ObjectKey>,
     asked: HashSet<Orphan>,
+    /// The index the watches were last set for; `None`: they are to be looked at in any case.
+    watched: Option<u64>,
     synced: bool,
     born: Instant,
     complete_since: Option<Instant>,
@@ -120,6 +122,7 @@ pub async fn lead(parts: Parts, engine: Engine, stop: CancellationToken) {
         tasks: JoinSet::new(),
         looking_up: HashSet::new(),
         asked: HashSet::new(),
+        watched: None,
         synced: false,
         born: Instant::now(),
         complete_since: None,
@@ -199,8 +202,11 @@ impl Leader {
                 Action::LookUp(key, references) => self.look_up(key, references),
             }
         }
-        for scope in self.sources.set(&self.reconciler.index.scopes()) {
-            self.reconciler.source(SourceChange::Dropped(scope));
+        let version = self.reconciler.index.version();
+        if self.watched.replace(version) != Some(version) {
+            for scope in self.sources.set(&self.reconciler.index.scopes()) {
+                self.reconciler.source(SourceChange::Dropped(scope));
+            }
         }
         self.finish_sync().await;
         if self.parts.annotations && self.reconciler.is_complete() {
@@ -239,6 +245,8 @@ impl Leader {
 
     fn tick(&mut self) {
         self.parts.beats.beat("controller", Duration::from_secs(30));
+        // Watches that nobody refers to end after a while.
+        self.watched = None;
         let seconds = self.born.elapsed().as_secs();
         if seconds.is_multiple_of(REFERENCES.as_secs()) {
             for (key, references) in self.reconciler.referring() {

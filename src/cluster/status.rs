@@ -213,3 +213,129 @@ pub fn headline(status: &HealthCheckStatus) -> u64 {
     }
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        check::{Counts as CheckCounts, ObjectKey, Reason},
+        cluster::index::ProblemKind,
+    };
+
+    fn row(index: usize, state: EndpointState) -> EndpointView {
+        EndpointView {
+            target: format!("t{index}").into(),
+            label: format!("10.0.0.1:{index}").into(),
+            identity: index.to_string().into(),
+            kind: "tcp",
+            optional: false,
+            state,
+            stale: false,
+            since: Timestamp::UNIX_EPOCH,
+            reason: state.is_unhealthy().then_some(Reason::ConnectionRefused),
+            message: "".into(),
+            certificate_expires: None,
+            live: Arc::default(),
+        }
+    }
+
+    fn view(health: Health, reason: HealthReason, rows: Vec<EndpointView>) -> CheckView {
+        CheckView {
+            key: ObjectKey::new("shop", "db"),
+            uid: "u".into(),
+            generation: 3,
+            labels: Arc::default(),
+            suspended: false,
+            health,
+            reason,
+            message: "why".to_owned(),
+            since: Timestamp::UNIX_EPOCH,
+            counts: CheckCounts { total: 2, healthy: 1, unhealthy: 1, unknown: 0 },
+            endpoints: rows.into(),
+            outages: Arc::from([]),
+            probes: "tcp".into(),
+            interval: Duration::from_secs(1),
+            transitions: [0; 4],
+            live: Arc::default(),
+        }
+    }
+
+    fn accepted(problems: Vec<Problem>) -> Acceptance {
+        Acceptance { uid: "u".into(), generation: 3, problems }
+    }
+
+    fn problem(kind: ProblemKind) -> Problem {
+        Problem { kind, path: "spec.targets[0].port".to_owned(), message: "is wrong".to_owned() }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("in range")
+    }
+
+    const AUTHOR: Author<'_> = Author { prober: "p", epoch: 1 };
+
+    fn says(status: &HealthCheckStatus, kind: &str) -> String {
+        let condition = conditions::find(&status.conditions, kind);
+        condition.map(|each| format!("{}/{}", each.status, each.reason)).unwrap_or_default()
+    }
+
+    #[test]
+    fn failing_rows_come_first_and_a_hundred_at_most() {
+        let mut rows: Vec<_> = (0..150).map(|index| row(index, EndpointState::Healthy)).collect();
+        rows[140] = row(140, EndpointState::Unhealthy);
+        rows[120] = row(120, EndpointState::Unknown);
+        let status =
+            compose(&view(Health::Degraded, HealthReason::MinimumMet, rows), &accepted(vec![]), &[], AUTHOR, at(9));
+        let names: Vec<_> = status.targets.iter().map(|row| row.name.as_str()).collect();
+        assert_eq!((names.len(), &names[..3]), (100, &["t140", "t120", "t0"][..]));
+    }
+
+    #[test]
+    fn a_sick_target_leaves_ready_alone() {
+        let sick = view(Health::Unhealthy, HealthReason::TargetsUnhealthy, vec![row(0, EndpointState::Unhealthy)]);
+        let status = compose(&sick, &accepted(vec![]), &[], AUTHOR, at(9));
+        assert_eq!(says(&status, READY), "True/Accepted");
+        assert_eq!(says(&status, HEALTHY), "False/TargetsUnhealthy");
+        assert_eq!(says(&status, STALLED), "");
+    }
+
+    #[test]
+    fn what_a_person_must_mend_is_stalled_and_what_may_mend_itself_is_not() {
+        let view = view(Health::Unknown, HealthReason::NoTargets, vec![]);
+        let of = |kind| compose(&view, &accepted(vec![problem(kind)]), &[], AUTHOR, at(9));
+        let stalled = of(ProblemKind::Cycle);
+        assert_eq!(says(&stalled, STALLED), "True/Cycle");
+        assert_eq!(says(&stalled, HEALTHY), "Unknown/ProbeError");
+        let waiting = of(ProblemKind::InvalidReference);
+        assert_eq!(
+            (says(&waiting, READY), says(&waiting, STALLED)),
+            ("False/InvalidReference".to_owned(), String::new())
+        );
+        // Mended, it is taken away again.
+        let mended = compose(&view, &accepted(vec![]), &stalled.conditions, AUTHOR, at(10));
+        assert_eq!(says(&mended, STALLED), "");
+    }
+
+    #[test]
+    fn who_confirmed_it_when_is_worth_no_write_and_a_reason_is() {
+        let healthy = view(Health::Healthy, HealthReason::AllTargetsHealthy, vec![row(0, EndpointState::Healthy)]);
+        let one = compose(&healthy, &accepted(vec![]), &[], AUTHOR, at(9));
+        healthy.endpoints[0]
+            .live
+            .set(crate::engine::Counters { success: 9, ..Default::default() }, Some(Duration::from_secs(1)));
+        let other = compose(&healthy, &accepted(vec![]), &[], Author { prober: "q", epoch: 2 }, at(99));
+        assert_ne!(one, other);
+        assert_eq!(fingerprint(&one), fingerprint(&other));
+        let degraded = view(Health::Degraded, HealthReason::MinimumMet, vec![row(0, EndpointState::Unhealthy)]);
+        let degraded = compose(&degraded, &accepted(vec![]), &one.conditions, AUTHOR, at(100));
+        assert_ne!(fingerprint(&one), fingerprint(&degraded));
+        assert_ne!(headline(&one), headline(&degraded));
+        // From Healthy to Degraded the condition stays True, so its time does not move.
+        let time = |status: &HealthCheckStatus| {
+            conditions::find(&status.conditions, HEALTHY).map(|each| each.last_transition_time.clone())
+        };
+        assert_eq!(time(&one), time(&degraded));
+    }
+}

@@ -1,6 +1,7 @@
 //! The one way objects are watched.
 //!
-//! Every watch backs off after an error, drops what nobody reads (`managedFields`) before anything is kept, begins
+//! Every watch backs off after an error (for seconds, not half a minute: who returns from an outage should not stay deaf
+//! for longer than it lasted), drops what nobody reads (`managedFields`) before anything is kept, begins
 //! anew when the server no longer has its version (also when it says so as an HTTP 410), lists anew every ten minutes,
 //! and ends a stream on which nothing at all arrived for too long.
 
@@ -12,6 +13,7 @@ use kube::{
     Api, Resource, ResourceExt,
     runtime::{
         WatchStreamExt,
+        utils::Backoff,
         watcher::{self, Event},
     },
 };
@@ -27,6 +29,34 @@ const WATCH_SECONDS: u32 = 190;
 const RELIST: Duration = Duration::from_secs(600);
 /// No stream needs longer from one sign of life to the next, a list of many pages included.
 const SILENCE: Duration = Duration::from_secs(240);
+
+/// How long a watch waits after its first error in a row, and after its hundredth.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(5));
+
+/// Doubles from error to error, with a part left to chance.
+struct Patience(Duration);
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(PAUSES.0)
+    }
+}
+
+impl Iterator for Patience {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = self.0;
+        self.0 = (pause * 2).min(PAUSES.1);
+        Some(pause / 2 + chance(pause / 2))
+    }
+}
+
+impl Backoff for Patience {
+    fn reset(&mut self) {
+        self.0 = PAUSES.0;
+    }
+}
 
 /// What a watch tells.
 #[derive(Debug)]
@@ -62,7 +92,7 @@ pub async fn watch<K, T, I>(
     loop {
         // With a little of it left to chance, so that watches do not list in step.
         let relist = Instant::now() + RELIST + chance(RELIST / 10);
-        let stream = watcher::watcher(api.clone(), config.clone()).default_backoff();
+        let stream = watcher::watcher(api.clone(), config.clone()).backoff(Patience::default());
         let mut stream = std::pin::pin!(stream);
         let mut listing = false;
         loop {
@@ -120,8 +150,8 @@ fn is_gone(error: &watcher::Error) -> bool {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status))
         | watcher::Error::WatchFailed(kube::Error::Api(status)) => status.code == 410,
-        // The watcher begins anew by itself after this one.
-        watcher::Error::WatchError(_) => false,
+        // The watcher would begin anew by itself, but only after backing off.
+        watcher::Error::WatchError(status) => status.code == 410,
         _ => false,
     }
 }
@@ -144,4 +174,27 @@ fn chance(span: Duration) -> Duration {
     #[expect(clippy::cast_precision_loss, reason = "a share needs no more precision")]
     let share = word as f64 / u64::MAX as f64;
     span.mul_f64(share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_their_limit_and_begin_anew() {
+        let mut patience = Patience::default();
+        let pauses: Vec<_> = patience.by_ref().take(20).collect();
+        assert!(pauses[0] >= PAUSES.0 / 2 && pauses[0] <= PAUSES.0, "{pauses:?}");
+        assert!(pauses[19] >= PAUSES.1 / 2 && pauses[19] <= PAUSES.1, "{pauses:?}");
+        patience.reset();
+        assert!(patience.next().is_some_and(|pause| pause <= PAUSES.0));
+    }
+
+    #[test]
+    fn a_version_that_is_gone_is_seen_whichever_way_it_is_told() {
+        let status = || Box::new(kube::core::Status::failure("too old", "Expired").with_code(410));
+        assert!(is_gone(&watcher::Error::WatchError(status())));
+        assert!(is_gone(&watcher::Error::WatchStartFailed(kube::Error::Api(status()))));
+        assert!(!is_gone(&watcher::Error::NoResourceVersion));
+    }
 }

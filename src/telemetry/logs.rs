@@ -47,7 +47,13 @@ impl LogArgs {
     /// # Errors
     /// When the level does not parse, or when logging was started before.
     pub fn init(&self) -> Result<(), LogError> {
-        let filter = EnvFilter::builder().parse(&self.log_level)?;
+        let mut filter = EnvFilter::builder().parse(&self.log_level)?;
+        // The client library logs an error for every attempt; whoever makes the attempts says so once.
+        if !self.log_level.contains("kube_client")
+            && let Ok(quiet) = "kube_client::client::builder=off".parse()
+        {
+            filter = filter.add_directive(quiet);
+        }
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)

@@ -12,6 +12,7 @@ use crate::suite::Suite;
 use crate::support::control_plane::ControlPlane;
 use crate::support::fault_proxy::{Fault, FaultProxy, Match};
 use crate::support::targets::HttpTarget;
+use crate::support::wait::wait_until;
 
 /// How long the API server is away: longer than the lease lasts.
 const AWAY: Duration = Duration::from_secs(20);
@@ -56,7 +57,8 @@ async fn away(
         ensure!(answer.status == 200, "{answer:?}");
     }
     returns().await?;
-    let record = stage.record().await?;
+    // For its first moments after a start it lists nothing.
+    let record = wait_until("it to list again", SOON, async || stage.record().await).await?;
     let check = stage.wait_health("web", "Unhealthy").await?;
     ensure!(check.status.is_some_and(|status| status.epoch == Some(1)), "nobody else took over");
     ensure!(record.history("well", health)? == ["Healthy"], "{:?}", record.history("well", health)?);

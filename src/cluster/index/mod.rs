@@ -27,12 +27,15 @@ pub struct Index {
     /// Which checks of a namespace refer to pods.
     by_pods: HashMap<Arc<str>, BTreeSet<ObjectKey>>,
     pub sources: Sources,
+    /// Rises with every check that comes or goes.
+    version: u64,
 }
 
 impl Index {
     /// Puts `check` in place of what is under its key.
     pub fn insert(&mut self, check: Arc<Check>) {
         self.remove(&check.key);
+        self.version += 1;
         for target in &check.targets {
             match &target.place {
                 Place::Service { name } => {
@@ -51,6 +54,7 @@ impl Index {
     /// Forgets a check.
     pub fn remove(&mut self, key: &ObjectKey) -> Option<Arc<Check>> {
         let check = self.checks.remove(key)?;
+        self.version += 1;
         for service in services_of(&check) {
             if let Some(checks) = self.by_service.get_mut(&service) {
                 checks.remove(key);
@@ -94,6 +98,12 @@ impl Index {
     #[must_use]
     pub fn len(&self) -> usize {
         self.checks.len()
+    }
+
+    /// A number that changes with [`Self::scopes`].
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.version
     }
 
     /// What must be watched for the checks there are.
