@@ -21,6 +21,7 @@ pub fn prior(status: &HealthCheckStatus, refresh: Duration) -> Option<Prior> {
     Some(Prior {
         observed_at,
         refresh,
+        observed_generation: status.observed_generation,
         health,
         reason: condition.and_then(|condition| HealthReason::parse(&condition.reason)).unwrap_or(HealthReason::Pending),
         message: condition.map(|condition| condition.message.clone()).unwrap_or_default(),

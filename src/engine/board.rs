@@ -18,8 +18,8 @@ use tokio::sync::Notify;
 use super::view::CheckView;
 use crate::check::{Health, ObjectKey};
 
-/// A writer silent for longer than this has stalled, and nothing on the board may be believed. No check can ask for
-/// a shorter `staleAfter` than this.
+/// A writer silent for longer than this has stalled, and nothing on the board may be believed. The
+/// default `staleAfter` is never shorter; a check that asks for less has it kept by the engine, while that lives.
 pub const WRITER_SILENCE: Duration = Duration::from_secs(30);
 
 type Entries = BTreeMap<ObjectKey, Arc<ArcSwap<CheckView>>>;

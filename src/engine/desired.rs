@@ -26,6 +26,8 @@ pub struct Prior {
     pub observed_at: Timestamp,
     /// How old a confirmation may be, beyond `staleAfter`, to be adopted: the coarse refresh.
     pub refresh: std::time::Duration,
+    /// Which generation of the spec it speaks of; what was asked in another one may have been another question.
+    pub observed_generation: Option<i64>,
     pub health: Health,
     pub reason: HealthReason,
     pub message: String,

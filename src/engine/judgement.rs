@@ -25,6 +25,8 @@ pub(super) struct Judgement {
     overdue: bool,
     /// The question changed after the verdict was made.
     superseded: bool,
+    /// Taken up while the check was suspended: how old the verdict is, nobody knows.
+    rested: bool,
     /// The last attempt could not look.
     pub blind: bool,
     pub reason: Option<Reason>,
@@ -44,6 +46,7 @@ impl Judgement {
             stale: false,
             overdue: false,
             superseded: false,
+            rested: false,
             blind: false,
             reason: None,
             message: Arc::from(""),
@@ -68,9 +71,22 @@ impl Judgement {
         Self { stale: true, ..Self::new(now, wall) }
     }
 
+    /// Nobody confirms a verdict while the check is suspended; see [`Self::resume`].
+    pub fn rest(&mut self) {
+        self.rested = true;
+    }
+
+    /// The check is probed again. A verdict whose age is not known is not believed.
+    pub fn resume(&mut self, wall: Timestamp) {
+        if std::mem::take(&mut self.rested) {
+            self.expire(wall);
+        }
+    }
+
     /// What may be believed now.
     pub fn shown(&self, initial: InitialState) -> EndpointState {
-        match (self.machine.state(), self.is_undecided(), initial) {
+        // A declared state is believed for as long as a verdict would be: what never could be looked at must show.
+        match (self.machine.state(), self.is_newcomer(), initial) {
             (EndpointState::Unknown, true, InitialState::Healthy) => EndpointState::Healthy,
             (EndpointState::Unknown, true, InitialState::Unhealthy) => EndpointState::Unhealthy,
             (state, ..) => state,
@@ -232,6 +248,16 @@ mod tests {
         assert_eq!(judgement.shown(InitialState::Healthy), EndpointState::Healthy);
         take(&mut judgement, &failure(), 2);
         assert_eq!(judgement.shown(InitialState::Healthy), EndpointState::Unhealthy);
+    }
+
+    #[test]
+    fn the_initial_state_is_believed_no_longer_than_a_verdict_would_be() {
+        let mut judgement = fresh();
+        take(&mut judgement, &local(), 5);
+        assert_eq!(judgement.shown(InitialState::Healthy), EndpointState::Healthy);
+        judgement.expire(Timestamp::UNIX_EPOCH);
+        assert_eq!(judgement.shown(InitialState::Healthy), EndpointState::Unknown);
+        assert!(judgement.is_undecided());
     }
 
     #[test]

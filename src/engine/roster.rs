@@ -16,7 +16,7 @@ use super::{
     scheduler::{GRACE, Scheduler, millis},
 };
 use crate::{
-    check::{Check, Endpoint, EndpointState, ObjectKey, Place},
+    check::{Check, Endpoint, EndpointState, HealthReason, ObjectKey, Place},
     probe::Lane,
 };
 
@@ -140,6 +140,9 @@ impl<L: Lane> Scheduler<L> {
             self.interrupt(id);
         }
         let Some(record) = self.table.record_mut(id) else { return };
+        if before.suspend && !check.suspend {
+            record.judgement.resume(Timestamp::now());
+        }
         if asks_anew {
             record.judgement.supersede();
         }
@@ -232,10 +235,21 @@ impl Adoption<'_> {
         let row = prior.endpoints.iter().find(|row| row.target == *endpoint.target && row.label == *endpoint.label);
         let believable =
             self.wall.duration_since(prior.observed_at).unsigned_abs() <= prior.refresh + self.check.stale_after;
+        // Confirmations of a suspended check confirm no verdict.
+        let believable = believable && (prior.reason != HealthReason::Suspended || self.check.suspend);
         match row {
             Some(row) if row.state == EndpointState::Unknown => unknown(),
             Some(_) if !believable => Judgement::outdated(self.now, self.wall),
-            Some(row) => Judgement::adopted(row.state, row.since, row.reason, &row.message, self.now),
+            Some(row) => {
+                let mut judgement = Judgement::adopted(row.state, row.since, row.reason, &row.message, self.now);
+                if self.check.suspend {
+                    judgement.rest();
+                }
+                if prior.observed_generation != Some(self.check.generation) {
+                    judgement.supersede();
+                }
+                judgement
+            }
             // Only a full status leaves rows out, failing ones last.
             None if believable && prior.leaves_out_only_healthy() => {
                 Judgement::adopted(EndpointState::Healthy, prior.since, None, "", self.now)

@@ -433,6 +433,7 @@ fn prior(age: Duration, state: EndpointState, health: Health) -> Prior {
     Prior {
         observed_at: Timestamp::now() - age,
         refresh: seconds(300),
+        observed_generation: Some(1),
         health,
         reason,
         message: String::new(),
@@ -566,4 +567,45 @@ async fn a_restart_is_no_transition_for_a_composite_that_comes_before_its_member
     bench.engine.settle().await;
     let view = bench.view("all");
     assert_eq!((view.health, view.transitions), (Health::Healthy, [0; 4]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_edited_while_we_were_away_marks_the_verdict() {
+    let bench = Bench::new();
+    let mut wanted = desired(&check("web", vec![target("a")]));
+    wanted.prior =
+        Some(Prior { observed_generation: Some(0), ..prior(seconds(60), EndpointState::Healthy, Health::Healthy) });
+    bench.engine.upsert(wanted).await;
+    bench.engine.settle().await;
+    assert_eq!(bench.health("web").0, Health::Healthy);
+    assert!(bench.view("web").endpoints[0].message.contains("before the probe was changed"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_that_was_suspended_over_a_restart_is_not_believed_when_probing_resumes() {
+    let bench = Bench::new();
+    bench.lane.say("a", Answer::Hang);
+    let running = check("web", vec![target("a")]);
+    let suspended = Check { suspend: true, ..running.clone() };
+    let mut wanted = desired(&suspended);
+    let prior =
+        Prior { reason: HealthReason::Suspended, ..prior(seconds(60), EndpointState::Healthy, Health::Unknown) };
+    wanted.prior = Some(prior);
+    bench.engine.upsert(wanted).await;
+    bench.engine.settle().await;
+    assert_eq!(bench.state("web", 0), EndpointState::Healthy, "a restart alone changes no row");
+    bench.run(&running).await;
+    assert_eq!(bench.health("web"), (Health::Unknown, HealthReason::Stale));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_initial_state_ends_where_nothing_can_be_looked_at() {
+    let bench = Bench::new();
+    bench.lane.say("a", Answer::Bad(Reason::SecretMissing));
+    let check = Check { initial_state: InitialState::Healthy, ..check("web", vec![target("a")]) };
+    bench.run(&check).await;
+    sleep(seconds(20)).await;
+    assert_eq!(bench.health("web").0, Health::Healthy, "as declared, for as long as a verdict would be believed");
+    sleep(seconds(15)).await;
+    assert_eq!(bench.health("web"), (Health::Unknown, HealthReason::ProbeError));
 }

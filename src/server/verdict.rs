@@ -97,12 +97,16 @@ fn health(verdict: &Verdict) -> Result<Health, NotFound> {
     let Some(view) = verdict.checks.first() else { return Ok(verdict.totals.health()) };
     match &verdict.subject {
         Subject::All | Subject::Namespace(_) => Ok(verdict.totals.health()),
-        // One check is no aggregate: that it is suspended is its verdict, not a reason to leave it out.
+        // Left out of the set, here as everywhere: whoever suspends a check must not take its traffic down with it.
+        Subject::Check(_) if view.suspended => Ok(Health::Healthy),
         Subject::Check(_) => Ok(view.health),
         Subject::Target(key, target) => {
             let mut endpoints = view.endpoints.iter().filter(|endpoint| *endpoint.target == **target).peekable();
             if endpoints.peek().is_none() {
                 return Err(NotFound(format!("no target {target:?} with an endpoint in HealthCheck \"{key}\"")));
+            }
+            if view.suspended {
+                return Ok(Health::Healthy);
             }
             Ok(worst(endpoints))
         }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{Output, Running};
 use crate::{
-    check::{Check, EndpointState, Health},
+    check::{Check, EndpointState, Health, InitialState},
     cli::{Exit, table},
     engine::{Board, CheckView},
 };
@@ -42,6 +42,8 @@ fn hurried(mut check: Check) -> Check {
     check.rhythm.unhealthy_interval = pace;
     check.rhythm.confirm_interval = pace;
     check.rhythm.jitter_percent = 0;
+    // What is asked for is what is measured.
+    check.initial_state = InitialState::Unknown;
     check
 }
 
@@ -52,9 +54,7 @@ fn patience(check: &Check) -> Duration {
 }
 
 fn is_decided(view: &CheckView) -> bool {
-    // An initial state is no verdict: wait for what is measured.
-    let measured = |row: &crate::engine::EndpointView| row.kind == "healthCheck" || row.live.latency().is_some();
-    view.suspended || view.endpoints.iter().all(|row| row.state != EndpointState::Unknown && measured(row))
+    view.suspended || view.endpoints.iter().all(|row| row.state != EndpointState::Unknown)
 }
 
 fn exit(views: &[Arc<CheckView>]) -> Exit {
