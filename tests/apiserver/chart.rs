@@ -15,6 +15,7 @@ use libtest_mimic::Trial;
 
 use crate::suite::Suite;
 use crate::support::control_plane::ControlPlane;
+use crate::support::operator;
 use crate::support::programs::{script, skip};
 use crate::support::wait::wait_until;
 
@@ -185,6 +186,18 @@ async fn expect(cluster: &ControlPlane, namespace: &str, want: &[Grant<'_>]) -> 
     .await
 }
 
+/// What `helm test` runs, with the release's own credentials: its exit code and what it printed.
+async fn doctor(cluster: &ControlPlane, namespace: &str, told: &[(&str, &str)]) -> anyhow::Result<(i32, String)> {
+    let config = cluster.kubeconfig(&cluster.token(namespace, RELEASE).await?, None)?;
+    let mut command = operator::command("doctor").arg("--kubeconfig").arg(config).env("POD_NAMESPACE", namespace);
+    for (name, value) in told {
+        command = command.env(&format!("HEALTHCHECK_OPERATOR_{name}"), value);
+    }
+    let out = command.run(SOON).await?;
+    let said = [out.stdout, out.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    Ok((out.status.code().context("the doctor was killed")?, said))
+}
+
 async fn permissions(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     let Some(directory) = helms()? else { return Ok(()) };
     let namespace = cluster.namespace("granted").await?;
@@ -213,6 +226,8 @@ async fn permissions(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
         ("create", "authentication.k8s.io", "tokenreviews", home, true),
     ];
     expect(&cluster, home, &default).await?;
+    let (code, said) = doctor(&cluster, home, &[]).await?;
+    ensure!(code == 0 && !said.contains("[-]"), "the doctor finds nothing missing: {said}");
 
     // What NOTES.txt tells a namespace's owner to run lets the operator read there, and there alone.
     let binding = [
@@ -249,5 +264,12 @@ async fn permissions(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
         ("watch", "discovery.k8s.io", "endpointslices", "default", false),
         ("watch", "", "nodes", other, true),
     ];
-    expect(&cluster, home, &narrowed).await
+    expect(&cluster, home, &narrowed).await?;
+    let told = [("WATCH_NAMESPACE", shop), ("DISABLE_ANNOTATIONS", "true"), ("DISABLE_EVENTS", "true")];
+    let (code, said) = doctor(&cluster, home, &told).await?;
+    ensure!(code == 0 && !said.contains("[-]"), "the doctor finds nothing missing: {said}");
+    // And it does find what is: events were switched off, and it is not told.
+    let (code, said) = doctor(&cluster, home, &told[..2]).await?;
+    ensure!(code != 0 && said.contains("[-]") && said.contains("events"), "the doctor finds what is missing: {said}");
+    Ok(())
 }

@@ -151,11 +151,10 @@ fn the_operator_knows_who_it_is_and_what_was_set() {
 /// Flags of a render are flags of the binary: a name that only the chart knows would be a pod that
 /// never starts. `--help` at the end makes the binary read all before it and then stop.
 #[test]
-fn the_binary_accepts_every_argument_of_the_deployment() {
+fn the_binary_accepts_every_rendered_argument() {
     for file in tools::ci_values() {
         let Some(objects) = tools::objects(&Values::File(file.clone())) else { return };
-        let pod = &only(&objects, "Deployment")["spec"]["template"];
-        for container in tools::containers(pod) {
+        for container in tools::pods(&objects).into_iter().flat_map(tools::containers) {
             let args = strings(&container["args"]);
             let help = |args: &[&str]| {
                 let binary = env!("CARGO_BIN_EXE_healthcheck-operator");
