@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
 mod annotations;
 mod chart;
 mod controller;
@@ -13,6 +14,8 @@ mod harness;
 mod leader;
 mod outages;
 mod rbac;
+mod readme;
+mod scripts;
 mod stage;
 mod suite;
 mod validation;
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     };
     let suite = Suite::new(programs);
     let trials = [
+        access::trials(&suite),
         annotations::trials(&suite),
         chart::trials(&suite),
         controller::trials(&suite),
@@ -50,6 +54,8 @@ fn main() -> ExitCode {
         leader::trials(&suite),
         outages::trials(&suite),
         rbac::trials(&suite),
+        readme::trials(&suite),
+        scripts::trials(&suite),
         validation::trials(&suite),
         writes::trials(&suite),
     ];

@@ -5,6 +5,7 @@
 //! `tests/README.md` for how the pieces go together.
 #![allow(dead_code)]
 
+pub mod console;
 pub mod door;
 pub mod netns;
 pub mod operator;

@@ -1,0 +1,137 @@
+//! The API of the admin listener: whoever may read HealthChecks in the cluster may read them there, and nobody else.
+
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+use crate::stage::{SOON, Stage, fast, target};
+use crate::suite::Suite;
+use crate::support::control_plane::ControlPlane;
+use crate::support::identity::Credentials;
+use crate::support::operator::Operator;
+use crate::support::targets::HttpTarget;
+use crate::support::wait::wait_until;
+
+pub fn trials(suite: &Suite) -> Vec<Trial> {
+    vec![suite.trial("access::the_admin_api_follows_the_clusters_rbac", rbac)]
+}
+
+/// Somebody who asks the operator.
+struct Reader<'a> {
+    operator: &'a Operator,
+    token: Option<String>,
+    http: reqwest::Client,
+}
+
+impl<'a> Reader<'a> {
+    fn new(operator: &'a Operator, who: Credentials) -> anyhow::Result<Self> {
+        let token = match who {
+            Credentials::Token(token) => Some(token),
+            Credentials::Certificate(_) | Credentials::None => None,
+        };
+        let http = reqwest::Client::builder().no_proxy().timeout(SOON).build()?;
+        Ok(Self { operator, token, http })
+    }
+
+    async fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
+        let mut request = self.http.get(format!("{}{path}", self.operator.admin_url()));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.send().await?;
+        Ok((response.status().as_u16(), response.text().await?))
+    }
+
+    /// Waits until a path is answered with `status`: a refusal may be remembered for a while after the grant.
+    async fn wait(&self, path: &str, status: u16) -> anyhow::Result<String> {
+        wait_until(&format!("{status} at {path}"), SOON, || async {
+            let (found, body) = self.get(path).await?;
+            ensure!(found == status, "{found}: {body}");
+            anyhow::Ok(body)
+        })
+        .await
+    }
+
+    async fn expect(&self, path: &str, status: u16) -> anyhow::Result<String> {
+        let (found, body) = self.get(path).await?;
+        ensure!(found == status, "{path}: {found}, wanted {status}: {body}");
+        Ok(body)
+    }
+}
+
+fn read_rules() -> Value {
+    json!([{"apiGroups": ["healthcheck-operator.dev"], "resources": ["healthchecks"], "verbs": ["get", "list"]}])
+}
+
+async fn rbac(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
+    let stage = Stage::new(cluster.clone(), "access").await?;
+    let (home, other) = (stage.namespace.clone(), cluster.namespace("elsewhere").await?);
+    let operator = stage.operator("hco-0").await?;
+    let web = HttpTarget::start().await?;
+    stage.apply("web", fast(&[target("a", web.address())])).await?;
+    stage.wait_health("web", "Healthy").await?;
+    let (all, here, one) =
+        ("/v1/healthchecks", format!("/v1/healthchecks/{home}"), format!("/v1/healthchecks/{home}/web"));
+    let elsewhere = format!("/v1/healthchecks/{other}");
+
+    // Nobody, somebody unknown, and the board of the public listener stays open.
+    let nobody = Reader::new(&operator, Credentials::None)?;
+    nobody.expect(all, 401).await?;
+    nobody.expect(&one, 401).await?;
+    Reader::new(&operator, Credentials::Token("made-up".to_owned()))?.expect(all, 401).await?;
+    ensure!(operator.get("/healthz").await?.status == 200);
+
+    // Somebody who may nothing: not told what exists either.
+    let stranger = Reader::new(&operator, cluster.service_account(&home, "stranger").await?)?;
+    for path in [all, &here, &one, &format!("{here}/nothing")] {
+        let said = stranger.expect(path, 403).await?;
+        ensure!(said.contains(&format!("system:serviceaccount:{home}:stranger")), "{said}");
+    }
+
+    // Somebody who may read everywhere.
+    let reader = cluster.service_account(&home, "reader").await?;
+    cluster.grant(&home, "reader", serde_json::from_value(read_rules())?).await?;
+    let reader = Reader::new(&operator, reader)?;
+    let list: Value = serde_json::from_str(&reader.wait(all, 200).await?)?;
+    ensure!(list["current"] == true, "{list}");
+    let items = list["items"].as_array().context("no items")?;
+    ensure!(items.iter().any(|item| item["name"] == "web" && item["namespace"] == *home), "{list}");
+    let check: Value = serde_json::from_str(&reader.wait(&one, 200).await?)?;
+    ensure!(check["name"] == "web" && check["health"] == "Healthy" && check["summary"] == "1/1", "{check}");
+    reader.expect(&format!("{here}/nothing"), 404).await?;
+    let list: Value = serde_json::from_str(&reader.wait(&elsewhere, 200).await?)?;
+    ensure!(list["items"] == json!([]), "{list}");
+
+    // Somebody who may read in one namespace.
+    let owner = cluster.service_account(&home, "owner").await?;
+    let role = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+            "metadata": {"name": "owner"}, "rules": read_rules(),
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "owner"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "owner"},
+            "subjects": [{"kind": "ServiceAccount", "name": "owner", "namespace": home}],
+        },
+    ]});
+    cluster.apply(&home, &role.to_string()).await?;
+    let owner = Reader::new(&operator, owner)?;
+    owner.wait(&here, 200).await?;
+    owner.wait(&one, 200).await?;
+    owner.expect(all, 403).await?;
+    owner.expect(&elsewhere, 403).await?;
+
+    // Answers are remembered: asking again asks the cluster nothing.
+    let mark = cluster.audit().mark()?;
+    for _ in 0..5 {
+        owner.expect(&one, 200).await?;
+    }
+    web.wait_hits(5, SOON).await?;
+    let writes = cluster.audit().writes_by(&stage.user(), mark)?;
+    let reviews = writes.iter().filter(|entry| entry.resource.ends_with("reviews")).count();
+    ensure!(reviews <= 2, "{reviews} reviews");
+    Ok(())
+}
