@@ -7,6 +7,7 @@ mod support;
 
 mod access;
 mod annotations;
+mod bounds;
 mod chart;
 mod controller;
 mod faults;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
     let trials = [
         access::trials(&suite),
         annotations::trials(&suite),
+        bounds::trials(&suite),
         chart::trials(&suite),
         controller::trials(&suite),
         faults::trials(&suite),
