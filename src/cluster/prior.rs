@@ -26,7 +26,7 @@ pub fn prior(status: &HealthCheckStatus, refresh: Duration) -> Option<Prior> {
         reason: condition.and_then(|condition| HealthReason::parse(&condition.reason)).unwrap_or(HealthReason::Pending),
         message: condition.map(|condition| condition.message.clone()).unwrap_or_default(),
         since: at(status.since.as_ref()).unwrap_or(observed_at),
-        not_healthy: counts.total.saturating_sub(counts.healthy),
+        unknown: counts.unknown,
         endpoints: status
             .targets
             .iter()

@@ -27,35 +27,44 @@ pub struct Verdict {
     pub counts: Counts,
 }
 
-/// Judges a check by its members. `decided_before`: the check has had a verdict already.
-#[must_use]
-pub fn aggregate(members: &[Member], min: MinHealthy, decided_before: bool) -> Verdict {
-    let settled = |member: &&Member| !(decided_before && member.undecided && member.newcomer);
-    let any_settled = members.iter().any(|member| settled(&member));
-    // Where all are newcomers there is nobody else to ask.
-    let counted = || members.iter().filter(|member| !any_settled || settled(member));
-    let mandatory = || counted().filter(|member| !member.optional);
+/// What is asked of the members of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demand {
+    pub min: MinHealthy,
+    /// Whether any target that is declared is not optional; such a target may have no endpoint at the moment.
+    pub mandatory: bool,
+    /// The check has had a verdict already.
+    pub decided: bool,
+}
 
-    let mut counts = Counts::default();
-    for member in mandatory() {
-        counts.total += 1;
-        if member.state.is_healthy() {
-            counts.healthy += 1;
-        } else if member.state.is_unhealthy() {
-            counts.unhealthy += 1;
-        } else {
-            counts.unknown += 1;
-        }
+/// Judges a check by its members.
+#[must_use]
+pub fn aggregate(members: &[Member], demand: Demand) -> Verdict {
+    let left_out = |member: &&Member| demand.decided && member.undecided && member.newcomer;
+    let newcomers = members.iter().filter(left_out).filter(|member| !member.optional).count() as u32;
+    let counted = || members.iter().filter(|member| !left_out(member));
+    let mandatory = || counted().filter(|member| !member.optional);
+    let mut counts = count(mandatory());
+    // Newcomers may yet turn out healthy, so they stand against certainty.
+    let hopeful = counts.healthy + counts.unknown + newcomers;
+    if counts.total == 0 {
+        // Nobody else to ask.
+        counts = Counts { total: newcomers, unknown: newcomers, ..counts };
     }
-    let min = min.of(counts.total);
+    let min = demand.min.of(counts.total);
+    let undecided = || mandatory().filter(|member| member.undecided);
     let optional_down = counted().any(|member| member.optional && !member.undecided && !member.state.is_healthy());
-    let (health, reason) = if members.is_empty() {
+    let optional_pending = || counted().any(|member| member.optional && member.undecided);
+
+    let (health, reason) = if members.is_empty() || (demand.mandatory && counts.total == 0) {
         (Health::Unknown, HealthReason::NoTargets)
-    } else if counts.healthy + counts.unknown < min {
+    } else if hopeful < min && demand.mandatory {
         (Health::Unhealthy, HealthReason::TargetsUnhealthy)
-    } else if mandatory().any(|member| member.undecided) {
-        let all_blind = mandatory().filter(|member| member.undecided).all(|member| member.blind);
+    } else if undecided().next().is_some() {
+        let all_blind = undecided().all(|member| member.blind);
         (Health::Unknown, if all_blind { HealthReason::ProbeError } else { HealthReason::Pending })
+    } else if (newcomers > 0 && counts.healthy < min) || (!demand.mandatory && optional_pending()) {
+        (Health::Unknown, HealthReason::Pending)
     } else if counts.healthy == counts.total {
         if optional_down {
             (Health::Degraded, HealthReason::MinimumMet)
@@ -69,6 +78,21 @@ pub fn aggregate(members: &[Member], min: MinHealthy, decided_before: bool) -> V
         (Health::Unknown, if stale { HealthReason::Stale } else { HealthReason::ProbeError })
     };
     Verdict { health, reason, counts }
+}
+
+fn count<'a>(members: impl Iterator<Item = &'a Member>) -> Counts {
+    let mut counts = Counts::default();
+    for member in members {
+        counts.total += 1;
+        if member.state.is_healthy() {
+            counts.healthy += 1;
+        } else if member.state.is_unhealthy() {
+            counts.unhealthy += 1;
+        } else {
+            counts.unknown += 1;
+        }
+    }
+    counts
 }
 
 #[cfg(test)]
@@ -92,8 +116,16 @@ mod tests {
         Member { undecided: true, stale: false, newcomer: true, ..member(Unknown) }
     }
 
+    fn demand(min: MinHealthy) -> Demand {
+        Demand { min, mandatory: true, decided: false }
+    }
+
+    fn decided(min: MinHealthy) -> Demand {
+        Demand { decided: true, ..demand(min) }
+    }
+
     fn word(members: &[Member], min: MinHealthy) -> (Health, HealthReason) {
-        let verdict = aggregate(members, min, false);
+        let verdict = aggregate(members, demand(min));
         (verdict.health, verdict.reason)
     }
 
@@ -126,15 +158,48 @@ mod tests {
     #[test]
     fn a_newcomer_does_not_unsettle_a_decided_check() {
         let members = [member(Healthy), member(Healthy), pending()];
-        let verdict = aggregate(&members, ALL, true);
+        let verdict = aggregate(&members, decided(ALL));
         assert_eq!((verdict.health, verdict.counts.summary()), (Health::Healthy, "2/2".into()));
         let overdue = [member(Healthy), Member { newcomer: false, blind: true, ..pending() }];
         assert_eq!(
-            aggregate(&overdue, ALL, true).health,
+            aggregate(&overdue, decided(ALL)).health,
             Health::Unknown,
             "one that never could be probed shows in time"
         );
-        assert_eq!(aggregate(&[pending(), pending()], ALL, true).reason, HealthReason::Pending);
+    }
+
+    #[test]
+    fn newcomers_alone_are_pending_and_never_a_certain_outage() {
+        let only = aggregate(&[pending(), pending()], decided(ALL));
+        assert_eq!((only.reason, only.counts.summary()), (HealthReason::Pending, "0/2".into()));
+        let two = decided(MinHealthy::Count(2));
+        assert_eq!(aggregate(&[member(Healthy), pending()], two).reason, HealthReason::Pending);
+        assert_eq!(aggregate(&[member(Healthy), member(Healthy), pending()], two).health, Health::Healthy);
+        assert_eq!(aggregate(&[member(Unhealthy), pending()], two).health, Health::Unhealthy, "not even with it");
+        assert_eq!(
+            aggregate(&[pending(), optional(Healthy)], decided(ALL)).reason,
+            HealthReason::Pending,
+            "an optional member speaks for nobody"
+        );
+        let one = decided(MinHealthy::Count(2));
+        assert_eq!(aggregate(&[member(Unhealthy)], one).health, Health::Unhealthy);
+    }
+
+    #[test]
+    fn a_mandatory_target_without_endpoints_is_not_healthy() {
+        for demand in [demand(ALL), decided(ALL), decided(MinHealthy::Count(1))] {
+            assert_eq!(aggregate(&[optional(Healthy)], demand).reason, HealthReason::NoTargets);
+        }
+    }
+
+    #[test]
+    fn a_check_of_optional_targets_is_healthy_or_degraded() {
+        let demand = Demand { mandatory: false, ..demand(ALL) };
+        let waiting = Member { optional: true, ..pending() };
+        assert_eq!(aggregate(&[waiting], demand).reason, HealthReason::Pending);
+        assert_eq!(aggregate(&[optional(Healthy)], demand).health, Health::Healthy);
+        let one = Demand { min: MinHealthy::Count(1), ..demand };
+        assert_eq!(aggregate(&[optional(Unhealthy)], one).health, Health::Degraded);
     }
 
     #[test]
@@ -176,7 +241,7 @@ mod tests {
 
         #[test]
         fn counts_add_up(members in prop::collection::vec(any_member(), 0..20)) {
-            let counts = aggregate(&members, ALL, true).counts;
+            let counts = aggregate(&members, decided(ALL)).counts;
             prop_assert_eq!(counts.total, counts.healthy + counts.unhealthy + counts.unknown);
         }
     }

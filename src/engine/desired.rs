@@ -32,9 +32,9 @@ pub struct Prior {
     pub reason: HealthReason,
     pub message: String,
     pub since: Timestamp,
-    /// How many members the counts of the status hold that are not healthy. Where `endpoints` lists as many, those it
-    /// leaves out are healthy.
-    pub not_healthy: u32,
+    /// How many members the status counted as unknown.
+    pub unknown: u32,
+    /// The rows of the status, worst first, at most a hundred.
     pub endpoints: Vec<PriorEndpoint>,
     pub outages: Vec<Outage>,
 }

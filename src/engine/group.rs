@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 
 use super::{
-    aggregate::{self, Verdict},
+    aggregate::{self, Demand, Verdict},
     desired::Prior,
     judgement::Judgement,
     view::{CheckLive, CheckView, EndpointLive, EndpointView, Outage},
 };
-use crate::check::{Check, EndpointState, Health, HealthReason, ObjectKey, clean_message};
+use crate::check::{Check, Dial, EndpointState, Health, HealthReason, ObjectKey, clean_message};
 
 /// How many outages a check remembers.
 const OUTAGES: usize = 5;
@@ -34,6 +34,7 @@ pub(super) struct Departed {
     pub target: Arc<str>,
     pub identity: Arc<str>,
     pub judgement: Judgement,
+    pub dial: Option<Dial>,
     pub probe: Arc<crate::check::Probe>,
     pub at: u64,
 }
@@ -48,8 +49,10 @@ pub(super) struct Group {
     labels: Arc<BTreeMap<String, String>>,
     probes: Arc<str>,
     pub health: Health,
-    reason: HealthReason,
+    pub reason: HealthReason,
     since: Timestamp,
+    /// Until then the word of an earlier life stands in for rows that its status had no room for.
+    held_until: Option<Timestamp>,
     /// The check has had a verdict.
     pub decided: bool,
     outages: Arc<[Outage]>,
@@ -76,6 +79,7 @@ impl Group {
             health: Health::Unknown,
             reason: HealthReason::Pending,
             since: wall,
+            held_until: None,
             decided: false,
             outages: Arc::from([]),
             transitions: [0; 4],
@@ -86,7 +90,11 @@ impl Group {
             group.health = prior.health;
             group.reason = prior.reason;
             group.since = prior.since;
-            group.decided = prior.health != Health::Unknown || prior.reason == HealthReason::Stale;
+            let had_one = matches!(prior.reason, HealthReason::Stale | HealthReason::ProbeError);
+            group.decided = prior.health != Health::Unknown || had_one;
+            if prior.leaves_out_unknown_rows() {
+                group.held_until = Some(wall + group.check.stale_after);
+            }
             group.outages = prior.outages.iter().take(OUTAGES).cloned().collect();
         }
         group
@@ -113,7 +121,18 @@ impl Group {
                 newcomer: row.newcomer,
             })
             .collect();
-        let mut verdict = aggregate::aggregate(&members, self.check.min_healthy, self.decided);
+        let demand = Demand {
+            min: self.check.min_healthy,
+            mandatory: self.check.targets.iter().any(|target| !target.optional),
+            decided: self.decided,
+        };
+        let mut verdict = aggregate::aggregate(&members, demand);
+        if verdict.health == Health::Unknown
+            && self.held_until.is_some_and(|until| wall < until)
+            && rows.iter().any(|row| row.view.stale)
+        {
+            verdict = Verdict { health: self.health, reason: self.reason, ..verdict };
+        }
         if self.check.suspend {
             verdict = Verdict { health: Health::Unknown, reason: HealthReason::Suspended, ..verdict };
         } else if !matches!(verdict.reason, HealthReason::Pending | HealthReason::NoTargets) {
@@ -208,8 +227,8 @@ fn message(reason: HealthReason, endpoints: &[EndpointView]) -> String {
 
 /// The row of a member that is another check.
 pub(super) fn member_row(target: &Arc<str>, optional: bool, since: Timestamp, member: Option<&Group>) -> Row {
-    let (state, decided, told, since) = match member {
-        None => (EndpointState::Unknown, false, "no such HealthCheck".to_owned(), since),
+    let (state, decided, pending, told, since) = match member {
+        None => (EndpointState::Unknown, false, false, "no such HealthCheck".to_owned(), since),
         Some(group) => {
             let state = match group.health {
                 Health::Healthy | Health::Degraded => EndpointState::Healthy,
@@ -220,7 +239,8 @@ pub(super) fn member_row(target: &Arc<str>, optional: bool, since: Timestamp, me
                 Health::Healthy => String::new(),
                 health => format!("HealthCheck {} is {health} ({})", group.check.key.name, group.reason),
             };
-            (state, group.decided || group.check.suspend, told, group.since)
+            let pending = group.reason == HealthReason::Pending;
+            (state, group.decided || group.check.suspend, pending, told, group.since)
         }
     };
     Row {
@@ -239,7 +259,8 @@ pub(super) fn member_row(target: &Arc<str>, optional: bool, since: Timestamp, me
             live: Arc::<EndpointLive>::default(),
         },
         undecided: !decided,
-        newcomer: member.is_some() && !decided,
+        // One that is not pending and yet undecided has nothing that could decide it.
+        newcomer: pending && !decided,
         blind: false,
     }
 }

@@ -171,7 +171,7 @@ impl<L: Lane> Scheduler<L> {
         let judgement = match returning {
             Some(gone) => {
                 let mut judgement = gone.judgement;
-                if gone.probe.kind != endpoint.probe.kind {
+                if gone.probe.kind != endpoint.probe.kind || gone.dial != endpoint.dial {
                     judgement.supersede();
                 }
                 judgement
@@ -205,8 +205,8 @@ impl<L: Lane> Scheduler<L> {
         self.interrupt(id);
         self.wheel.cancel(id);
         let record = self.table.remove_record(id)?;
-        let Endpoint { target, identity, probe, .. } = record.endpoint;
-        Some(Departed { target, identity, judgement: record.judgement, probe, at: now })
+        let Endpoint { target, identity, dial, probe, .. } = record.endpoint;
+        Some(Departed { target, identity, dial, judgement: record.judgement, probe, at: now })
     }
 }
 
@@ -238,6 +238,10 @@ impl Adoption<'_> {
         // Confirmations of a suspended check confirm no verdict.
         let believable = believable && (prior.reason != HealthReason::Suspended || self.check.suspend);
         match row {
+            // One that was counted as unknown had its time; only a newcomer is left out of the count.
+            Some(row) if row.state == EndpointState::Unknown && prior.unknown > 0 && !endpoint.optional => {
+                Judgement::outdated(self.now, self.wall)
+            }
             Some(row) if row.state == EndpointState::Unknown => unknown(),
             Some(_) if !believable => Judgement::outdated(self.now, self.wall),
             Some(row) => {
@@ -254,14 +258,25 @@ impl Adoption<'_> {
             None if believable && prior.leaves_out_only_healthy() => {
                 Judgement::adopted(EndpointState::Healthy, prior.since, None, "", self.now)
             }
+            None if prior.is_full() => Judgement::outdated(self.now, self.wall),
             None => unknown(),
         }
     }
 }
 
 impl Prior {
+    /// The status had no room for all rows.
+    fn is_full(&self) -> bool {
+        self.endpoints.len() >= STATUS_ROWS
+    }
+
+    /// Rows come worst first, so what follows a healthy one is healthy.
     fn leaves_out_only_healthy(&self) -> bool {
-        let listed = self.endpoints.iter().filter(|row| !row.state.is_healthy()).count();
-        self.endpoints.len() >= STATUS_ROWS && listed >= self.not_healthy as usize
+        self.is_full() && self.endpoints.last().is_some_and(|row| row.state.is_healthy())
+    }
+
+    /// Rows may be missing of which nothing can be said.
+    pub(super) fn leaves_out_unknown_rows(&self) -> bool {
+        self.is_full() && !self.leaves_out_only_healthy()
     }
 }

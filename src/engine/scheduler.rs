@@ -135,6 +135,12 @@ impl<L: Lane> Scheduler<L> {
                 count = inbox.recv_many(&mut commands, BATCH), if open => open = count > 0,
                 () = tokio::time::sleep_until(wake) => {}
             }
+            // A flood of endings must not keep commands waiting.
+            while commands.len() < BATCH
+                && let Ok(command) = inbox.try_recv()
+            {
+                commands.push(command);
+            }
             let now = self.now();
             self.stalls.woke(now, self.millis(wake));
             for end in ended.drain(..) {
@@ -359,6 +365,7 @@ impl<L: Lane> Scheduler<L> {
                 let Some(entry) = self.table.group_mut(group) else { continue };
                 entry.dirty = false;
                 let before = entry.health;
+                let reason = entry.reason;
                 let decided = entry.decided;
                 let view = entry.refresh(rows, wall);
                 if view.health != before {
@@ -368,7 +375,7 @@ impl<L: Lane> Scheduler<L> {
                     );
                 }
                 views.insert(entry.check.key.clone(), view);
-                if entry.health != before || entry.decided != decided {
+                if entry.health != before || entry.reason != reason || entry.decided != decided {
                     let key = entry.check.key.clone();
                     for dependent in self.table.dependents(&key) {
                         self.mark(dependent);

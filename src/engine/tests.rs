@@ -438,7 +438,7 @@ fn prior(age: Duration, state: EndpointState, health: Health) -> Prior {
         reason,
         message: String::new(),
         since,
-        not_healthy: 0,
+        unknown: 0,
         endpoints: vec![PriorEndpoint {
             target: "a".into(),
             label: "a:80".into(),
@@ -608,4 +608,84 @@ async fn an_initial_state_ends_where_nothing_can_be_looked_at() {
     assert_eq!(bench.health("web").0, Health::Healthy, "as declared, for as long as a verdict would be believed");
     sleep(seconds(15)).await;
     assert_eq!(bench.health("web"), (Health::Unknown, HealthReason::ProbeError));
+}
+
+fn row(name: &str, state: EndpointState) -> PriorEndpoint {
+    let since = Timestamp::from_second(1_000_000_000).unwrap();
+    PriorEndpoint {
+        target: name.into(),
+        label: format!("{name}:80"),
+        state,
+        since,
+        reason: None,
+        message: String::new(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_keeps_a_stale_check_stale() {
+    let bench = Bench::new();
+    bench.lane.say("b", Answer::Bad(Reason::NoDescriptors));
+    let mut wanted = desired(&check("web", vec![target("a"), target("b")]));
+    wanted.prior = Some(Prior {
+        reason: HealthReason::Stale,
+        unknown: 1,
+        endpoints: vec![row("a", EndpointState::Healthy), row("b", EndpointState::Unknown)],
+        ..prior(seconds(60), EndpointState::Healthy, Health::Unknown)
+    });
+    bench.engine.upsert(wanted).await;
+    bench.engine.settle().await;
+    sleep(seconds(60)).await;
+    assert_eq!(bench.health("web"), (Health::Unknown, HealthReason::Stale));
+    assert_eq!(bench.view("web").transitions, [0; 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_of_a_check_with_more_rows_than_the_status_holds_is_no_transition() {
+    let bench = Bench::new();
+    let names: Vec<String> = (0..250).map(|n| format!("t{n}")).collect();
+    for name in &names[..101] {
+        bench.lane.say(name, Answer::Bad(Reason::ConnectionRefused));
+    }
+    let mut wide = check("wide", names.iter().map(|name| target(name)).collect());
+    wide.min_healthy = MinHealthy::Percent(50);
+    let mut wanted = desired(&wide);
+    wanted.prior = Some(Prior {
+        reason: HealthReason::MinimumMet,
+        endpoints: names[..100].iter().map(|name| row(name, EndpointState::Unhealthy)).collect(),
+        ..prior(seconds(60), EndpointState::Healthy, Health::Degraded)
+    });
+    bench.engine.upsert(wanted).await;
+    bench.engine.settle().await;
+    sleep(seconds(10)).await;
+    assert_eq!(bench.health("wide"), (Health::Degraded, HealthReason::MinimumMet));
+    assert_eq!(bench.view("wide").transitions, [0; 4]);
+    assert_eq!(bench.view("wide").counts.summary(), "149/250");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_nothing_can_decide_is_not_left_out_of_a_composite() {
+    let bench = Bench::new();
+    bench.run(&check("web", vec![target("a")])).await;
+    bench.run(&check("all", vec![member("web", "web")])).await;
+    sleep(seconds(2)).await;
+    assert_eq!(bench.health("all").0, Health::Healthy);
+    let empty = Desired { endpoints: vec![], ..desired(&check("empty", vec![target("none")])) };
+    bench.engine.upsert(empty).await;
+    bench.run(&check("all", vec![member("web", "web"), member("empty", "empty")])).await;
+    assert_eq!(bench.health("empty"), (Health::Unknown, HealthReason::NoTargets));
+    assert_eq!(bench.health("all").0, Health::Unknown);
+}
+
+#[tokio::test(start_paused = true)]
+async fn replacing_the_only_sick_target_is_no_recovery_before_it_was_probed() {
+    let bench = Bench::new();
+    bench.lane.say("db", Answer::Bad(Reason::ConnectionRefused));
+    bench.lane.say("new", Answer::Hang);
+    let optional = Target { optional: true, ..target("dr") };
+    bench.run(&check("db", vec![target("db"), optional.clone()])).await;
+    sleep(seconds(5)).await;
+    assert_eq!(bench.health("db").0, Health::Unhealthy);
+    bench.run(&check("db", vec![target("new"), optional])).await;
+    assert_eq!(bench.health("db"), (Health::Unknown, HealthReason::Pending));
 }
