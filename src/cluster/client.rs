@@ -251,7 +251,7 @@ fn with_deadline(uri: &Uri) -> Option<Uri> {
 }
 
 /// The resources we ever ask for: metric labels come from a closed set.
-const KINDS: [&str; 17] = [
+const KINDS: [&str; 18] = [
     "healthchecks",
     "endpointslices",
     "pods",
@@ -264,6 +264,7 @@ const KINDS: [&str; 17] = [
     "tokenreviews",
     "subjectaccessreviews",
     "selfsubjectaccessreviews",
+    "selfsubjectreviews",
     "customresourcedefinitions",
     "namespaces",
     "endpoints",
