@@ -61,7 +61,7 @@ type Need = (&'static str, &'static str, &'static [&'static str], bool);
 
 const ALWAYS: [Need; 10] = [
     ("healthcheck-operator.dev", "healthchecks", &["get", "list", "watch"], false),
-    ("healthcheck-operator.dev", "healthchecks/status", &["get", "patch"], false),
+    ("healthcheck-operator.dev", "healthchecks/status", &["patch"], false),
     ("discovery.k8s.io", "endpointslices", &["list", "watch"], false),
     ("", "pods", &["list", "watch"], false),
     ("", "services", &["list", "watch"], false),

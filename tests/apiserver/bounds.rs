@@ -129,7 +129,7 @@ async fn forbidden(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     let limited = stage_as(&stage, "limited").await?;
     let checks = json!([
         {"apiGroups": ["healthcheck-operator.dev"], "resources": ["healthchecks"], "verbs": ["get", "list", "watch"]},
-        {"apiGroups": ["healthcheck-operator.dev"], "resources": ["healthchecks/status"], "verbs": ["get", "patch"]},
+        {"apiGroups": ["healthcheck-operator.dev"], "resources": ["healthchecks/status"], "verbs": ["patch"]},
         {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]},
         {"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"]},
     ]);

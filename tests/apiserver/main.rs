@@ -11,6 +11,7 @@ mod bounds;
 mod chart;
 mod controller;
 mod faults;
+mod grants;
 mod harness;
 mod leader;
 mod outages;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         chart::trials(&suite),
         controller::trials(&suite),
         faults::trials(&suite),
+        grants::trials(&suite),
         harness::trials(&suite),
         leader::trials(&suite),
         outages::trials(&suite),

@@ -6,7 +6,7 @@
   verbs: [get, list, watch]
 - apiGroups: [healthcheck-operator.dev]
   resources: [healthchecks/status]
-  verbs: [get, patch]
+  verbs: [patch]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [list, watch{{ if $v.features.annotations }}, patch{{ end }}]
