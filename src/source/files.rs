@@ -1,9 +1,11 @@
 //! Finding and reading the files that are named on the command line.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, Read},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use super::Fault;
@@ -50,7 +52,8 @@ fn fault(path: &Path, error: &io::Error) -> Fault {
     Fault::of_file(path.display().to_string(), format!("cannot be read: {error}"))
 }
 
-fn files_of(path: &Path) -> io::Result<Vec<PathBuf>> {
+/// The files that `path` stands for.
+pub(super) fn files_of(path: &Path) -> io::Result<Vec<PathBuf>> {
     if path.as_os_str() == STDIN || !fs::metadata(path)?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
@@ -67,7 +70,23 @@ fn files_of(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// What can be read only once, standard input and pipes, as it was then: files are read again when one of them changes.
+static ONCE: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
+
 fn read(path: &Path) -> io::Result<String> {
+    if path.as_os_str() != STDIN && fs::metadata(path)?.is_file() {
+        return read_now(path);
+    }
+    let mut once = ONCE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(text) = once.get(path) {
+        return Ok(text.clone());
+    }
+    let text = read_now(path)?;
+    once.insert(path.to_owned(), text.clone());
+    Ok(text)
+}
+
+fn read_now(path: &Path) -> io::Result<String> {
     let mut text = Vec::new();
     if path.as_os_str() == STDIN {
         io::stdin().lock().take(LARGEST_FILE + 1).read_to_end(&mut text)?;

@@ -64,12 +64,33 @@ pub fn documents(text: &str) -> Result<Vec<Node>, SyntaxError> {
 fn syntax_error(error: &serde_saphyr::Error) -> SyntaxError {
     let error = error.without_snippet();
     let position = error.location().filter(|location| location.line() > 0).map(|location| position(&location));
-    let mut message = error.to_string();
+    let mut message = told(error);
     // The position stands in front of the message already.
     if let Some((line, column)) = position {
         message = message.replace(&format!(" at line {line}, column {column}"), "");
     }
     SyntaxError { position, message }
+}
+
+/// What the parser tells in the words of those who write programs with it, in the words of those who write files.
+fn told(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error;
+    match error {
+        Error::AliasError { error, .. } => told(error.without_snippet()),
+        Error::DuplicateMappingKey { key, .. } => {
+            let key = key.as_deref().unwrap_or("a key");
+            format!("{key} is written twice in one mapping: keep one of them")
+        }
+        Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => {
+            "its aliases (*name) expand to too much: write the values out".to_owned()
+        }
+        error => match error.to_string() {
+            text if text.starts_with("recursion limit exceeded") => "nested too deeply".to_owned(),
+            text => text,
+        },
+    }
 }
 
 fn position(location: &Location) -> Position {
@@ -254,8 +275,18 @@ mod tests {
             let list = vec![format!("*a{}", i - 1); 10].join(",");
             text.push_str(&format!("a{i}: &a{i} [{list}]\n"));
         }
-        assert!(documents(&text).is_err());
+        let bomb = documents(&text).expect_err("a bomb");
+        assert_eq!(bomb.message, "its aliases (*name) expand to too much: write the values out");
         let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
-        assert!(documents(&deep).is_err());
+        assert_eq!(documents(&deep).expect_err("a tower").message, "nested too deeply");
+    }
+
+    #[test]
+    fn a_key_written_twice_is_named() {
+        let error = documents("a: {b: 1, b: 2}\n").expect_err("two keys");
+        assert_eq!(
+            (error.position, error.message.as_str()),
+            (Some((1, 11)), "b is written twice in one mapping: keep one of them")
+        );
     }
 }
