@@ -1,10 +1,8 @@
 //! `healthcheck-operator crds`: the CustomResourceDefinitions, for `kubectl apply -f -`.
 
-use std::io::Write as _;
-
 use anyhow::Context as _;
 
-use super::Exit;
+use super::{Exit, print::print};
 use crate::api::crd;
 
 /// Print the CustomResourceDefinitions as YAML.
@@ -17,6 +15,6 @@ pub struct CrdsArgs {}
 /// When standard output cannot be written.
 pub fn run(_: &CrdsArgs) -> anyhow::Result<Exit> {
     let yaml = crd::yaml().context("cannot write the definition as YAML")?;
-    std::io::stdout().write_all(yaml.as_bytes()).context("cannot write to standard output")?;
+    print(&yaml)?;
     Ok(Exit::Ok)
 }

@@ -7,6 +7,7 @@ mod crds;
 mod doctor;
 mod engine_args;
 mod exit;
+mod print;
 mod probe;
 mod runner;
 mod signals;
@@ -23,6 +24,7 @@ pub use engine_args::EngineArgs;
 pub use exit::Exit;
 
 use crate::telemetry::LogArgs;
+use print::print;
 
 /// Declares health checks once, probes them cheaply and punctually, and puts the verdict where traffic can use it.
 #[derive(Debug, Parser)]
@@ -76,7 +78,7 @@ pub fn main() -> ExitCode {
     match cli.logs.init().map_err(Into::into).and_then(|()| run(cli.command)) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            print::complain(&format_args!("{error:#}"));
             Exit::Usage.into()
         }
     }
@@ -93,12 +95,14 @@ fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Runner(args) => runner::run(&args),
         Command::Standalone(args) => block_on(standalone::run(*args))?,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "healthcheck-operator", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), env!("CARGO_PKG_NAME"), &mut script);
+            print(&String::from_utf8_lossy(&script))?;
             Ok(Exit::Ok)
         }
         Command::Validate(args) => validate::run(&args),
         Command::Version => {
-            println!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+            print(concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"), "\n"))?;
             Ok(Exit::Ok)
         }
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use clap::{Args, Subcommand, ValueEnum};
 use futures::future::BoxFuture;
 
-use super::Exit;
+use super::{Exit, print::print};
 use crate::{
     api,
     check::{
@@ -125,7 +125,7 @@ pub fn run(args: &ProbeArgs) -> anyhow::Result<Exit> {
     let report = runtime.block_on(prober.attempt(attempt));
     // What a script left to the runtime to reap must not keep the answer waiting.
     runtime.shutdown_timeout(Duration::from_millis(100));
-    println!("{}", describe(&report, &job.about, common.output));
+    print(&(describe(&report, &job.about, common.output) + "\n"))?;
     Ok(match report.outcome {
         Outcome::Success => Exit::Ok,
         Outcome::Failure { .. } => Exit::Unhealthy,

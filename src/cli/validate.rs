@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::Exit;
+use super::{Exit, print::print as print_out};
 use crate::{
     compile::Mode,
     source::{Declared, Fault, Loaded, gather, load},
@@ -63,23 +63,21 @@ fn examine(filenames: &[PathBuf], mode: Mode) -> Loaded {
 }
 
 fn print(loaded: &Loaded, output: Output) -> anyhow::Result<()> {
-    let mut stdout = std::io::stdout().lock();
     match output {
         Output::Text if loaded.faults.is_empty() => {
-            for Declared { check, file, line, .. } in &loaded.declared {
-                writeln!(stdout, "ok {} ({file}:{line})", check.key)?;
-            }
+            let line = |one: &Declared| format!("ok {} ({}:{})\n", one.check.key, one.file, one.line);
+            print_out(&loaded.declared.iter().map(line).collect::<String>())
         }
         Output::Text => {
             let mut stderr = std::io::stderr().lock();
             for fault in &loaded.faults {
                 writeln!(stderr, "{fault}")?;
             }
+            Ok(())
         }
-        Output::Json => writeln!(stdout, "{}", serde_json::to_string_pretty(&Verdict::of(loaded))?)?,
-        Output::Yaml => write!(stdout, "{}", serde_saphyr::to_string(&Verdict::of(loaded))?)?,
+        Output::Json => print_out(&(serde_json::to_string_pretty(&Verdict::of(loaded))? + "\n")),
+        Output::Yaml => print_out(&serde_saphyr::to_string(&Verdict::of(loaded))?),
     }
-    Ok(())
 }
 
 /// The result for machines.

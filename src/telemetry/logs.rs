@@ -57,6 +57,8 @@ impl LogArgs {
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
+            // They would be told on the same broken standard error, where telling them panics.
+            .log_internal_errors(false)
             .with_span_events(FmtSpan::NONE)
             .with_ansi(std::io::stderr().is_terminal() && !no_color());
         match self.log_format {

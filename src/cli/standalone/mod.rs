@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
-use super::{EngineArgs, Exit, signals};
+use super::{EngineArgs, Exit, print::complain, signals};
 use crate::{
     engine::{self, Board, Engine, Parts},
     probe::{Prober, Settings},
@@ -21,6 +21,11 @@ use reload::Files;
 
 /// Run HealthCheck YAML without a cluster: the engine, /healthz, metrics and the API
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Files that declare nothing are fine while it serves, for more may come: no check at all is Healthy. With --once they are an
+error. A bad edit is refused and told, and the last good version keeps running.
+Exit codes: 0 stopped by SIGTERM or SIGINT; 2 a flag, a file or a listener is wrong; with --once: 0 healthy or degraded,
+1 unhealthy, 3 unknown.")]
 pub struct StandaloneArgs {
     /// File or directory with HealthChecks (may be given many times); read again when it changes
     #[arg(
@@ -98,12 +103,17 @@ pub async fn run(args: StandaloneArgs) -> anyhow::Result<Exit> {
         Ok(checks) => checks,
         Err(faults) => {
             for fault in &faults {
-                eprintln!("error: {fault}");
+                complain(fault);
             }
             return Ok(Exit::Usage);
         }
     };
     if args.once {
+        if checks.is_empty() {
+            // A pipeline whose path is wrong must not go on as if all were well.
+            complain(&nothing_in(&args.filename));
+            return Ok(Exit::Usage);
+        }
         let running = Running::start(&args.engine);
         let exit = once::run(&running, checks, args.output).await;
         running.stop().await;
@@ -129,6 +139,10 @@ pub async fn run(args: StandaloneArgs) -> anyhow::Result<Exit> {
             access,
         },
     )?;
+    if checks.is_empty() {
+        // Fine here, for files may come: an empty set is Healthy, as it is in a cluster.
+        tracing::warn!("{}", nothing_in(&args.filename));
+    }
     files.apply(checks, &running.engine).await;
     running.engine.settle().await;
     running.board.set_synced();
@@ -146,6 +160,12 @@ pub async fn run(args: StandaloneArgs) -> anyhow::Result<Exit> {
     let _ = serving.await;
     running.stop().await;
     Ok(Exit::Ok)
+}
+
+/// What to say when there is nothing to check.
+fn nothing_in(filenames: &[PathBuf]) -> String {
+    let names: Vec<_> = filenames.iter().map(|path| path.display().to_string()).collect();
+    format!("{}: holds no HealthCheck: give a file or directory that does", names.join(", "))
 }
 
 /// Applies the files as they are now; a set with a fault changes nothing.

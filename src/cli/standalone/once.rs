@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{Output, Running};
 use crate::{
     check::{Check, EndpointState, Health, InitialState},
-    cli::{Exit, table},
+    cli::{Exit, print::print, table},
     engine::{Board, CheckView},
 };
 
@@ -30,7 +30,7 @@ pub(super) async fn run(running: &Running, checks: Vec<Check>, output: Output) -
     // Some endpoints can never be decided, for we cannot look at them; the table says why.
     let _ = tokio::time::timeout(patience, decided).await;
     let views = running.board.all();
-    print!("{}", render(&running.board, &views, output)?);
+    print(&render(&running.board, &views, output)?)?;
     Ok(exit(&views))
 }
 
