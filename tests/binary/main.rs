@@ -1,0 +1,14 @@
+//! The built binary as a black box: `standalone` against targets that do as they are told, and every command's
+//! words and exit codes.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_input;
+mod checks;
+mod commands;
+mod lifecycle;
+mod many;
+mod neighbours;
+mod once;
+mod reload;
