@@ -1,0 +1,83 @@
+//! HealthChecks by the thousand.
+
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+/// The most targets that one check may have.
+pub const TARGETS_PER_CHECK: usize = 64;
+
+/// What the targets are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// A half-open handshake.
+    Tcp,
+    /// `GET /` on a connection of its own.
+    Http,
+}
+
+impl Probe {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP, half-open",
+            Self::Http => "HTTP, fresh connection",
+        }
+    }
+
+    const fn yaml(self) -> &'static str {
+        match self {
+            Self::Tcp => "{tcp: {handshake: HalfOpen}}",
+            Self::Http => "{http: {path: /, expectedStatuses: [200]}}",
+        }
+    }
+}
+
+/// `endpoints` of them, `per_check` in each check.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub endpoints: usize,
+    pub per_check: usize,
+    pub probe: Probe,
+    pub interval: &'static str,
+    pub timeout: &'static str,
+    /// Every target listens here, on an address of its own.
+    pub port: u16,
+    /// The address of the first target; the others follow.
+    pub first: Ipv4Addr,
+}
+
+impl Plan {
+    /// Targets on loopback at one second, as many in a check as there may be.
+    pub fn loopback(endpoints: usize, probe: Probe, port: u16) -> Self {
+        let first = Ipv4Addr::new(127, 1, 0, 1);
+        Self { endpoints, per_check: TARGETS_PER_CHECK, probe, interval: "1s", timeout: "900ms", port, first }
+    }
+
+    pub fn checks(&self) -> usize {
+        self.endpoints.div_ceil(self.per_check)
+    }
+
+    /// One check as YAML.
+    pub fn check(&self, number: usize) -> String {
+        let mut yaml = format!(
+            "apiVersion: healthcheck-operator.dev/v1alpha1\nkind: HealthCheck\nmetadata: {{name: check-{number}, \
+             namespace: bench}}\nspec:\n  interval: {}\n  timeout: {}\n  probe: {}\n  targets:\n",
+            self.interval,
+            self.timeout,
+            self.probe.yaml()
+        );
+        let first = number * self.per_check;
+        for endpoint in first..(first + self.per_check).min(self.endpoints) {
+            let address = Ipv4Addr::from(u32::from(self.first) + u32::try_from(endpoint).expect("an IPv4 address"));
+            writeln!(yaml, "    - {{name: target-{endpoint}, host: {address}, port: {}}}", self.port)
+                .expect("a String takes all");
+        }
+        yaml
+    }
+
+    /// All checks in one file.
+    pub fn write(&self, file: &Path) -> std::io::Result<()> {
+        let all: Vec<String> = (0..self.checks()).map(|number| self.check(number)).collect();
+        std::fs::write(file, all.join("---\n"))
+    }
+}

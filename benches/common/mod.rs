@@ -1,0 +1,62 @@
+//! What the benchmarks share: the release binary, pinned; its metrics; the kernel's books about it; tables.
+//!
+//! Nothing here asserts on a figure. What is checked is that a figure means what it says: that the operator runs, that
+//! its probes succeed, that it says how many endpoints it has.
+#![allow(dead_code)]
+
+pub mod client;
+pub mod manifests;
+pub mod metrics;
+pub mod nginx;
+pub mod operator;
+pub mod stats;
+pub mod table;
+pub mod usage;
+pub mod wrk;
+
+use std::time::Duration;
+
+/// The core that is measured, and the one everything else of a benchmark runs on. On a machine with one core both are
+/// the same and the figures say so.
+pub const MEASURED: usize = 0;
+pub const OTHERS: usize = 1;
+
+/// How often a measurement is repeated: `BENCH_ROUNDS`, or `usual`.
+pub fn rounds(usual: usize) -> usize {
+    from_env("BENCH_ROUNDS", usual).max(1)
+}
+
+/// How long one measurement takes: `BENCH_SECONDS`, or `usual`.
+pub fn window(usual: u64) -> Duration {
+    Duration::from_secs(from_env("BENCH_SECONDS", usual).max(1))
+}
+
+/// A size, so that a benchmark can be tried out small: `BENCH_SCALE` percent of `full`.
+pub fn scaled(full: usize) -> usize {
+    (full * from_env("BENCH_SCALE", 100) / 100).max(1)
+}
+
+fn from_env<T: std::str::FromStr>(name: &str, usual: T) -> T {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+/// Keeps this process, and what it starts from here on, off the measured core.
+pub fn step_aside() -> anyhow::Result<()> {
+    pin_to(OTHERS)
+}
+
+fn pin_to(core: usize) -> anyhow::Result<()> {
+    let status = std::process::Command::new("taskset")
+        .args(["--all-tasks", "--cpu-list", "--pid", &core.to_string(), &std::process::id().to_string()])
+        .stdout(std::process::Stdio::null())
+        .status()?;
+    anyhow::ensure!(status.success(), "cannot run on core {core} alone: the benchmarks need a machine with two cores");
+    Ok(())
+}
+
+/// Says what the machine is, above the tables.
+pub fn introduce(what: &str) {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    println!("{what}\n{cores} cores, load before: {}\n", load.split(' ').next().unwrap_or_default());
+}

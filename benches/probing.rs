@@ -1,0 +1,146 @@
+//! What probing costs: 10,000 endpoints at one second, by an operator on one core. See `docs/benchmarks.md`.
+//!
+//!     cargo bench --bench probing
+
+mod common;
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::Duration;
+
+use common::{
+    MEASURED, OTHERS,
+    manifests::{Plan, Probe},
+    nginx::Nginx,
+    operator::{Operator, binary},
+    rounds, scaled,
+    stats::median,
+    table::Table,
+    window,
+};
+use support::run_dir;
+
+const ENDPOINTS: usize = 10_000;
+/// The other point of the line that tells bytes per endpoint.
+const FEW: usize = 1_000;
+/// Every endpoint has been probed some times, and verdicts have been reached.
+const WARM_UP: Duration = Duration::from_secs(5);
+const START: Duration = Duration::from_secs(60);
+const LAG: &str = "healthcheck_operator_scheduling_lag_seconds";
+
+/// One run of one operator.
+struct Run {
+    /// Until the operator said that it has all endpoints, from its start.
+    scheduled: Duration,
+    /// Until as many probes had ended as there are endpoints.
+    probed: Duration,
+    /// Microseconds of CPU for one probe, everything included.
+    cost: f64,
+    /// Of one core, in percent.
+    share: f64,
+    per_second: f64,
+    failed: f64,
+    skipped: f64,
+    lag_p50: f64,
+    lag_p99: f64,
+    lag_above: f64,
+    resident: f64,
+    anonymous: f64,
+}
+
+fn main() -> anyhow::Result<()> {
+    binary()?;
+    common::introduce("probing: standalone on one core, every endpoint once a second");
+    common::step_aside()?;
+    let done = measure();
+    run_dir::finish(done.is_err());
+    done
+}
+
+fn measure() -> anyhow::Result<()> {
+    // Nobody accepts: a half-open handshake ends in the kernel.
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let nginx = Nginx::start(OTHERS, false)?;
+    let port = |probe| match probe {
+        Probe::Tcp => listener.local_addr().map(|address| address.port()),
+        Probe::Http => Ok(nginx.port),
+    };
+    let probes = [Probe::Tcp, Probe::Http];
+    let (mut many, mut few) = ([vec![], vec![]], [vec![], vec![]]);
+    for round in 1..=rounds(3) {
+        for (at, probe) in probes.into_iter().enumerate() {
+            let port = port(probe)?;
+            eprintln!("round {round}: {}", probe.name());
+            many[at].push(run(&Plan::loopback(scaled(ENDPOINTS), probe, port), window(30))?);
+            few[at].push(run(&Plan::loopback(scaled(FEW), probe, port), Duration::from_secs(5))?);
+        }
+    }
+    let mut cost = Table::new(["probe", "probes/s", "µs CPU/probe", "% of a core", "failed", "skipped rounds"]);
+    let mut time = Table::new(["probe", "lag p50", "lag p99", "lag > 25.6 ms", "all scheduled", "all probed once"]);
+    let mut memory = Table::new(["probe", "RSS of 1k", "RSS of 10k", "heap of 10k", "bytes/endpoint"]);
+    for (at, probe) in probes.into_iter().enumerate() {
+        let (many, few) = (&many[at], &few[at]);
+        let of = |part: fn(&Run) -> f64| median(many.iter().map(part));
+        let sum = |part: fn(&Run) -> f64| many.iter().map(part).sum::<f64>();
+        cost.row([
+            probe.name().to_owned(),
+            format!("{:.0}", of(|run| run.per_second)),
+            format!("{:.1}", of(|run| run.cost)),
+            format!("{:.1}", of(|run| run.share)),
+            format!("{:.0}", sum(|run| run.failed)),
+            format!("{:.0}", sum(|run| run.skipped)),
+        ]);
+        time.row([
+            probe.name().to_owned(),
+            format!("≤ {:.1} ms", of(|run| run.lag_p50) * 1e3),
+            format!("≤ {:.1} ms", of(|run| run.lag_p99) * 1e3),
+            format!("{:.3} %", of(|run| run.lag_above)),
+            format!("{:.2} s", of(|run| run.scheduled.as_secs_f64())),
+            format!("{:.2} s", of(|run| run.probed.as_secs_f64())),
+        ]);
+        let (large, small) = (of(|run| run.resident), median(few.iter().map(|run| run.resident)));
+        memory.row([
+            probe.name().to_owned(),
+            format!("{:.1} MB", small / 1e6),
+            format!("{:.1} MB", large / 1e6),
+            format!("{:.1} MB", of(|run| run.anonymous) / 1e6),
+            format!("{:.0}", (large - small) / (scaled(ENDPOINTS) - scaled(FEW)) as f64),
+        ]);
+    }
+    println!("{} endpoints at 1 s; medians of {} rounds; counts are sums over them\n", scaled(ENDPOINTS), rounds(3));
+    cost.print("Cost");
+    time.print("Punctuality (bounds of the histogram's buckets)");
+    memory.print("Memory");
+    Ok(())
+}
+
+fn run(plan: &Plan, window: Duration) -> anyhow::Result<Run> {
+    let file = run_dir::sub_dir("manifests").join(format!("{}-{}.yaml", plan.endpoints, plan.port));
+    plan.write(&file)?;
+    let operator = Operator::start(&MEASURED.to_string(), &["standalone", "-f", &file.display().to_string()])?;
+    let scheduled = operator.wait_scheduled(plan.endpoints, START)?;
+    let probed = operator.wait_probes(plan.endpoints, START)?;
+    std::thread::sleep(WARM_UP);
+    let (before, used_before) = (operator.metrics()?, operator.usage()?);
+    std::thread::sleep(window);
+    let (after, used) = (operator.metrics()?, operator.usage()?);
+    let ((begun, bad_before), (ended, bad)) = (before.probes(), after.probes());
+    let probes = ended - begun;
+    let skipped = |metrics: &common::metrics::Metrics| metrics.sum("healthcheck_operator_skipped_rounds_total", "");
+    let lag = after.histogram(LAG).since(&before.histogram(LAG));
+    Ok(Run {
+        scheduled,
+        probed,
+        cost: (used.cpu - used_before.cpu).as_secs_f64() * 1e6 / probes,
+        share: used.share_since(&used_before),
+        per_second: probes / (used.at - used_before.at).as_secs_f64(),
+        failed: bad - bad_before,
+        skipped: skipped(&after) - skipped(&before),
+        lag_p50: lag.percentile(50.0),
+        lag_p99: lag.percentile(99.0),
+        lag_above: lag.above(0.025_6),
+        resident: used.resident as f64,
+        anonymous: used.anonymous as f64,
+    })
+}

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Every benchmark, one after the other: `benches/run.sh`, or some: `benches/run.sh probing healthz`.
+# The tables go to stdout, progress to stderr. BENCH_ROUNDS, BENCH_SECONDS and BENCH_SCALE (percent) make a trial run
+# short. Needs two cores, and of Debian: nginx-light, wrk, binutils, util-linux; `cluster` needs what the tests need.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+packages=(binutils nginx-light util-linux wrk)
+for command in nginx size taskset wrk; do
+	if ! PATH=$PATH:/usr/sbin command -v "$command" >/dev/null; then
+		if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+			export DEBIAN_FRONTEND=noninteractive
+			apt-get update -qq
+			apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+			break
+		fi
+		echo "benches/run.sh: no $command; install ${packages[*]}" >&2
+		exit 1
+	fi
+done
+
+cargo build --release --locked
+[ $# -gt 0 ] || set -- size probing healthz cluster
+for bench in "$@"; do
+	cargo bench --locked --bench "$bench"
+done
