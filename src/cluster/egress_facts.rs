@@ -13,20 +13,25 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use kube::{Api, Client, ResourceExt, api::ListParams};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    client::call,
+    client::{CallError, call},
     watch::{Told, watch},
 };
 use crate::{
     probe::{DeniedDynamic, EgressGuard},
+    server::Readiness,
     telemetry::Metrics,
 };
 
 /// How often the API server's own endpoints are read.
 const API_SERVERS: Duration = Duration::from_secs(60);
+/// How soon what could not be read is asked for again.
+const RETRY: Duration = Duration::from_secs(3);
+/// How long probing waits for the first answers: an operator that never begins protects nobody.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The labels by which the pods of one release know each other (`chart.md`).
 const NAME_LABEL: &str = "app.kubernetes.io/name";
 const INSTANCE_LABEL: &str = "app.kubernetes.io/instance";
@@ -34,6 +39,9 @@ const INSTANCE_LABEL: &str = "app.kubernetes.io/instance";
 enum Fact {
     Node(Told<(String, Vec<IpAddr>)>),
     Pod(Told<(String, Vec<IpAddr>)>),
+    Servers(Result<HashSet<SocketAddr>, CallError>),
+    /// The labels of our release.
+    Own(Result<Option<String>, CallError>),
 }
 
 /// Where our own pods are.
@@ -77,56 +85,201 @@ impl Addresses {
     }
 }
 
-/// Keeps `guard` up to date until `stop`.
-pub async fn keep(
-    client: Client,
-    cluster_url: http::Uri,
-    own: Option<OwnPods>,
-    guard: Arc<EgressGuard>,
-    metrics: Metrics,
-    stop: CancellationToken,
-) {
+/// What keeps a guard up to date.
+pub struct Parts {
+    pub client: Client,
+    pub cluster_url: http::Uri,
+    pub own: Option<OwnPods>,
+    pub guard: Arc<EgressGuard>,
+    pub metrics: Metrics,
+    pub readiness: Readiness,
+    /// Cancelled when the guard knows all there is to know, or has waited long enough: nothing is to be probed before.
+    pub known: CancellationToken,
+}
+
+/// How far the first answer to a question is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Answer {
+    #[default]
+    Awaited,
+    Given,
+    /// We may not ask, and said so.
+    Refused,
+}
+
+struct Keeper {
+    parts: Parts,
+    sender: mpsc::Sender<Fact>,
+    tasks: JoinSet<()>,
+    servers: HashSet<SocketAddr>,
+    nodes: Addresses,
+    pods: Addresses,
+    servers_answer: Answer,
+    nodes_answer: Answer,
+    pods_answer: Answer,
+    /// When the API server's endpoints are read next; `None` while they are being read.
+    servers_due: Option<Instant>,
+    /// Our own pod is being read.
+    reading_own: bool,
+}
+
+/// Keeps the guard of `parts` up to date until `stop`.
+pub async fn keep(parts: Parts, stop: CancellationToken) {
     let (sender, mut facts) = mpsc::channel(64);
-    let mut watches = tokio::task::JoinSet::new();
-    let nodes: Api<Node> = Api::all(client.clone());
-    watches.spawn(watch(
-        "nodes",
-        nodes,
-        None,
-        metrics.clone(),
-        |node| Some(node_addresses(&node)),
-        Fact::Node,
-        sender.clone(),
-    ));
-    let mut own = own;
-    let mut servers = HashSet::new();
-    let (mut nodes, mut pods) = (Addresses::default(), Addresses::default());
-    let mut again = tokio::time::interval(API_SERVERS);
+    parts.readiness.not_ready("egress", "the addresses that must not be probed are being looked up");
+    let mut keeper = Keeper::new(parts, sender);
+    let mut again = tokio::time::interval(RETRY);
+    again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let patience = tokio::time::sleep(PATIENCE);
+    let mut patience = std::pin::pin!(patience);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = again.tick() => {
-                servers = api_servers(&client, &cluster_url).await.unwrap_or(servers);
-                if let Some(place) = own.take() {
-                    match release_labels(&client, &place).await {
-                        Ok(Some(labels)) => {
-                            let api: Api<Pod> = Api::namespaced(client.clone(), &place.namespace);
-                            let keep = |pod: Pod| Some(pod_addresses(&pod));
-                            watches.spawn(watch("pods", api, Some(labels), metrics.clone(), keep, Fact::Pod, sender.clone()));
-                        }
-                        // Not in a pod after all, or not one of a release.
-                        Ok(None) => {}
-                        Err(()) => own = Some(place),
-                    }
-                }
-            }
+            _ = again.tick() => keeper.ask(),
             fact = facts.recv() => match fact {
-                Some(Fact::Node(told)) => nodes.take(told),
-                Some(Fact::Pod(told)) => pods.take(told),
+                Some(fact) => keeper.take(fact),
                 None => return,
+            },
+            () = &mut patience, if !keeper.parts.known.is_cancelled() => keeper.give_up_waiting(),
+        }
+    }
+}
+
+impl Keeper {
+    fn new(parts: Parts, sender: mpsc::Sender<Fact>) -> Self {
+        let mut tasks = JoinSet::new();
+        let nodes: Api<Node> = Api::all(parts.client.clone());
+        let keep = |node| Some(node_addresses(&node));
+        tasks.spawn(watch("nodes", nodes, None, parts.metrics.clone(), keep, Fact::Node, sender.clone()));
+        Self {
+            servers: without_asking(&parts.cluster_url),
+            pods_answer: if parts.own.is_some() { Answer::Awaited } else { Answer::Given },
+            parts,
+            sender,
+            tasks,
+            nodes: Addresses::default(),
+            pods: Addresses::default(),
+            servers_answer: Answer::Awaited,
+            nodes_answer: Answer::Awaited,
+            servers_due: Some(Instant::now()),
+            reading_own: false,
+        }
+    }
+
+    /// Asks what is due.
+    fn ask(&mut self) {
+        while self.tasks.try_join_next().is_some() {}
+        if self.servers_due.is_some_and(|due| due <= Instant::now()) {
+            self.servers_due = None;
+            let (client, sender) = (self.parts.client.clone(), self.sender.clone());
+            self.tasks.spawn(async move {
+                let _ = sender.send(Fact::Servers(api_servers(&client).await)).await;
+            });
+        }
+        if let Some(own) = self.parts.own.clone()
+            && !std::mem::replace(&mut self.reading_own, true)
+        {
+            let (client, sender) = (self.parts.client.clone(), self.sender.clone());
+            self.tasks.spawn(async move {
+                let _ = sender.send(Fact::Own(release_labels(&client, &own).await)).await;
+            });
+        }
+    }
+
+    fn take(&mut self, fact: Fact) {
+        match fact {
+            Fact::Node(told) => {
+                let lost = "the kubelet ports of nodes are not protected from probes; grant list and watch on nodes";
+                note(&mut self.nodes_answer, &told, lost);
+                self.nodes.take(told);
+            }
+            Fact::Pod(told) => {
+                let lost = "the operator's own pods are not protected from probes; grant list and watch on pods in its namespace";
+                note(&mut self.pods_answer, &told, lost);
+                self.pods.take(told);
+            }
+            Fact::Servers(Ok(found)) => {
+                self.servers = without_asking(&self.parts.cluster_url);
+                self.servers.extend(found);
+                self.servers_answer = Answer::Given;
+                self.servers_due = Some(Instant::now() + API_SERVERS);
+            }
+            Fact::Servers(Err(error)) => {
+                let lost = "the API server's own addresses are not protected from probes; grant list on endpointslices in the namespace default";
+                refused(&mut self.servers_answer, &error, lost);
+                self.servers_due = Some(Instant::now() + RETRY);
+            }
+            Fact::Own(Ok(labels)) => self.watch_own(labels),
+            Fact::Own(Err(error)) => {
+                let lost = "the operator's own pods are not protected from probes; grant get, list and watch on pods in its namespace";
+                refused(&mut self.pods_answer, &error, lost);
+                self.reading_own = false;
             }
         }
-        guard.update(DeniedDynamic { api_servers: servers.clone(), nodes: nodes.all(), own_pods: pods.all() });
+        self.parts.guard.update(DeniedDynamic {
+            api_servers: self.servers.clone(),
+            nodes: self.nodes.all(),
+            own_pods: self.pods.all(),
+        });
+        if self.awaited().is_empty() {
+            self.become_known();
+        }
+    }
+
+    fn watch_own(&mut self, labels: Option<String>) {
+        let Some(place) = self.parts.own.take() else { return };
+        let Some(labels) = labels else {
+            // Not in a pod after all, or not one of a release.
+            self.pods_answer = Answer::Given;
+            return;
+        };
+        let api: Api<Pod> = Api::namespaced(self.parts.client.clone(), &place.namespace);
+        let keep = |pod: Pod| Some(pod_addresses(&pod));
+        let (metrics, sender) = (self.parts.metrics.clone(), self.sender.clone());
+        self.tasks.spawn(watch("pods", api, Some(labels), metrics, keep, Fact::Pod, sender));
+    }
+
+    /// What was not answered even once.
+    fn awaited(&self) -> Vec<&'static str> {
+        let answers =
+            [("API servers", self.servers_answer), ("nodes", self.nodes_answer), ("own pods", self.pods_answer)];
+        answers.into_iter().filter(|(_, answer)| *answer == Answer::Awaited).map(|(name, _)| name).collect()
+    }
+
+    fn give_up_waiting(&self) {
+        tracing::warn!(
+            unknown = self.awaited().join(", "),
+            "not all addresses that must not be probed are known after {PATIENCE:?}; probing without them until they are"
+        );
+        self.become_known();
+    }
+
+    fn become_known(&self) {
+        if !self.parts.known.is_cancelled() {
+            self.parts.readiness.ready("egress");
+            self.parts.known.cancel();
+        }
+    }
+}
+
+/// Takes in how the watch of a kind fares.
+fn note<T>(answer: &mut Answer, told: &Told<T>, lost: &str) {
+    match told {
+        Told::Complete => *answer = Answer::Given,
+        Told::Failed(error) => refused(answer, error, lost),
+        Told::Begin | Told::Is(_) | Told::Gone(_) => {}
+    }
+}
+
+/// Says once what is `lost` by a refusal. Any other failure is waited for.
+fn refused(answer: &mut Answer, error: &CallError, lost: &str) {
+    match error {
+        CallError::Forbidden(_) if *answer == Answer::Refused => {}
+        CallError::Forbidden(_) => {
+            *answer = Answer::Refused;
+            tracing::warn!(%error, "{lost}");
+        }
+        _ => tracing::debug!(%error, "addresses that must not be probed cannot be read; trying again"),
     }
 }
 
@@ -141,18 +294,17 @@ fn pod_addresses(pod: &Pod) -> (String, Vec<IpAddr>) {
 }
 
 /// The labels that all pods of our release bear; `None` where there is no such pod.
-async fn release_labels(client: &Client, own: &OwnPods) -> Result<Option<String>, ()> {
+async fn release_labels(client: &Client, own: &OwnPods) -> Result<Option<String>, CallError> {
     let api: Api<Pod> = Api::namespaced(client.clone(), &own.namespace);
-    let pod = call(api.get_opt(&own.pod)).await.map_err(|error| {
-        tracing::debug!(%error, "own pod cannot be read yet");
-    })?;
+    let pod = call(api.get_opt(&own.pod)).await?;
     let labels: BTreeMap<String, String> = pod.map(|pod| pod.labels().clone()).unwrap_or_default();
     let pair = |name: &str| labels.get(name).map(|value| format!("{name}={value}"));
     Ok(pair(NAME_LABEL).zip(pair(INSTANCE_LABEL)).map(|(name, instance)| format!("{name},{instance}")))
 }
 
-/// The API server as pods reach it, as we reach it, and behind its Service.
-async fn api_servers(client: &Client, cluster_url: &http::Uri) -> Option<HashSet<SocketAddr>> {
+/// The API server as pods reach it and as we reach it: known, and denied, before anybody is asked.
+#[must_use]
+pub fn without_asking(cluster_url: &http::Uri) -> HashSet<SocketAddr> {
     let mut servers = HashSet::new();
     let host = env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse::<IpAddr>().ok());
     if let Some(host) = host {
@@ -163,24 +315,97 @@ async fn api_servers(client: &Client, cluster_url: &http::Uri) -> Option<HashSet
     if let Some(ours) = ours {
         servers.insert(SocketAddr::new(ours, cluster_url.port_u16().unwrap_or(443)));
     }
+    servers
+}
+
+/// The API server behind its Service.
+async fn api_servers(client: &Client) -> Result<HashSet<SocketAddr>, CallError> {
     let api: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
     let labels = ListParams::default().labels("kubernetes.io/service-name=kubernetes");
-    match call(api.list(&labels)).await {
-        Ok(slices) => {
-            for slice in slices {
-                let ports: Vec<_> =
-                    slice.ports.iter().flatten().filter_map(|port| u16::try_from(port.port?).ok()).collect();
-                for address in slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses) {
-                    let Ok(address) = address.parse::<IpAddr>() else { continue };
-                    servers.extend(ports.iter().map(|port| SocketAddr::new(address, *port)));
-                }
-            }
-            Some(servers)
+    let mut servers = HashSet::new();
+    for slice in call(api.list(&labels)).await? {
+        let ports: Vec<_> = slice.ports.iter().flatten().filter_map(|port| u16::try_from(port.port?).ok()).collect();
+        for address in slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses) {
+            let Ok(address) = address.parse::<IpAddr>() else { continue };
+            servers.extend(ports.iter().map(|port| SocketAddr::new(address, *port)));
         }
-        Err(error) => {
-            tracing::debug!(%error, "endpoints of the API server not read");
-            // What is known without asking is denied from the start.
-            (!servers.is_empty()).then_some(servers)
+    }
+    Ok(servers)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response, StatusCode};
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A keeper whose API server gives every request this answer, or none.
+    fn parts(status: Option<StatusCode>) -> Parts {
+        let service = tower::service_fn(move |request: Request<Body>| async move {
+            let Some(status) = status else { return std::future::pending().await };
+            let body = if status == StatusCode::OK {
+                let kind = if request.uri().path().ends_with("nodes") { "NodeList" } else { "EndpointSliceList" };
+                let node = json!({"metadata": {"name": "n"}, "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.7"}]}});
+                let items = if kind == "NodeList" { vec![node] } else { vec![] };
+                json!({"kind": kind, "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items})
+            } else {
+                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "no",
+                    "reason": "x", "code": status.as_u16()})
+            };
+            let response = Response::builder().status(status).body(Body::from(body.to_string().into_bytes()));
+            Ok::<_, tower::BoxError>(response.expect("valid"))
+        });
+        let cluster_url = http::Uri::from_static("https://192.0.2.1:6443");
+        let denied = DeniedDynamic { api_servers: without_asking(&cluster_url), ..DeniedDynamic::default() };
+        Parts {
+            client: Client::new(service, "default"),
+            cluster_url,
+            own: None,
+            guard: Arc::new(EgressGuard::cluster(denied, vec![])),
+            metrics: Metrics::default(),
+            readiness: Readiness::default(),
+            known: CancellationToken::new(),
         }
+    }
+
+    fn denies(guard: &EgressGuard, address: &str) -> bool {
+        guard.check(address.parse().expect("an address")).is_err()
+    }
+
+    /// Runs a keeper until it lets probing begin; how long that took.
+    async fn wait(status: Option<StatusCode>) -> (Arc<EgressGuard>, Duration) {
+        let parts = parts(status);
+        let (guard, known, stop) = (parts.guard.clone(), parts.known.clone(), CancellationToken::new());
+        assert!(denies(&guard, "192.0.2.1:6443"), "denied before anybody was asked");
+        let begun = Instant::now();
+        let keeper = tokio::spawn(keep(parts, stop.clone()));
+        known.cancelled().await;
+        let took = begun.elapsed();
+        stop.cancel();
+        keeper.await.expect("no panic");
+        assert!(denies(&guard, "192.0.2.1:6443"));
+        (guard, took)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn probing_waits_for_the_first_answers() {
+        let (guard, took) = wait(Some(StatusCode::OK)).await;
+        assert!(denies(&guard, "192.0.2.7:10250") && !denies(&guard, "192.0.2.7:80"));
+        assert!(took < PATIENCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_an_answer_too() {
+        let (guard, took) = wait(Some(StatusCode::FORBIDDEN)).await;
+        assert!(!denies(&guard, "192.0.2.7:10250"));
+        assert!(took < PATIENCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_ever() {
+        let (_, took) = wait(None).await;
+        assert!(took >= PATIENCE && took < PATIENCE * 2, "{took:?}");
     }
 }

@@ -70,6 +70,8 @@ struct Operator {
     beats: Beats,
     readiness: Readiness,
     held: Held,
+    /// Cancelled when the egress guard knows what it needs for probing.
+    egress_known: CancellationToken,
     prober: Arc<Prober>,
     references: ReferenceStore,
 }
@@ -85,6 +87,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let api = client(&config, &metrics)?;
     let access = Access::Cluster(Arc::new(ClusterAuthorizer::new(api.clone())));
     readiness.not_ready("crd", "HealthChecks have not been listed yet");
+    readiness.not_ready("egress", "the API server has not been reached yet");
     let state = server::State {
         board: board.clone(),
         beats: beats.clone(),
@@ -107,17 +110,21 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         return Ok(());
     }
 
-    let guard = Arc::new(EgressGuard::cluster(DeniedDynamic::default(), options.egress_allow.clone()));
-    let facts_stop = CancellationToken::new();
+    let denied =
+        DeniedDynamic { api_servers: egress_facts::without_asking(&config.cluster_url), ..DeniedDynamic::default() };
+    let guard = Arc::new(EgressGuard::cluster(denied, options.egress_allow.clone()));
+    let (facts_stop, egress_known) = (CancellationToken::new(), CancellationToken::new());
     let own = options.identity.pod.clone().map(|pod| OwnPods { namespace: options.identity.namespace.clone(), pod });
-    let facts = egress_facts::keep(
-        api.clone(),
-        config.cluster_url.clone(),
+    let parts = egress_facts::Parts {
+        client: api.clone(),
+        cluster_url: config.cluster_url.clone(),
         own,
-        guard.clone(),
-        metrics.clone(),
-        facts_stop.clone(),
-    );
+        guard: guard.clone(),
+        metrics: metrics.clone(),
+        readiness: readiness.clone(),
+        known: egress_known.clone(),
+    };
+    let facts = egress_facts::keep(parts, facts_stop.clone());
     essential.spawn(async move {
         facts.await;
         "egress facts"
@@ -145,7 +152,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         scripts,
         name_servers: NameServers::System,
     }));
-    let operator = Operator { options, client: api, board, metrics, beats, readiness, held, prober, references };
+    let operator =
+        Operator { options, client: api, board, metrics, beats, readiness, held, egress_known, prober, references };
 
     let mut failure = None;
     {
@@ -266,6 +274,19 @@ impl Operator {
     }
 
     async fn lead(&self, stop: CancellationToken) {
+        if !self.egress_known.is_cancelled() {
+            // What others wrote is worth showing as long as nothing may be probed.
+            let waited = stop.child_token();
+            tokio::join!(self.stand_by(waited.clone()), async {
+                tokio::select! {
+                    () = waited.cancelled() => {}
+                    () = self.egress_known.cancelled() => waited.cancel(),
+                }
+            });
+            if stop.is_cancelled() {
+                return;
+            }
+        }
         let options = &self.options;
         let engine_stop = CancellationToken::new();
         let parts = engine::Parts {
