@@ -11,6 +11,7 @@ use super::{
     client::CallError,
     prior::prior,
     reconcile::CheckFacts,
+    referred::references_in,
     server_state::ServerState,
     watch::{Told, watch},
 };
@@ -173,6 +174,7 @@ pub fn facts(object: Object) -> Option<CheckFacts> {
     let Object { metadata, spec, status } = object;
     let server = ServerState::of(&metadata, status.as_ref());
     let earlier = status.and_then(|status| prior(&status, Duration::ZERO)).map(Box::new);
+    let references = spec.as_ref().map(|spec| references_in(spec)).unwrap_or_default();
     let (metadata, compiled) = match spec {
         Ok(spec) => {
             let object = HealthCheck { metadata, spec: *spec, status: None };
@@ -189,6 +191,7 @@ pub fn facts(object: Object) -> Option<CheckFacts> {
         compiled,
         server: Box::new(server),
         prior: earlier,
+        references,
     })
 }
 

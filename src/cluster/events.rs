@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::client::call;
 use crate::{
     api::{API_VERSION, KIND},
-    check::{Health, ObjectKey},
+    check::{Health, HealthReason, ObjectKey},
     engine::CheckView,
 };
 
@@ -59,6 +59,8 @@ impl Transition {
         Event {
             type_: match self.health {
                 Health::Healthy => EventType::Normal,
+                // Somebody asked for it.
+                Health::Unknown if self.view.reason == HealthReason::Suspended => EventType::Normal,
                 Health::Degraded | Health::Unhealthy | Health::Unknown => EventType::Warning,
             },
             reason: self.reason(),
@@ -101,7 +103,7 @@ pub async fn publish(client: Client, prober: String, mut transitions: mpsc::Rece
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::{Counts, HealthReason};
+    use crate::check::Counts;
 
     #[test]
     fn the_reason_tells_transitions_apart_and_the_note_fits() {
@@ -126,6 +128,10 @@ mod tests {
         let of = |health| Transition { check: view.key.clone(), uid: "u".into(), health, view: Arc::new(view.clone()) };
         assert_eq!(of(Health::Unknown).reason(), "UnknownStale");
         assert_eq!(of(Health::Healthy).reason(), "Healthy");
+        let suspended = CheckView { reason: HealthReason::Suspended, ..view.clone() };
+        let suspended = Transition { view: Arc::new(suspended), ..of(Health::Unknown) };
+        assert!(matches!(suspended.event().type_, EventType::Normal), "asked for by a person");
+        assert!(matches!(of(Health::Unknown).event().type_, EventType::Warning));
         let note = of(Health::Unhealthy).note();
         assert!(note.starts_with("1 of 3 targets healthy: é") && note.len() <= NOTE_LIMIT);
     }

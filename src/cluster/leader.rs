@@ -17,6 +17,7 @@ use super::{
     orphans,
     reconcile::{Action, CheckFacts, Reconciler},
     references::ReferenceStore,
+    referred::Referred,
     source_watches::SourceWatches,
     watch::Told,
     writer::{self, Annotated, Note, Writer},
@@ -60,7 +61,8 @@ enum Input {
     Check(usize, Told<CheckFacts>),
     Source(SourceChange),
     References(ObjectKey, Vec<super::index::Problem>),
-    Judged(Orphan, bool),
+    /// `None`: nobody could be asked.
+    Judged(Orphan, Option<bool>),
     Found(Vec<(ObjectKey, super::index::facts::SliceFacts)>),
 }
 
@@ -127,7 +129,7 @@ pub async fn lead(parts: Parts, engine: Engine, stop: CancellationToken) {
         born: Instant::now(),
         complete_since: None,
     };
-    leader.parts.readiness.not_ready("sync", "HealthChecks are being listed");
+    super::begin_sync(&leader.parts.readiness, &leader.parts.board);
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
@@ -158,7 +160,6 @@ pub async fn lead(parts: Parts, engine: Engine, stop: CancellationToken) {
     if tokio::time::timeout(Duration::from_millis(500), events_task).await.is_err() {
         tracing::debug!("last events not written");
     }
-    leader.parts.readiness.forget("sync");
     leader.parts.beats.end("controller");
 }
 
@@ -180,8 +181,11 @@ impl Leader {
             }
             Input::Judged(orphan, gone) => {
                 self.asked.remove(&orphan);
-                self.plan.judge(orphan, gone);
-                self.reconciler.look_at_slices();
+                // Without an answer it is asked again when the slices are next looked at.
+                if let Some(gone) = gone {
+                    self.plan.judge(orphan, gone);
+                    self.reconciler.look_at_slices();
+                }
             }
             Input::Found(slices) => {
                 for (_, slice) in slices {
@@ -265,7 +269,7 @@ impl Leader {
         }
     }
 
-    fn look_up(&mut self, key: ObjectKey, references: Vec<crate::check::Reference>) {
+    fn look_up(&mut self, key: ObjectKey, references: Vec<Referred>) {
         if !self.looking_up.insert(key.clone()) {
             return;
         }
@@ -311,8 +315,12 @@ impl Leader {
         self.tasks.spawn(async move {
             let api: Api<HealthCheck> = Api::namespaced(client, &orphan.slice.namespace);
             let gone = match call(api.get_metadata(&orphan.check)).await {
-                Err(CallError::NotFound(_)) => true,
-                Ok(_) | Err(_) => false,
+                Err(CallError::NotFound(_)) => Some(true),
+                Ok(_) => Some(false),
+                Err(error) => {
+                    tracing::debug!(slice = %orphan.slice, check = orphan.check, %error, "cannot tell whether the check of an annotation is gone; asking again");
+                    None
+                }
             };
             let _ = inputs.send(Input::Judged(orphan, gone)).await;
         });

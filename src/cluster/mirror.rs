@@ -14,8 +14,8 @@ use super::{
     writer::refresh_period,
 };
 use crate::{
-    api::HealthCheck,
-    check::ObjectKey,
+    api::{HealthCheck, HealthCheckSpec},
+    check::{Counts, Health, HealthReason, ObjectKey},
     compile::{self, Mode},
     engine::{Board, CheckView},
     server::Readiness,
@@ -62,7 +62,7 @@ pub async fn mirror(parts: Parts, stop: CancellationToken) {
     let (sender, mut inbox) = mpsc::channel(1024);
     let _watches = watch_checks(&parts.client, &parts.selection, &parts.metrics, Some, Input, &sender);
     let listing = Listing::new(&parts.selection);
-    parts.readiness.not_ready("sync", "HealthChecks are being listed");
+    super::begin_sync(&parts.readiness, &parts.board);
     let mut mirror = Mirror { parts, listing, seen: BTreeMap::new(), synced: false };
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -85,8 +85,12 @@ pub async fn mirror(parts: Parts, stop: CancellationToken) {
             _ = tick.tick() => mirror.age(Timestamp::now()),
         }
     }
-    mirror.parts.readiness.forget("sync");
     mirror.parts.beats.end("mirror");
+}
+
+/// The spec that stands in for one that cannot be read. Never `None`: it is a constant.
+fn nothing_asked() -> Option<HealthCheckSpec> {
+    serde_json::from_value(serde_json::json!({"targets": []})).ok()
 }
 
 impl Mirror {
@@ -134,17 +138,32 @@ impl Mirror {
     fn read(&self, object: Object, now: Timestamp) -> Option<Seen> {
         let Object { metadata, spec, status } = object;
         metadata.namespace.as_ref()?;
-        let spec = match spec {
-            Ok(spec) => *spec,
-            // Unreadable for us; its leader says so in the status.
-            Err(_) => return None,
+        let (spec, unreadable) = match spec {
+            Ok(spec) => (*spec, None),
+            // It stays on the board, as on its leader's, so that nobody takes its absence for health.
+            Err(problem) => (nothing_asked()?, Some(problem)),
         };
         let observed_at = status.as_ref().and_then(|status| status.observed_at.as_ref()).map(|time| time.0);
         let object = HealthCheck { metadata, spec, status };
         let check = compile::compile(&object, Mode::Cluster).ok();
         let stale_after = check.as_ref().map_or(Duration::from_secs(30), |check| check.stale_after);
         let always = Duration::from_secs(u64::from(u32::MAX));
-        let view = Arc::new(mirrored(&object, check.as_ref(), always, now));
+        let mut view = mirrored(&object, check.as_ref(), always, now);
+        if let Some(problem) = unreadable {
+            let message = format!("{}: {}", problem.field_path, problem.message);
+            let (counts, endpoints) = (Counts::default(), Arc::from([]));
+            view = CheckView {
+                health: Health::Unknown,
+                reason: HealthReason::ProbeError,
+                message,
+                counts,
+                endpoints,
+                ..view
+            };
+            let view = Arc::new(view);
+            return Some(Seen { stale: view.clone(), view, observed_at: None, stale_after, fresh: true });
+        }
+        let view = Arc::new(view);
         let stale = Arc::new(mirrored(&object, check.as_ref(), Duration::ZERO, now));
         let mut seen = Seen { view, stale, observed_at, stale_after, fresh: true };
         seen.fresh = self.is_fresh(&seen, now);
@@ -186,5 +205,47 @@ impl Mirror {
         board.publish(vec![], &gone);
         board.set_synced();
         self.parts.readiness.ready("sync");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::telemetry::{Beats, Metrics};
+
+    #[tokio::test]
+    async fn a_spec_that_cannot_be_read_is_unknown_and_not_absent() {
+        let service = tower::service_fn(|_: http::Request<kube::client::Body>| {
+            std::future::pending::<Result<http::Response<kube::client::Body>, tower::BoxError>>()
+        });
+        let parts = Parts {
+            client: Client::new(service, "default"),
+            board: Arc::new(Board::new()),
+            selection: Selection::default(),
+            refresh: Duration::from_secs(60),
+            metrics: Metrics::default(),
+            beats: Beats::default(),
+            readiness: Readiness::default(),
+        };
+        let listing = Listing::new(&parts.selection);
+        let mut mirror = Mirror { parts, listing, seen: BTreeMap::new(), synced: false };
+        let object: Object = serde_json::from_value(json!({
+            "metadata": {"name": "odd", "namespace": "shop", "uid": "u", "generation": 3},
+            "spec": {"interval": {"of": "another version"}},
+            "status": {"health": "Healthy", "observedAt": "2026-01-01T00:00:00Z",
+                "counts": {"total": 1, "healthy": 1, "unhealthy": 0, "unknown": 0}},
+        }))
+        .expect("readable but for its spec");
+        let (mut views, mut gone) = (vec![], vec![]);
+        let now = "2026-01-01T00:00:01Z".parse().expect("a time");
+        for told in [Told::Begin, Told::Is(object), Told::Complete] {
+            mirror.take(0, told, now, &mut views, &mut gone);
+        }
+        assert!(gone.is_empty());
+        let view = views.first().expect("on the board");
+        assert_eq!((view.health, view.reason, view.generation), (Health::Unknown, HealthReason::ProbeError, 3));
+        assert!(view.message.starts_with("spec.interval"), "{}", view.message);
     }
 }

@@ -21,6 +21,7 @@ mod prior;
 mod queue;
 mod reconcile;
 mod references;
+mod referred;
 mod review;
 mod server_state;
 mod source_watches;
@@ -31,3 +32,13 @@ mod writer;
 pub use checks::Selection;
 pub use client::{CallError, Connection, call, client};
 pub use operator::{Identity, Options, run};
+
+/// A role begins to list. What the former one left on the board answers meanwhile, as long as it may be believed: a
+/// change of roles never takes this replica out of its Service.
+fn begin_sync(readiness: &crate::server::Readiness, board: &crate::engine::Board) {
+    if board.is_current() {
+        readiness.ready("sync");
+    } else {
+        readiness.not_ready("sync", "HealthChecks are being listed");
+    }
+}

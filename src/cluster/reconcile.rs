@@ -13,13 +13,14 @@ use std::{
 use super::{
     checks::{Listing, Selection},
     index::{Index, Problem, ProblemKind, SourceChange, resolve, services_of},
+    referred::Referred,
     server_state::ServerState,
     status::Acceptance,
     watch::Told,
     writer::Note,
 };
 use crate::{
-    check::{Check, InitialState, MinHealthy, ObjectKey, Place, ProbeKind, Reference, Rhythm, Thresholds},
+    check::{Check, InitialState, MinHealthy, ObjectKey, Place, ProbeKind, Rhythm, Thresholds},
     compile,
     engine::{Desired, Prior},
 };
@@ -35,6 +36,8 @@ pub struct CheckFacts {
     pub server: Box<ServerState>,
     /// What an earlier life left in the status.
     pub prior: Option<Box<Prior>>,
+    /// What its probes read when they run.
+    pub references: Vec<Referred>,
 }
 
 /// What follows.
@@ -44,7 +47,7 @@ pub enum Action {
     Remove(ObjectKey),
     Note(Box<Note>),
     /// These are to be looked up, and the answer handed to [`Reconciler::references`].
-    LookUp(ObjectKey, Vec<Reference>),
+    LookUp(ObjectKey, Vec<Referred>),
 }
 
 #[derive(Debug)]
@@ -57,8 +60,10 @@ struct Entry {
     prior: Option<Box<Prior>>,
     /// The engine runs it.
     sent: bool,
-    /// What was found of its Secrets and ConfigMaps; `None`: not looked up yet.
-    references: Option<Vec<Problem>>,
+    /// The Secrets and ConfigMaps that it reads.
+    references: Vec<Referred>,
+    /// What was found of them; `None`: not looked up yet.
+    reference_problems: Option<Vec<Problem>>,
 }
 
 /// See the module's own words.
@@ -157,7 +162,7 @@ impl Reconciler {
     }
 
     fn put(&mut self, facts: CheckFacts) {
-        let CheckFacts { key, uid, generation, labels, compiled, server, prior } = facts;
+        let CheckFacts { key, uid, generation, labels, compiled, server, prior, references } = facts;
         self.actions.push(Action::Note(Box::new(Note::Seen(key.clone(), server))));
         let known = self.entries.get(&key);
         if known.is_some_and(|known| known.uid != uid) {
@@ -183,7 +188,8 @@ impl Reconciler {
         };
         let sent = self.entries.get(&key).is_some_and(|entry| entry.sent);
         let prior = if sent { None } else { prior };
-        self.entries.insert(key.clone(), Entry { uid, generation, labels, broken, prior, sent, references: None });
+        let entry = Entry { uid, generation, labels, broken, prior, sent, references, reference_problems: None };
+        self.entries.insert(key.clone(), entry);
         if let Some(check) = check {
             for member in members_of(&check) {
                 self.by_member.entry(member).or_default().insert(key.clone());
@@ -248,20 +254,18 @@ impl Reconciler {
     /// Takes in what came of looking up the references of `key`.
     pub fn references(&mut self, key: &ObjectKey, problems: Vec<Problem>) {
         if let Some(entry) = self.entries.get_mut(key)
-            && entry.references.as_ref() != Some(&problems)
+            && entry.reference_problems.as_ref() != Some(&problems)
         {
-            entry.references = Some(problems);
+            entry.reference_problems = Some(problems);
             self.dirty.insert(key.clone());
         }
     }
 
     /// Everything that has references, for looking them up again.
-    pub fn referring(&self) -> Vec<(ObjectKey, Vec<Reference>)> {
-        let of = |check: &Arc<Check>| {
-            let references = references_of(check);
-            (!references.is_empty()).then(|| (check.key.clone(), references))
-        };
-        self.index.iter().filter_map(of).collect()
+    pub fn referring(&self) -> Vec<(ObjectKey, Vec<Referred>)> {
+        let refers =
+            |(key, entry): &(&ObjectKey, &Entry)| !entry.references.is_empty() && self.index.get(key).is_some();
+        self.entries.iter().filter(refers).map(|(key, entry)| (key.clone(), entry.references.clone())).collect()
     }
 
     /// Does what can be done with all that was taken in, and says what follows.
@@ -328,13 +332,12 @@ impl Reconciler {
                 let resolved = resolve(&check, &self.index.sources);
                 problems.extend(resolved.problems);
                 problems.extend(self.missing_members(&check));
-                problems.extend(entry.references.iter().flatten().cloned());
+                problems.extend(entry.reference_problems.iter().flatten().cloned());
                 if !self.scripts_allowed {
                     problems.extend(script_problems(&check));
                 }
-                let references = references_of(&check);
-                if entry.references.is_none() && !references.is_empty() {
-                    self.actions.push(Action::LookUp(key.clone(), references));
+                if entry.reference_problems.is_none() && !entry.references.is_empty() {
+                    self.actions.push(Action::LookUp(key.clone(), entry.references.clone()));
                 }
                 (check, resolved.endpoints)
             }
@@ -382,11 +385,6 @@ fn members_of(check: &Check) -> impl Iterator<Item = ObjectKey> {
         Place::Check { name } => Some(ObjectKey { namespace: check.key.namespace.clone(), name: name.clone() }),
         _ => None,
     })
-}
-
-fn references_of(check: &Check) -> Vec<Reference> {
-    let all: BTreeSet<_> = check.targets.iter().flat_map(|target| target.probe.references()).cloned().collect();
-    all.into_iter().collect()
 }
 
 fn script_problems(check: &Check) -> Vec<Problem> {

@@ -12,6 +12,7 @@ use crate::{api::HealthCheckStatus, check::Health};
 #[derive(Clone, Debug, Default)]
 pub struct ServerState {
     pub uid: Arc<str>,
+    pub generation: i64,
     pub resource_version: String,
     pub epoch: Option<i64>,
     pub prober: Option<String>,
@@ -28,6 +29,7 @@ impl ServerState {
         let status = status.unwrap_or(&empty);
         Self {
             uid: meta.uid.as_deref().unwrap_or_default().into(),
+            generation: meta.generation.unwrap_or(0),
             resource_version: meta.resource_version.clone().unwrap_or_default(),
             epoch: status.epoch,
             prober: status.prober.clone(),
@@ -42,6 +44,7 @@ impl ServerState {
     pub fn wrote(&mut self, status: &HealthCheckStatus, resource_version: String) {
         *self = Self {
             uid: self.uid.clone(),
+            generation: self.generation,
             resource_version,
             epoch: status.epoch,
             prober: status.prober.clone(),

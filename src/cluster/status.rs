@@ -71,6 +71,28 @@ pub fn compose(
     }
 }
 
+/// The first status of an object about which nothing is decided yet. It says of nothing when it was observed, so nobody
+/// takes it for a verdict.
+#[must_use]
+pub fn pending(generation: i64, author: Author<'_>, now: Timestamp) -> HealthCheckStatus {
+    let mut list = vec![];
+    for kind in [READY, HEALTHY] {
+        let reason = HealthReason::Pending.as_str();
+        let message = "what it refers to is being looked up";
+        let observed_generation = Some(generation);
+        let statement = Statement { kind, status: ConditionStatus::Unknown, reason, message, observed_generation };
+        conditions::set(&mut list, &statement, &Time(now));
+    }
+    HealthCheckStatus {
+        observed_generation: Some(generation),
+        health: Some(Health::Unknown.as_str().to_owned()),
+        conditions: list,
+        prober: Some(author.prober.to_owned()),
+        epoch: Some(author.epoch),
+        ..HealthCheckStatus::default()
+    }
+}
+
 fn conditions_of(view: &CheckView, acceptance: &Acceptance, previous: &[Condition], now: &Time) -> Vec<Condition> {
     let mut list = previous.to_vec();
     let observed_generation = Some(acceptance.generation);
@@ -337,5 +359,17 @@ mod tests {
             conditions::find(&status.conditions, HEALTHY).map(|each| each.last_transition_time.clone())
         };
         assert_eq!(time(&one), time(&degraded));
+    }
+
+    #[test]
+    fn an_undecided_object_says_so_and_leaves_no_verdict_behind() {
+        let status = pending(3, AUTHOR, Timestamp::UNIX_EPOCH);
+        for kind in [READY, HEALTHY] {
+            let condition = conditions::find(&status.conditions, kind).expect("set");
+            assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("Unknown", "Pending"));
+            assert_eq!(condition.observed_generation, Some(3));
+        }
+        assert_eq!(status.health.as_deref(), Some("Unknown"));
+        assert!(super::super::prior::prior(&status, Duration::from_secs(60)).is_none());
     }
 }

@@ -20,12 +20,12 @@ use super::{
     patch::{SlicePatch, StatusChange, write_annotations, write_status},
     queue::{Next, Urgency, WriteQueue},
     server_state::ServerState,
-    status::{Acceptance, Author, compose, fingerprint, headline},
+    status::{Acceptance, Author, compose, fingerprint, headline, pending},
 };
 use crate::{
     api::{HealthCheck, HealthCheckStatus},
     check::{Health, ObjectKey},
-    engine::{Board, Subscription},
+    engine::{Board, CheckView, Subscription},
     telemetry::Beats,
 };
 
@@ -39,6 +39,9 @@ const GATHER: Duration = Duration::from_secs(5);
 /// How long after a write what the watch shows may still be older than it.
 const ECHO: Duration = Duration::from_secs(3);
 const TICK: Duration = Duration::from_secs(1);
+/// A new object about which nothing is decided after this says so (`api.md`: `Ready` and `Healthy` on first sight); most
+/// are decided at once, and need no such write.
+const UNDECIDED: Duration = Duration::from_secs(1);
 /// How long a replica that is told to stop goes on writing what is left.
 const FLUSH: Duration = Duration::from_millis(1000);
 
@@ -77,8 +80,16 @@ struct Record {
     /// The server's epoch is of our own making.
     ours: bool,
     acceptance: Option<Acceptance>,
+    born: Instant,
     written: Option<Instant>,
     refresh: Instant,
+}
+
+impl Record {
+    /// Whether it is without a status for longer than a decision takes.
+    fn is_undecided(&self) -> bool {
+        self.known.conditions.is_empty() && self.known.health.is_none() && self.born.elapsed() >= UNDECIDED
+    }
 }
 
 struct Ended {
@@ -249,6 +260,7 @@ impl Writer {
                     known: state,
                     ours: false,
                     acceptance: None,
+                    born: Instant::now(),
                     written: None,
                     refresh,
                 };
@@ -262,16 +274,21 @@ impl Writer {
         refresh_period(self.parts.refresh, self.records.len())
     }
 
-    /// The status `key` should have now; `None` while engine and acceptance speak of different versions of it.
+    /// The status `key` should have now; `None` where nothing is to be said yet.
     fn wanted(&self, key: &ObjectKey, record: &Record, now: Timestamp) -> Option<HealthCheckStatus> {
-        let acceptance = record.acceptance.as_ref()?;
-        let view = self.parts.board.get(key)?;
-        if *view.uid != *acceptance.uid || view.generation != acceptance.generation {
-            return None;
-        }
         let epoch = record.known.epoch.unwrap_or(0) + i64::from(!record.ours);
         let author = Author { prober: &self.parts.prober, epoch };
-        Some(compose(&view, acceptance, &record.known.conditions, author, now))
+        match self.decided(key, record) {
+            Some((view, acceptance)) => Some(compose(&view, acceptance, &record.known.conditions, author, now)),
+            None => record.is_undecided().then(|| pending(record.known.generation, author, now)),
+        }
+    }
+
+    /// What engine and acceptance say; `None` while they speak of different versions of `key`.
+    fn decided<'a>(&self, key: &ObjectKey, record: &'a Record) -> Option<(Arc<CheckView>, &'a Acceptance)> {
+        let acceptance = record.acceptance.as_ref()?;
+        let view = self.parts.board.get(key)?;
+        (*view.uid == *acceptance.uid && view.generation == acceptance.generation).then_some((view, acceptance))
     }
 
     /// Looks whether `key` has anything to be written.
@@ -302,6 +319,9 @@ impl Writer {
             if settled && record.ours && record.seen != record.known.fingerprint {
                 // Somebody else edited it: what is there is what we compare with.
                 record.known.fingerprint = record.seen;
+                look.push(key.clone());
+            }
+            if record.is_undecided() {
                 look.push(key.clone());
             }
             if record.refresh <= now && record.acceptance.is_some() {

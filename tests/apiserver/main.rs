@@ -14,6 +14,7 @@ mod faults;
 mod grants;
 mod harness;
 mod leader;
+mod mends;
 mod outages;
 mod rbac;
 mod readme;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         grants::trials(&suite),
         harness::trials(&suite),
         leader::trials(&suite),
+        mends::trials(&suite),
         outages::trials(&suite),
         rbac::trials(&suite),
         readme::trials(&suite),

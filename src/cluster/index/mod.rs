@@ -91,10 +91,6 @@ impl Index {
         self.by_service.get(service).into_iter().flatten()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Check>> {
-        self.checks.values()
-    }
-
     #[must_use]
     pub fn len(&self) -> usize {
         self.checks.len()

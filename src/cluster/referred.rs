@@ -1,0 +1,100 @@
+//! Which Secrets and ConfigMaps a spec refers to, and in which of its fields.
+
+use crate::{
+    api::{
+        HealthCheckSpec,
+        probe::{KeyReference, Probe},
+    },
+    check::{Reference, ReferenceKind},
+};
+
+/// A reference and the field that holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Referred {
+    /// `spec.targets[0].probe.http.headers[1].valueFrom.secretKeyRef`
+    pub path: String,
+    pub reference: Reference,
+}
+
+/// Everything that the probes of `spec` read when they run, in declared order.
+#[must_use]
+pub fn references_in(spec: &HealthCheckSpec) -> Vec<Referred> {
+    let mut found = vec![];
+    let probed = || spec.targets.iter().filter(|target| target.health_check.is_none());
+    if let Some(probe) = &spec.probe
+        && probed().any(|target| target.probe.is_none())
+    {
+        add(probe, "spec.probe", &mut found);
+    }
+    for (index, target) in spec.targets.iter().enumerate() {
+        if let Some(probe) = target.probe.as_ref().filter(|_| target.health_check.is_none()) {
+            add(probe, &format!("spec.targets[{index}].probe"), &mut found);
+        }
+    }
+    found
+}
+
+fn add(probe: &Probe, path: &str, found: &mut Vec<Referred>) {
+    let Some(http) = &probe.http else { return };
+    for (index, header) in http.headers.iter().enumerate() {
+        if let Some(from) = &header.value_from {
+            let path = format!("{path}.http.headers[{index}].valueFrom.secretKeyRef");
+            found.push(referred(path, ReferenceKind::Secret, &from.secret_key_ref));
+        }
+    }
+    if let Some(ca) = http.tls.as_ref().and_then(|tls| tls.ca_ref.as_ref()) {
+        let config_map = ca.config_map.as_ref().map(|key| (ReferenceKind::ConfigMap, key));
+        let secret = ca.secret.as_ref().map(|key| (ReferenceKind::Secret, key));
+        if let Some((kind, key)) = config_map.or(secret) {
+            found.push(referred(format!("{path}.http.tls.caRef"), kind, key));
+        }
+    }
+}
+
+fn referred(path: String, kind: ReferenceKind, key: &KeyReference) -> Referred {
+    Referred { path, reference: Reference { kind, name: key.name.as_str().into(), key: key.key.as_str().into() } }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        api::HealthCheck,
+        compile::{self, Mode},
+    };
+
+    #[test]
+    fn every_reference_that_is_read_has_its_field() {
+        let header = |name: &str| json!({"name": "A", "valueFrom": {"secretKeyRef": {"name": name, "key": "k"}}});
+        let object: HealthCheck = serde_json::from_value(json!({
+            "metadata": {"name": "web", "namespace": "shop"},
+            "spec": {
+                "probe": {"http": {"headers": [{"name": "B", "value": "b"}, header("one")]}},
+                "targets": [
+                    {"name": "a", "host": "db", "port": 80},
+                    {"name": "b", "host": "db", "port": 443, "probe": {"http": {"scheme": "HTTPS", "headers": [header("two")],
+                        "tls": {"caRef": {"configMap": {"name": "ca", "key": "k"}}}}}},
+                ],
+            },
+        }))
+        .expect("a HealthCheck");
+        let found = references_in(&object.spec);
+        let paths: Vec<_> = found.iter().map(|each| each.path.as_str()).collect();
+        assert_eq!(
+            paths,
+            [
+                "spec.probe.http.headers[1].valueFrom.secretKeyRef",
+                "spec.targets[1].probe.http.headers[0].valueFrom.secretKeyRef",
+                "spec.targets[1].probe.http.tls.caRef",
+            ]
+        );
+        // The same that the probes read.
+        let check = compile::compile(&object, Mode::Cluster).expect("compiles");
+        let read: BTreeSet<_> = check.targets.iter().flat_map(|target| target.probe.references()).collect();
+        assert_eq!(found.iter().map(|each| &each.reference).collect::<BTreeSet<_>>(), read);
+    }
+}
