@@ -32,6 +32,8 @@ struct Sent {
     patch: SlicePatch,
     window: Instant,
     count: u32,
+    /// The slice has come to bear what it should.
+    settled: bool,
 }
 
 /// Remembers what is on its way, so that nothing is sent twice.
@@ -100,7 +102,12 @@ impl AnnotationPlan {
             }
         }
         if changes.is_empty() {
-            if self.sent.get(&slice.key).is_some_and(|sent| sent.patch.resource_version != slice.resource_version) {
+            if let Some(sent) = self.sent.get_mut(&slice.key)
+                && !sent.settled
+                && sent.patch.resource_version != slice.resource_version
+            {
+                // Said once; who insists on something else is still counted.
+                sent.settled = true;
                 plan.notes.push(Note::Slice(slice.key.clone(), None));
             }
             return;
@@ -120,6 +127,7 @@ impl AnnotationPlan {
             patch: SlicePatch { resource_version: String::new(), annotations: BTreeMap::new() },
             window: now,
             count: 0,
+            settled: false,
         });
         if sent.patch == *patch {
             return Some(false);
@@ -135,6 +143,7 @@ impl AnnotationPlan {
             }
         }
         sent.patch = patch.clone();
+        sent.settled = false;
         Some(true)
     }
 

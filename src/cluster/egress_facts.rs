@@ -8,8 +8,9 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use k8s_openapi::api::{
-    core::v1::{Node, Pod},
+    core::v1::{Node, Pod, Service, ServiceSpec},
     discovery::v1::EndpointSlice,
 };
 use kube::{Api, Client, ResourceExt, api::ListParams};
@@ -285,7 +286,20 @@ fn refused(answer: &mut Answer, error: &CallError, lost: &str) {
 
 fn node_addresses(node: &Node) -> (String, Vec<IpAddr>) {
     let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
-    (node.name_any(), addresses.filter_map(|address| address.address.parse().ok()).collect())
+    let addresses = addresses.filter_map(|address| address.address.parse().ok());
+    // The node's own end of the network of its pods, where a bridge joins them: the kubelet listens there too.
+    let ranges = node.spec.iter().flat_map(|spec| spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr));
+    let gateways = ranges.filter_map(|range| first_address(range.parse().ok()?));
+    (node.name_any(), addresses.chain(gateways).collect())
+}
+
+/// The one after the address of the network itself; `None` where `range` is too narrow to have one.
+fn first_address(range: IpNet) -> Option<IpAddr> {
+    let first = match range.network() {
+        IpAddr::V4(network) => IpAddr::V4(network.to_bits().checked_add(1)?.into()),
+        IpAddr::V6(network) => IpAddr::V6(network.to_bits().checked_add(1)?.into()),
+    };
+    range.contains(&first).then_some(first)
 }
 
 fn pod_addresses(pod: &Pod) -> (String, Vec<IpAddr>) {
@@ -322,7 +336,7 @@ pub fn without_asking(cluster_url: &http::Uri) -> HashSet<SocketAddr> {
 async fn api_servers(client: &Client) -> Result<HashSet<SocketAddr>, CallError> {
     let api: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
     let labels = ListParams::default().labels("kubernetes.io/service-name=kubernetes");
-    let mut servers = HashSet::new();
+    let mut servers = published(client).await;
     for slice in call(api.list(&labels)).await? {
         let ports: Vec<_> = slice.ports.iter().flatten().filter_map(|port| u16::try_from(port.port?).ok()).collect();
         for address in slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses) {
@@ -331,6 +345,26 @@ async fn api_servers(client: &Client) -> Result<HashSet<SocketAddr>, CallError> 
         }
     }
     Ok(servers)
+}
+
+/// The Service of the API server, which our environment may give as a name. Whoever may not read it goes without.
+async fn published(client: &Client) -> HashSet<SocketAddr> {
+    let api: Api<Service> = Api::namespaced(client.clone(), "default");
+    let service = match call(api.list(&ListParams::default().fields("metadata.name=kubernetes"))).await {
+        Ok(services) => services.items.into_iter().find_map(|service| service.spec),
+        Err(error) => {
+            tracing::debug!(%error, "the Service of the API server cannot be read");
+            None
+        }
+    };
+    service.iter().flat_map(service_addresses).collect()
+}
+
+fn service_addresses(service: &ServiceSpec) -> impl Iterator<Item = SocketAddr> {
+    let addresses = service.cluster_ips.iter().flatten().chain(&service.cluster_ip);
+    let ports: Vec<_> = service.ports.iter().flatten().filter_map(|port| u16::try_from(port.port).ok()).collect();
+    let addresses = addresses.filter_map(|address| address.parse().ok());
+    addresses.flat_map(move |address: IpAddr| ports.clone().into_iter().map(move |port| SocketAddr::new(address, port)))
 }
 
 #[cfg(test)]
@@ -346,7 +380,11 @@ mod tests {
         let service = tower::service_fn(move |request: Request<Body>| async move {
             let Some(status) = status else { return std::future::pending().await };
             let body = if status == StatusCode::OK {
-                let kind = if request.uri().path().ends_with("nodes") { "NodeList" } else { "EndpointSliceList" };
+                let kind = match request.uri().path().rsplit('/').next() {
+                    Some("nodes") => "NodeList",
+                    Some("services") => "ServiceList",
+                    _ => "EndpointSliceList",
+                };
                 let node = json!({"metadata": {"name": "n"}, "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.7"}]}});
                 let items = if kind == "NodeList" { vec![node] } else { vec![] };
                 json!({"kind": kind, "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items})
@@ -394,6 +432,26 @@ mod tests {
         let (guard, took) = wait(Some(StatusCode::OK)).await;
         assert!(denies(&guard, "192.0.2.7:10250") && !denies(&guard, "192.0.2.7:80"));
         assert!(took < PATIENCE);
+    }
+
+    #[test]
+    fn a_node_is_also_the_first_address_of_its_pods() {
+        let node = json!({"metadata": {"name": "n"}, "spec": {"podCIDR": "10.244.3.0/24",
+            "podCIDRs": ["10.244.3.0/24", "fd00:10:244:3::/64", "10.0.0.9/32", "what?"]}});
+        let (_, addresses) = node_addresses(&serde_json::from_value(node).expect("a node"));
+        let expected: HashSet<IpAddr> =
+            ["10.244.3.1", "fd00:10:244:3::1"].map(|ip| ip.parse().expect("an address")).into();
+        assert_eq!(addresses.into_iter().collect::<HashSet<_>>(), expected);
+    }
+
+    #[test]
+    fn the_service_of_the_api_server_has_all_its_addresses() {
+        let spec = json!({"clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1", "fd00::1"], "ports": [{"port": 443}]});
+        let found: HashSet<_> = service_addresses(&serde_json::from_value(spec).expect("a Service")).collect();
+        let expected = ["10.96.0.1:443", "[fd00::1]:443"].map(|address| address.parse().expect("an address"));
+        assert_eq!(found, expected.into());
+        let headless = json!({"clusterIP": "None", "ports": [{"port": 443}]});
+        assert_eq!(service_addresses(&serde_json::from_value(headless).expect("a Service")).count(), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,6 +3,8 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use anyhow::Context;
+use jiff::Timestamp;
 use kube::{Api, Client};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +17,7 @@ use super::{
     index::SourceChange,
     lease::Held,
     orphans,
-    reconcile::{Action, CheckFacts, Reconciler},
+    reconcile::{Action, CheckFacts, Reconciler, Version},
     references::ReferenceStore,
     referred::Referred,
     source_watches::SourceWatches,
@@ -60,7 +62,7 @@ pub struct Parts {
 enum Input {
     Check(usize, Told<CheckFacts>),
     Source(SourceChange),
-    References(ObjectKey, Vec<super::index::Problem>),
+    References(ObjectKey, Version, Vec<super::index::Problem>),
     /// `None`: nobody could be asked.
     Judged(Orphan, Option<bool>),
     Found(Vec<(ObjectKey, super::index::facts::SliceFacts)>),
@@ -76,7 +78,7 @@ struct Leader {
     inputs: mpsc::Sender<Input>,
     /// Look-ups under way.
     tasks: JoinSet<()>,
-    looking_up: HashSet<ObjectKey>,
+    looking_up: HashSet<(ObjectKey, Version)>,
     asked: HashSet<Orphan>,
     /// The index the watches were last set for; `None`: they are to be looked at in any case.
     watched: Option<u64>,
@@ -86,11 +88,15 @@ struct Leader {
 }
 
 /// Leads until `stop`. Returns when everything that could be written was.
-pub async fn lead(parts: Parts, engine: Engine, stop: CancellationToken) {
+///
+/// # Errors
+/// When the writer broke down.
+pub async fn lead(parts: Parts, engine: Engine, stop: CancellationToken) -> anyhow::Result<()> {
     let (inputs, mut inbox) = mpsc::channel(1024);
     let (notes, notes_inbox) = mpsc::channel(1024);
     let (events_sender, events_inbox) = mpsc::channel(1024);
-    let (annotated_sender, mut annotated) = mpsc::channel(64);
+    // Without a bound, as the writer must never wait for who may be waiting for it. Each write tells once.
+    let (annotated_sender, mut annotated) = mpsc::unbounded_channel();
     let watches = watch_checks(&parts.client, &parts.selection, &parts.metrics, facts, Input::Check, &inputs);
     let events_task = if parts.events {
         tokio::spawn(events::publish(parts.client.clone(), parts.prober.clone(), events_inbox))
@@ -130,6 +136,7 @@ pub async fn lead(parts: Parts, engine: Engine, stop: CancellationToken) {
         complete_since: None,
     };
     super::begin_sync(&leader.parts.readiness, &leader.parts.board);
+    let mut broken = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
@@ -142,8 +149,8 @@ pub async fn lead(parts: Parts, engine: Engine, stop: CancellationToken) {
             Some(ended) = annotated.recv() => leader.annotated(&ended),
             Some(_) = leader.tasks.join_next() => {}
             _ = tick.tick() => leader.tick(),
-            _ = &mut writer => {
-                tracing::error!("the writer ended by itself; starting over");
+            ended = &mut writer => {
+                broken = Some(ended);
                 break;
             }
         }
@@ -153,14 +160,17 @@ pub async fn lead(parts: Parts, engine: Engine, stop: CancellationToken) {
     writer_stop.cancel();
     // What the last writes tell is not waited for: nobody would act on it any more.
     annotated.close();
-    if !writer.is_finished() {
-        let _ = writer.await;
-    }
+    let written = match broken {
+        Some(Ok(())) => Err(anyhow::anyhow!("the writer ended by itself; this is a bug")),
+        Some(ended) => ended.context("the writer broke down; this is a bug"),
+        None => writer.await.context("the writer broke down; this is a bug"),
+    };
     // The writer is gone, so the events end by themselves; an API server that does not answer is not waited for.
     if tokio::time::timeout(Duration::from_millis(500), events_task).await.is_err() {
         tracing::debug!("last events not written");
     }
     leader.parts.beats.end("controller");
+    written
 }
 
 async fn drain<T>(mut inbox: mpsc::Receiver<T>) {
@@ -175,9 +185,9 @@ impl Leader {
                 self.reconciler.check(index, told);
             }
             Input::Source(change) => self.reconciler.source(change),
-            Input::References(key, problems) => {
-                self.looking_up.remove(&key);
-                self.reconciler.references(&key, problems);
+            Input::References(key, version, problems) => {
+                self.reconciler.references(&key, &version, problems);
+                self.looking_up.remove(&(key, version));
             }
             Input::Judged(orphan, gone) => {
                 self.asked.remove(&orphan);
@@ -203,7 +213,7 @@ impl Leader {
                 Action::Upsert(desired) => self.engine.upsert(*desired).await,
                 Action::Remove(key) => self.engine.remove(key).await,
                 Action::Note(note) => self.note(*note).await,
-                Action::LookUp(key, references) => self.look_up(key, references),
+                Action::LookUp(key, version, references) => self.look_up(key, version, references),
             }
         }
         let version = self.reconciler.index.version();
@@ -238,7 +248,8 @@ impl Leader {
         let board = &self.parts.board;
         let gone: Vec<_> =
             board.all().iter().map(|view| view.key.clone()).filter(|key| !self.reconciler.knows(key)).collect();
-        board.publish(vec![], &gone);
+        // What a mirror left of checks that cannot be probed yet is nobody's word any more.
+        board.publish(self.reconciler.undecided(board, Timestamp::now()), &gone);
         board.set_synced();
         self.parts.readiness.ready("sync");
         tracing::info!(checks = self.reconciler.index.len(), took = ?self.born.elapsed(), "probing");
@@ -253,8 +264,8 @@ impl Leader {
         self.watched = None;
         let seconds = self.born.elapsed().as_secs();
         if seconds.is_multiple_of(REFERENCES.as_secs()) {
-            for (key, references) in self.reconciler.referring() {
-                self.look_up(key, references);
+            for (key, version, references) in self.reconciler.referring() {
+                self.look_up(key, version, references);
             }
         }
         if self.synced && self.parts.annotations {
@@ -269,14 +280,15 @@ impl Leader {
         }
     }
 
-    fn look_up(&mut self, key: ObjectKey, references: Vec<Referred>) {
-        if !self.looking_up.insert(key.clone()) {
+    fn look_up(&mut self, key: ObjectKey, version: Version, references: Vec<Referred>) {
+        // What is looked up for a former version says nothing of this one.
+        if !self.looking_up.insert((key.clone(), version.clone())) {
             return;
         }
         let (store, inputs) = (self.parts.references.clone(), self.inputs.clone());
         self.tasks.spawn(async move {
             let problems = store.problems(&key.namespace, &references).await;
-            let _ = inputs.send(Input::References(key, problems)).await;
+            let _ = inputs.send(Input::References(key, version, problems)).await;
         });
     }
 

@@ -147,7 +147,7 @@ impl Elector {
     /// last writes are still made under the Lease.
     pub async fn run(mut self, stop: CancellationToken, may_release: CancellationToken) {
         loop {
-            self.beats.beat("lease", Duration::from_secs(30));
+            self.beats.beat("lease", Duration::from_secs(30) + self.options.renew);
             let pause = self.turn().await;
             tokio::select! {
                 () = stop.cancelled() => break,

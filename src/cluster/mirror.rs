@@ -11,7 +11,7 @@ use super::{
     checks::{Listing, Object, Selection, tell_readiness, watch_checks},
     prior::mirrored,
     watch::Told,
-    writer::refresh_period,
+    writer::confirmed_within,
 };
 use crate::{
     api::{HealthCheck, HealthCheckSpec},
@@ -108,6 +108,8 @@ impl Mirror {
                 let Some(seen) = self.read(object, now) else { return };
                 let key = seen.view.key.clone();
                 self.listing.has(watch, &key);
+                // Made again in the batch that took it away.
+                gone.retain(|other| *other != key);
                 views.push(CheckView::clone(if seen.fresh { &seen.view } else { &seen.stale }));
                 self.seen.insert(key, seen);
             }
@@ -132,7 +134,7 @@ impl Mirror {
 
     /// How long a status may be believed: until it should have been confirmed, and one `staleAfter` more.
     fn believed_for(&self, stale_after: Duration) -> Duration {
-        refresh_period(self.parts.refresh, self.seen.len()) + stale_after
+        confirmed_within(self.parts.refresh, self.seen.len()) + stale_after
     }
 
     fn read(&self, object: Object, now: Timestamp) -> Option<Seen> {
@@ -215,8 +217,7 @@ mod tests {
     use super::*;
     use crate::telemetry::{Beats, Metrics};
 
-    #[tokio::test]
-    async fn a_spec_that_cannot_be_read_is_unknown_and_not_absent() {
+    fn mirror() -> Mirror {
         let service = tower::service_fn(|_: http::Request<kube::client::Body>| {
             std::future::pending::<Result<http::Response<kube::client::Body>, tower::BoxError>>()
         });
@@ -230,7 +231,31 @@ mod tests {
             readiness: Readiness::default(),
         };
         let listing = Listing::new(&parts.selection);
-        let mut mirror = Mirror { parts, listing, seen: BTreeMap::new(), synced: false };
+        Mirror { parts, listing, seen: BTreeMap::new(), synced: false }
+    }
+
+    #[tokio::test]
+    async fn what_is_made_again_at_once_is_there() {
+        let mut mirror = mirror();
+        let object = |uid: &str| -> Object {
+            serde_json::from_value(json!({
+                "metadata": {"name": "a", "namespace": "shop", "uid": uid, "generation": 1},
+                "spec": {"targets": [{"name": "t", "host": "10.0.0.1", "port": 80}]},
+            }))
+            .expect("readable")
+        };
+        let (mut views, mut gone) = (vec![], vec![]);
+        for told in [Told::Is(object("1")), Told::Gone(object("1")), Told::Is(object("2"))] {
+            mirror.take(0, told, Timestamp::now(), &mut views, &mut gone);
+        }
+        mirror.parts.board.publish(views, &gone);
+        let view = mirror.parts.board.get(&ObjectKey::new("shop", "a")).expect("on the board");
+        assert_eq!(&*view.uid, "2");
+    }
+
+    #[tokio::test]
+    async fn a_spec_that_cannot_be_read_is_unknown_and_not_absent() {
+        let mut mirror = mirror();
         let object: Object = serde_json::from_value(json!({
             "metadata": {"name": "odd", "namespace": "shop", "uid": "u", "generation": 3},
             "spec": {"interval": {"of": "another version"}},

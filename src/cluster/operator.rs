@@ -2,11 +2,14 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use ipnet::IpNet;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kube::{Api, Client, Config, api::PostParams};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinHandle, JoinSet},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -155,22 +158,22 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let operator =
         Operator { options, client: api, board, metrics, beats, readiness, held, egress_known, prober, references };
 
-    let mut failure = None;
+    let failure;
     {
         let mut roles = std::pin::pin!(operator.play(role, stop.clone()));
         tokio::select! {
-            () = &mut roles => {}
+            ended = &mut roles => failure = ended.err(),
             Some(ended) = essential.join_next() => {
                 failure = Some(name_of(ended));
                 // Whatever else is wrong: what was decided is written, and the lease given up.
                 stop.cancel();
                 lease_stop.cancel();
-                roles.await;
+                also(roles.await);
             }
             ended = &mut elector => {
                 failure = Some(name_of(ended.map(|()| "lease")));
                 stop.cancel();
-                roles.await;
+                also(roles.await);
             }
         }
     }
@@ -182,16 +185,20 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     facts_stop.cancel();
     servers_stop.cancel();
     while essential.join_next().await.is_some() {}
-    match failure {
-        Some(part) => bail!("{part} ended by itself; this is a bug"),
-        None => Ok(()),
+    failure.map_or(Ok(()), Err)
+}
+
+fn name_of(ended: Result<&'static str, JoinError>) -> anyhow::Error {
+    match ended {
+        Ok(name) => anyhow!("{name} ended by itself; this is a bug"),
+        Err(error) => anyhow!("a part broke down; this is a bug: {error}"),
     }
 }
 
-fn name_of(ended: Result<&'static str, tokio::task::JoinError>) -> String {
-    match ended {
-        Ok(name) => name.to_owned(),
-        Err(error) => format!("a part ({error})"),
+/// What else went wrong while stopping; why we stop is told already.
+fn also(ended: anyhow::Result<()>) {
+    if let Err(error) = ended {
+        tracing::error!("{error:#}");
     }
 }
 
@@ -255,7 +262,11 @@ async fn greet(api: &Client, config: &Config, options: &Options, stop: &Cancella
 
 impl Operator {
     /// Plays whatever role the lease gives, until `stop`.
-    async fn play(&self, mut role: watch::Receiver<Role>, stop: CancellationToken) {
+    ///
+    /// # Errors
+    /// When a part of the role broke down: only a new process begins from what is known to be good, and a standby is
+    /// quicker than that.
+    async fn play(&self, mut role: watch::Receiver<Role>, stop: CancellationToken) -> anyhow::Result<()> {
         self.readiness.not_ready("lease", "the lease has not been read yet");
         while !stop.is_cancelled() {
             let current = *role.borrow_and_update();
@@ -265,26 +276,38 @@ impl Operator {
             }
             let ended = stop.child_token();
             let watcher = watch_role(role.clone(), current, ended.clone());
-            match current {
-                Role::Leader => tokio::join!(self.lead(ended), watcher),
-                // Before the lease is read, what others wrote is already worth showing.
-                Role::Standby | Role::Unknown => tokio::join!(self.stand_by(ended), watcher),
+            let playing = async {
+                let played = match current {
+                    Role::Leader => self.lead(ended.clone()).await,
+                    // Before the lease is read, what others wrote is already worth showing.
+                    Role::Standby | Role::Unknown => self.stand_by(ended.clone()).await,
+                };
+                ended.cancel();
+                played
             };
+            tokio::join!(playing, watcher).0?;
         }
+        Ok(())
     }
 
-    async fn lead(&self, stop: CancellationToken) {
+    async fn lead(&self, stop: CancellationToken) -> anyhow::Result<()> {
         if !self.egress_known.is_cancelled() {
             // What others wrote is worth showing as long as nothing may be probed.
             let waited = stop.child_token();
-            tokio::join!(self.stand_by(waited.clone()), async {
+            let standing_by = async {
+                let stood = self.stand_by(waited.clone()).await;
+                waited.cancel();
+                stood
+            };
+            let knowing = async {
                 tokio::select! {
                     () = waited.cancelled() => {}
                     () = self.egress_known.cancelled() => waited.cancel(),
                 }
-            });
+            };
+            tokio::join!(standing_by, knowing).0?;
             if stop.is_cancelled() {
-                return;
+                return Ok(());
             }
         }
         let options = &self.options;
@@ -312,25 +335,18 @@ impl Operator {
             beats: self.beats.clone(),
             readiness: self.readiness.clone(),
         };
-        let leading = leader::lead(parts, engine, stop.clone());
-        // Probing ends first, so that what is flushed is the last word.
-        let ending = async {
-            stop.cancelled().await;
-            engine_stop.cancel();
+        let leader_stop = stop.child_token();
+        let leading = async {
+            let led = leader::lead(parts, engine, leader_stop.clone()).await;
+            leader_stop.cancel();
+            led
         };
-        tokio::join!(leading, async {
-            tokio::select! {
-                () = ending => {}
-                () = engine_stop.cancelled() => {}
-            }
-        });
-        engine_stop.cancel();
-        if let Err(error) = engine_task.await {
-            tracing::error!(%error, "the engine broke down");
-        }
+        // Who failed first is told; the other one may have failed of it.
+        let (led, engine) = tokio::join!(leading, watch_engine(engine_task, &leader_stop, &engine_stop));
+        engine.and(led)
     }
 
-    async fn stand_by(&self, stop: CancellationToken) {
+    async fn stand_by(&self, stop: CancellationToken) -> anyhow::Result<()> {
         let parts = mirror::Parts {
             client: self.client.clone(),
             board: self.board.clone(),
@@ -340,8 +356,29 @@ impl Operator {
             beats: self.beats.clone(),
             readiness: self.readiness.clone(),
         };
-        mirror::mirror(parts, stop).await;
+        mirror::mirror(parts, stop.clone()).await;
+        if stop.is_cancelled() { Ok(()) } else { bail!("the mirror ended by itself; this is a bug") }
     }
+}
+
+/// Sees the engine to its end, which is that of leading: probing ends first, so that what is flushed is the last word.
+/// An engine that ends before ends the leading too: nothing may be confirmed that nobody probes.
+async fn watch_engine(
+    mut engine: JoinHandle<()>,
+    leading: &CancellationToken,
+    engine_stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let ended = tokio::select! {
+        biased;
+        () = leading.cancelled() => {
+            engine_stop.cancel();
+            return engine.await.context("the engine broke down; this is a bug");
+        }
+        ended = &mut engine => ended,
+    };
+    leading.cancel();
+    ended.context("the engine broke down; this is a bug")?;
+    bail!("the engine ended by itself; this is a bug")
 }
 
 /// Ends `token` when the role is no longer `current`.
@@ -349,5 +386,30 @@ async fn watch_role(mut role: watch::Receiver<Role>, current: Role, token: Cance
     tokio::select! {
         () = token.cancelled() => {}
         _ = role.wait_for(|role| *role != current) => token.cancel(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_engine_that_breaks_down_ends_the_leading_and_is_told() {
+        let (leading, engine_stop) = (CancellationToken::new(), CancellationToken::new());
+        let engine = tokio::spawn(async { panic!("a bug") });
+        let told = watch_engine(engine, &leading, &engine_stop).await.expect_err("told");
+        assert!(told.to_string().contains("the engine broke down"), "{told:#}");
+        assert!(leading.is_cancelled());
+        let leading = CancellationToken::new();
+        let told = watch_engine(tokio::spawn(async {}), &leading, &engine_stop).await.expect_err("told");
+        assert!(told.to_string().contains("ended by itself") && leading.is_cancelled(), "{told:#}");
+    }
+
+    #[tokio::test]
+    async fn an_engine_is_stopped_with_the_leading() {
+        let (leading, engine_stop) = (CancellationToken::new(), CancellationToken::new());
+        let engine = tokio::spawn(engine_stop.clone().cancelled_owned());
+        leading.cancel();
+        watch_engine(engine, &leading, &engine_stop).await.expect("as it should");
     }
 }

@@ -36,7 +36,7 @@ pub async fn find(client: &Client, selection: &Selection) -> Vec<(ObjectKey, Sli
                     return found;
                 }
             };
-            let slices = list.items.iter().filter_map(SliceFacts::of);
+            let slices = list.items.iter().map(SliceFacts::of).filter(|slice| !slice.service.is_empty());
             found.extend(
                 slices
                     .filter(|slice| slice.annotations.values().any(|value| is_ours(value)))

@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
+
 use super::{
     checks::{Listing, Selection},
     index::{Index, Problem, ProblemKind, SourceChange, resolve, services_of},
@@ -20,9 +22,11 @@ use super::{
     writer::Note,
 };
 use crate::{
-    check::{Check, InitialState, MinHealthy, ObjectKey, Place, ProbeKind, Rhythm, Thresholds},
+    check::{
+        Check, Counts, Health, HealthReason, InitialState, MinHealthy, ObjectKey, Place, ProbeKind, Rhythm, Thresholds,
+    },
     compile,
-    engine::{Desired, Prior},
+    engine::{Board, CheckView, Desired, Prior},
 };
 
 /// A HealthCheck as far as anybody here needs it.
@@ -40,6 +44,9 @@ pub struct CheckFacts {
     pub references: Vec<Referred>,
 }
 
+/// Which object of a name, and which state of its spec: its uid and generation.
+pub type Version = (Arc<str>, i64);
+
 /// What follows.
 #[derive(Debug)]
 pub enum Action {
@@ -47,7 +54,7 @@ pub enum Action {
     Remove(ObjectKey),
     Note(Box<Note>),
     /// These are to be looked up, and the answer handed to [`Reconciler::references`].
-    LookUp(ObjectKey, Vec<Referred>),
+    LookUp(ObjectKey, Version, Vec<Referred>),
 }
 
 #[derive(Debug)]
@@ -64,6 +71,12 @@ struct Entry {
     references: Vec<Referred>,
     /// What was found of them; `None`: not looked up yet.
     reference_problems: Option<Vec<Problem>>,
+}
+
+impl Entry {
+    fn version(&self) -> Version {
+        (self.uid.clone(), self.generation)
+    }
 }
 
 /// See the module's own words.
@@ -113,6 +126,19 @@ impl Reconciler {
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.is_complete() && self.entries.values().all(|entry| entry.sent)
+    }
+
+    /// The checks that the engine has not been given yet, for they refer to what cannot be listed: Unknown, and said to
+    /// be so on `board`.
+    #[must_use]
+    pub fn undecided(&self, board: &Board, now: Timestamp) -> Vec<CheckView> {
+        let unsent = self.entries.iter().filter(|(_, entry)| !entry.sent);
+        unsent
+            .map(|(key, entry)| {
+                let former = board.get(key).filter(|view| view.uid == entry.uid);
+                undecided(key, entry, self.index.get(key).map(|check| &**check), former.as_deref(), now)
+            })
+            .collect()
     }
 
     #[must_use]
@@ -244,16 +270,19 @@ impl Reconciler {
 
     /// Takes in what a watch of Services, slices or pods told.
     pub fn source(&mut self, change: SourceChange) {
-        if let SourceChange::Slice(_, Told::Is(slice)) = &change {
+        if let SourceChange::Slice(_, Told::Is(slice)) = &change
+            && !slice.service.is_empty()
+        {
             self.services.insert(ObjectKey { namespace: slice.key.namespace.clone(), name: slice.service.clone() });
         }
         let touched = self.index.apply(change);
         self.dirty.extend(touched);
     }
 
-    /// Takes in what came of looking up the references of `key`.
-    pub fn references(&mut self, key: &ObjectKey, problems: Vec<Problem>) {
+    /// Takes in what came of looking up the references of `key` as it was at `version`.
+    pub fn references(&mut self, key: &ObjectKey, version: &Version, problems: Vec<Problem>) {
         if let Some(entry) = self.entries.get_mut(key)
+            && (&entry.uid, entry.generation) == (&version.0, version.1)
             && entry.reference_problems.as_ref() != Some(&problems)
         {
             entry.reference_problems = Some(problems);
@@ -262,10 +291,14 @@ impl Reconciler {
     }
 
     /// Everything that has references, for looking them up again.
-    pub fn referring(&self) -> Vec<(ObjectKey, Vec<Referred>)> {
+    pub fn referring(&self) -> Vec<(ObjectKey, Version, Vec<Referred>)> {
         let refers =
             |(key, entry): &(&ObjectKey, &Entry)| !entry.references.is_empty() && self.index.get(key).is_some();
-        self.entries.iter().filter(refers).map(|(key, entry)| (key.clone(), entry.references.clone())).collect()
+        self.entries
+            .iter()
+            .filter(refers)
+            .map(|(key, entry)| (key.clone(), entry.version(), entry.references.clone()))
+            .collect()
     }
 
     /// Does what can be done with all that was taken in, and says what follows.
@@ -337,7 +370,7 @@ impl Reconciler {
                     problems.extend(script_problems(&check));
                 }
                 if entry.reference_problems.is_none() && !entry.references.is_empty() {
-                    self.actions.push(Action::LookUp(key.clone(), entry.references.clone()));
+                    self.actions.push(Action::LookUp(key.clone(), entry.version(), entry.references.clone()));
                 }
                 (check, resolved.endpoints)
             }
@@ -347,7 +380,7 @@ impl Reconciler {
         problems.sort();
         problems.dedup();
         let acceptance = Acceptance { uid: entry.uid.clone(), generation: entry.generation, problems };
-        let refresh = super::writer::refresh_period(self.refresh, self.entries.len());
+        let refresh = super::writer::confirmed_within(self.refresh, self.entries.len());
         let Some(entry) = self.entries.get_mut(key) else { return };
         let prior = entry.prior.take().map(|prior| Prior { refresh, ..*prior });
         entry.sent = true;
@@ -372,6 +405,33 @@ impl Reconciler {
             _ => None,
         });
         members.filter_map(missing).collect()
+    }
+}
+
+fn undecided(
+    key: &ObjectKey,
+    entry: &Entry,
+    check: Option<&Check>,
+    former: Option<&CheckView>,
+    now: Timestamp,
+) -> CheckView {
+    CheckView {
+        key: key.clone(),
+        uid: entry.uid.clone(),
+        generation: entry.generation,
+        labels: Arc::new(entry.labels.clone()),
+        suspended: false,
+        health: Health::Unknown,
+        reason: HealthReason::ProbeError,
+        message: "not probed yet: what its targets refer to cannot be listed".to_owned(),
+        since: now,
+        counts: Counts::default(),
+        endpoints: Arc::default(),
+        outages: former.map_or_else(Arc::default, |view| view.outages.clone()),
+        probes: "".into(),
+        interval: check.map_or(Duration::ZERO, |check| check.rhythm.interval),
+        transitions: [0; 4],
+        live: Arc::default(),
     }
 }
 
@@ -476,7 +536,7 @@ mod tests {
                 }
                 _ => None,
             },
-            Action::LookUp(key, references) => Some(format!("look up {} of {}", references.len(), key.name)),
+            Action::LookUp(key, _, references) => Some(format!("look up {} of {}", references.len(), key.name)),
         };
         reconciler.settle().into_iter().filter_map(told).collect()
     }
@@ -509,6 +569,10 @@ mod tests {
             vec![object("a", "1", 1, &member("p")), object("p", "2", 1, &pods), object("h", "3", 1, &host())],
         );
         assert_eq!(done(&mut reconciler), ["run h (1)"]);
+        let undecided = reconciler.undecided(&Board::new(), Timestamp::UNIX_EPOCH);
+        let undecided: Vec<_> = undecided.iter().map(|view| (&*view.key.name, view.health, view.reason)).collect();
+        let nobodys = |name| (name, Health::Unknown, HealthReason::ProbeError);
+        assert_eq!(undecided, [nobodys("a"), nobodys("p")]);
         let scope = Scope { kind: SourceKind::Pods, namespace: "shop".into() };
         reconciler.source(SourceChange::Pod(scope.clone(), Told::Begin));
         reconciler.source(SourceChange::Pod(scope, Told::Complete));
@@ -585,11 +649,17 @@ mod tests {
         let key = ObjectKey::new("shop", "secret");
         let missing =
             Problem { kind: ProblemKind::InvalidReference, path: String::new(), message: "missing".to_owned() };
-        reconciler.references(&key, vec![missing.clone()]);
+        // What was found for another object, or an earlier spec, says nothing of this one.
+        for (uid, generation) in [("2", 0), ("1", 1)] {
+            reconciler.references(&key, &(uid.into(), generation), vec![missing.clone()]);
+            assert!(done(&mut reconciler).is_empty());
+        }
+        let version = ("2".into(), 1);
+        reconciler.references(&key, &version, vec![missing.clone()]);
         assert_eq!(done(&mut reconciler), ["run secret (1)", "secret: InvalidReference"]);
-        reconciler.references(&key, vec![missing]);
+        reconciler.references(&key, &version, vec![missing]);
         assert!(done(&mut reconciler).is_empty(), "the same again");
-        reconciler.references(&key, vec![]);
+        reconciler.references(&key, &version, vec![]);
         assert_eq!(done(&mut reconciler), ["run secret (1)"]);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::ObjectMeta;
 
@@ -17,6 +18,7 @@ pub struct ServerState {
     pub epoch: Option<i64>,
     pub prober: Option<String>,
     pub health: Option<Health>,
+    pub observed_at: Option<Timestamp>,
     pub conditions: Vec<Condition>,
     pub fingerprint: u64,
     pub headline: u64,
@@ -34,6 +36,7 @@ impl ServerState {
             epoch: status.epoch,
             prober: status.prober.clone(),
             health: status.health.as_deref().and_then(Health::parse),
+            observed_at: status.observed_at.as_ref().map(|time| time.0),
             conditions: status.conditions.clone(),
             fingerprint: fingerprint(status),
             headline: headline(status),
@@ -49,6 +52,7 @@ impl ServerState {
             epoch: status.epoch,
             prober: status.prober.clone(),
             health: status.health.as_deref().and_then(Health::parse),
+            observed_at: status.observed_at.as_ref().map(|time| time.0),
             conditions: status.conditions.clone(),
             fingerprint: fingerprint(status),
             headline: headline(status),

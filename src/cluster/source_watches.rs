@@ -93,7 +93,7 @@ impl<I: Send + 'static> SourceWatches<I> {
             }
             SourceKind::Slices => {
                 let api: Api<EndpointSlice> = Api::namespaced(client, namespace);
-                let keep = |slice: EndpointSlice| SliceFacts::of(&slice);
+                let keep = |slice: EndpointSlice| Some(SliceFacts::of(&slice));
                 tokio::spawn(watch(
                     kind,
                     api,

@@ -75,17 +75,25 @@ enum WriteKey {
 struct Record {
     /// As we last wrote it, or first saw it.
     known: ServerState,
-    /// What the watch showed last.
+    /// What the watch showed last, and when.
     seen: u64,
+    seen_at: Instant,
     /// The server's epoch is of our own making.
     ours: bool,
     acceptance: Option<Acceptance>,
     born: Instant,
+    /// When the last write was sent.
+    sent: Option<Instant>,
     written: Option<Instant>,
     refresh: Instant,
 }
 
 impl Record {
+    /// Whether the watch has shown what became of the last write: one that is deaf shows nothing to compare with.
+    fn is_echoed(&self, now: Instant) -> bool {
+        self.written.is_none_or(|at| now.duration_since(at) >= ECHO) && self.sent.is_none_or(|at| self.seen_at > at)
+    }
+
     /// Whether it is without a status for longer than a decision takes.
     fn is_undecided(&self) -> bool {
         self.known.conditions.is_empty() && self.known.health.is_none() && self.born.elapsed() >= UNDECIDED
@@ -100,6 +108,8 @@ struct Ended {
 
 enum Outcome {
     Status {
+        /// Of the object that was written to.
+        uid: Arc<str>,
         status: Box<HealthCheckStatus>,
         claim: bool,
         result: Result<String, CallError>,
@@ -120,7 +130,7 @@ pub struct Parts {
     /// How often a status is confirmed; stretched when there are many.
     pub refresh: Duration,
     pub events: mpsc::Sender<Transition>,
-    pub annotated: mpsc::Sender<Annotated>,
+    pub annotated: mpsc::UnboundedSender<Annotated>,
     pub beats: Beats,
 }
 
@@ -166,7 +176,7 @@ impl Writer {
                     for note in batch.drain(..) { self.note(note) }
                 }
                 keys = subscription.changed() => for key in keys { self.consider(&key) },
-                Some(ended) = self.flights.join_next() => self.ended(ended).await,
+                Some(ended) = self.flights.join_next() => self.ended(ended),
                 _ = tick.tick() => self.tick(),
                 () = tokio::time::sleep_until(wake) => {}
             }
@@ -194,7 +204,7 @@ impl Writer {
         while self.urgency.values().any(|urgency| *urgency != Urgency::Refresh) || self.queue.in_flight() > 0 {
             let wake = self.send();
             tokio::select! {
-                Some(ended) = self.flights.join_next() => self.ended(ended).await,
+                Some(ended) = self.flights.join_next() => self.ended(ended),
                 () = tokio::time::sleep_until(wake) => {}
             }
         }
@@ -245,6 +255,7 @@ impl Writer {
         match self.records.get_mut(&key) {
             Some(record) if record.known.uid == state.uid => {
                 record.seen = state.fingerprint;
+                record.seen_at = Instant::now();
                 if state.epoch > record.known.epoch && !writing {
                     // Somebody claimed it after us. While the lease is ours that is not for long.
                     tracing::warn!(check = %key, prober = ?state.prober, "status claimed by another replica");
@@ -257,10 +268,12 @@ impl Writer {
                 let refresh = Instant::now() + spread(&state.uid, period);
                 let record = Record {
                     seen: state.fingerprint,
+                    seen_at: Instant::now(),
                     known: state,
                     ours: false,
                     acceptance: None,
                     born: Instant::now(),
+                    sent: None,
                     written: None,
                     refresh,
                 };
@@ -304,9 +317,8 @@ impl Writer {
             } else {
                 self.gathering.insert(key.clone());
             }
-        } else if !record.ours {
-            self.push(WriteKey::Status(key.clone()), Urgency::Refresh);
         }
+        // What a former owner left as it should be is claimed in its turn: see `tick`.
     }
 
     fn tick(&mut self) {
@@ -315,8 +327,7 @@ impl Writer {
         let mut look = vec![];
         let mut refresh = vec![];
         for (key, record) in &mut self.records {
-            let settled = record.written.is_none_or(|at| now.duration_since(at) >= ECHO);
-            if settled && record.ours && record.seen != record.known.fingerprint {
+            if record.is_echoed(now) && record.ours && record.seen != record.known.fingerprint {
                 // Somebody else edited it: what is there is what we compare with.
                 record.known.fingerprint = record.seen;
                 look.push(key.clone());
@@ -324,16 +335,22 @@ impl Writer {
             if record.is_undecided() {
                 look.push(key.clone());
             }
-            if record.refresh <= now && record.acceptance.is_some() {
-                refresh.push(key.clone());
+            let due = (record.refresh <= now || !record.ours) && record.acceptance.is_some();
+            if due && !self.queue.is_in_flight(&WriteKey::Status(key.clone())) {
+                refresh.push((record.known.observed_at, key.clone()));
             }
         }
         look.extend(std::mem::take(&mut self.gathering));
         for key in look {
             self.consider(&key);
         }
-        for key in refresh {
-            self.push(WriteKey::Status(key), Urgency::Refresh);
+        // Nothing is confirmed that nobody looks after.
+        if self.parts.board.is_current() {
+            // Who has waited longest is the first to be doubted.
+            refresh.sort_unstable();
+            for (_, key) in refresh {
+                self.push(WriteKey::Status(key), Urgency::Refresh);
+            }
         }
     }
 
@@ -367,6 +384,10 @@ impl Writer {
                     Ended { key: WriteKey::Slice(slice), urgency, outcome: Outcome::Slice { patch, result } }
                 });
             }
+            WriteKey::Status(check) if urgency == Urgency::Refresh && !self.parts.board.is_current() => {
+                // Its turn comes again when somebody looks after the board.
+                self.queue.done(&WriteKey::Status(check));
+            }
             WriteKey::Status(check) => {
                 let wanted = self.records.get(&check).and_then(|record| {
                     let status = self.wanted(&check, record, Timestamp::now())?;
@@ -376,6 +397,9 @@ impl Writer {
                     Some((status, claim, record.known.clone()))
                 });
                 let Some((status, claim, known)) = wanted else { return self.queue.done(&WriteKey::Status(check)) };
+                if let Some(record) = self.records.get_mut(&check) {
+                    record.sent = Some(Instant::now());
+                }
                 let status = Box::new(status);
                 let client = self.parts.client.clone();
                 self.flights.spawn(async move {
@@ -387,21 +411,27 @@ impl Writer {
                         Err(CallError::Invalid(_) | CallError::Conflict(_)) => look(&client, &check).await,
                         _ => None,
                     };
-                    let outcome = Outcome::Status { status, claim, result, now_there };
+                    let uid = known.uid;
+                    let outcome = Outcome::Status { uid, status, claim, result, now_there };
                     Ended { key: WriteKey::Status(check), urgency, outcome }
                 });
             }
         }
     }
 
-    async fn ended(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
+    fn ended(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
         // A write that panicked would be a bug of ours; its key stays in flight and the refresh of others goes on.
         let Ok(Ended { key, urgency, outcome }) = ended else { return };
         match (key, outcome) {
-            (WriteKey::Status(check), Outcome::Status { status, claim, result, now_there }) => match result {
+            (WriteKey::Status(check), Outcome::Status { uid, status, claim, result, now_there }) => match result {
+                // Another object has come by the name meanwhile: it has nothing to do with this answer.
+                _ if self.records.get(&check).is_none_or(|record| record.known.uid != uid) => {
+                    self.queue.done(&WriteKey::Status(check.clone()));
+                    self.consider(&check);
+                }
                 Ok(version) => {
                     self.queue.done(&WriteKey::Status(check.clone()));
-                    self.status_written(&check, &status, claim, version).await;
+                    self.status_written(&check, &status, claim, version);
                 }
                 Err(error) => self.status_failed(check, urgency, &error, now_there),
             },
@@ -420,7 +450,7 @@ impl Writer {
                     }
                     _ => self.queue.done(&key),
                 }
-                if self.parts.annotated.send(Annotated { slice, patch, result }).await.is_err() {
+                if self.parts.annotated.send(Annotated { slice, patch, result }).is_err() {
                     tracing::debug!("nobody waits for annotations any more");
                 }
             }
@@ -428,7 +458,7 @@ impl Writer {
         }
     }
 
-    async fn status_written(&mut self, check: &ObjectKey, status: &HealthCheckStatus, claim: bool, version: String) {
+    fn status_written(&mut self, check: &ObjectKey, status: &HealthCheckStatus, claim: bool, version: String) {
         let period = self.period();
         let Some(record) = self.records.get_mut(check) else { return };
         let before = record.known.health;
@@ -442,21 +472,20 @@ impl Writer {
             record.written = Some(now);
         }
         record.ours = true;
-        record.refresh = now + period;
+        record.refresh = now + spread(&record.known.uid, period);
         let after = record.known.health;
         let uid = record.known.uid.clone();
         if after != before && (before.is_some() || after != Some(Health::Unknown)) {
-            self.tell(check, &uid, after).await;
+            self.tell(check, &uid, after);
         }
         self.consider(check);
     }
 
-    async fn tell(&self, check: &ObjectKey, uid: &Arc<str>, health: Option<Health>) {
+    fn tell(&self, check: &ObjectKey, uid: &Arc<str>, health: Option<Health>) {
         let (Some(health), Some(view)) = (health, self.parts.board.get(check)) else { return };
         let transition = Transition { check: check.clone(), uid: uid.clone(), health, view };
-        // Told in order, and bounded: who cannot keep up with events waits here no longer than this.
-        let told = tokio::time::timeout(Duration::from_millis(50), self.parts.events.send(transition)).await;
-        if told.is_err() {
+        // Told in order, and bounded; no status waits for an event.
+        if self.parts.events.try_send(transition).is_err() {
             tracing::warn!(%check, "too many transitions at once; the event of this one is left out");
         }
     }
@@ -499,6 +528,7 @@ impl Writer {
             }
             record.ours &= !lost;
             record.seen = state.fingerprint;
+            record.seen_at = now;
             record.known = *state;
         }
         self.push(key, urgency);
@@ -519,10 +549,112 @@ pub fn refresh_period(refresh: Duration, count: usize) -> Duration {
     refresh.max(all)
 }
 
+/// Within what time each of `count` statuses is confirmed at the latest: when its turn has come, all the others may be
+/// before it.
+#[must_use]
+pub fn confirmed_within(refresh: Duration, count: usize) -> Duration {
+    2 * refresh_period(refresh, count)
+}
+
 /// A point of time in the later half of `period`, the same for the same object.
 fn spread(uid: &str, period: Duration) -> Duration {
     let mut hasher = DefaultHasher::new();
     uid.hash(&mut hasher);
     let share = (hasher.finish() % 1000) as u32;
     period / 2 + period * share / 2000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn writer() -> (Writer, Arc<Board>) {
+        let service = tower::service_fn(|_: http::Request<kube::client::Body>| {
+            std::future::pending::<Result<http::Response<kube::client::Body>, tower::BoxError>>()
+        });
+        let board = Arc::new(Board::new());
+        let parts = Parts {
+            client: Client::new(service, "default"),
+            board: board.clone(),
+            held: Held::default(),
+            prober: "p".to_owned(),
+            refresh: Duration::from_secs(60),
+            events: mpsc::channel(1).0,
+            annotated: mpsc::unbounded_channel().0,
+            beats: Beats::default(),
+        };
+        (Writer::new(parts), board)
+    }
+
+    fn key(name: &str) -> ObjectKey {
+        ObjectKey::new("shop", name)
+    }
+
+    /// `name` as a former owner left it, and accepted.
+    fn take_over(writer: &mut Writer, name: &str, observed_at: i64) {
+        let uid: Arc<str> = name.into();
+        let observed_at = Timestamp::from_second(observed_at).ok();
+        let state = ServerState { uid: uid.clone(), epoch: Some(3), observed_at, ..ServerState::default() };
+        writer.note(Note::Seen(key(name), Box::new(state)));
+        writer.note(Note::Accepted(key(name), Acceptance { uid, generation: 0, problems: vec![] }));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_confirmed_from_a_board_that_nobody_looks_after() {
+        let (mut writer, board) = writer();
+        take_over(&mut writer, "young", 20);
+        take_over(&mut writer, "old", 10);
+        writer.tick();
+        assert_eq!(writer.queue.len(), 0);
+        board.set_synced();
+        writer.tick();
+        assert_eq!(writer.queue.len(), 2);
+        let first = writer.queue.next(Instant::now());
+        assert_eq!(first, Next::Write(WriteKey::Status(key("old"))), "the oldest first");
+        writer.urgency.remove(&WriteKey::Status(key("old")));
+        writer.tick();
+        assert!(!writer.urgency.contains_key(&WriteKey::Status(key("old"))), "under way already");
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_that_of_the_object_that_was_written_to() {
+        let (mut writer, _board) = writer();
+        take_over(&mut writer, "a", 10);
+        let written = |uid: &str| Ended {
+            key: WriteKey::Status(key("a")),
+            urgency: Urgency::Transition,
+            outcome: Outcome::Status {
+                uid: uid.into(),
+                status: Box::new(HealthCheckStatus { epoch: Some(4), ..HealthCheckStatus::default() }),
+                claim: false,
+                result: Ok("9".to_owned()),
+                now_there: None,
+            },
+        };
+        writer.ended(Ok(written("a former one")));
+        let known = |writer: &Writer| (writer.records[&key("a")].known.epoch, writer.records[&key("a")].ours);
+        assert_eq!(known(&writer), (Some(3), false));
+        writer.ended(Ok(written("a")));
+        assert_eq!(known(&writer), (Some(4), true));
+        let (now, period) = (Instant::now(), Duration::from_secs(60));
+        let refresh = writer.records[&key("a")].refresh;
+        assert!(refresh > now && refresh <= now + period, "confirmed within its period");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deaf_watch_proves_no_edit() {
+        let (mut writer, _board) = writer();
+        take_over(&mut writer, "a", 10);
+        let (key, now) = (key("a"), Instant::now());
+        if let Some(record) = writer.records.get_mut(&key) {
+            (record.sent, record.written) = (Some(now + TICK), Some(now + TICK));
+        }
+        let later = now + Duration::from_secs(3600);
+        assert!(!writer.records[&key].is_echoed(later), "nothing was shown since");
+        tokio::time::advance(TICK * 2).await;
+        let state = ServerState { uid: "a".into(), epoch: Some(3), ..ServerState::default() };
+        writer.note(Note::Seen(key.clone(), Box::new(state)));
+        assert!(writer.records[&key].is_echoed(later));
+        assert!(!writer.records[&key].is_echoed(now + TICK), "it may be older than the write");
+    }
 }

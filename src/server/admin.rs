@@ -45,7 +45,7 @@ type Shared = State<Arc<Admin>>;
 /// The routes; paths come without a slash at the end.
 pub fn router(admin: Admin) -> Router {
     Router::new()
-        .route("/livez", read(|| async { respond::text(StatusCode::OK, "ok\n") }))
+        .route("/livez", read(livez))
         .route("/readyz", read(readyz))
         .route("/readyz/{check}", read(readyz_check))
         .route("/metrics", read(metrics))
@@ -60,6 +60,18 @@ pub fn router(admin: Admin) -> Router {
             Failure::new(StatusCode::METHOD_NOT_ALLOWED, "only GET, HEAD and OPTIONS are answered here")
         })
         .with_state(Arc::new(admin))
+}
+
+/// A loop of ours that no longer turns will not by itself: only a restart helps. Nothing outside this process counts.
+async fn livez(State(admin): Shared) -> Response {
+    let beats = admin.beats.all();
+    let dead = beats.iter().filter(|(_, beat)| !beat.is_alive());
+    let body: String =
+        dead.map(|(name, beat)| format!("[-]loop-{name} failed: no sign of life since {:.3}\n", beat.at)).collect();
+    if body.is_empty() {
+        return respond::text(StatusCode::OK, "ok\n");
+    }
+    respond::text(StatusCode::INTERNAL_SERVER_ERROR, body + "livez check failed\n")
 }
 
 /// As the API server of Kubernetes tells it: `ok`, or a line for each check where one is bad or `verbose` is asked for.

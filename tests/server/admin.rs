@@ -54,7 +54,11 @@ readyz check failed
     let answer = fixture.admin("/readyz/loop-engine").await;
     assert_eq!(answer.code, 503);
     assert!(answer.body.starts_with("loop-engine failed: no sign of life since 20"), "{}", answer.body);
+    let answer = fixture.admin("/livez").await;
+    assert_eq!(answer.code, 500);
+    assert!(answer.body.starts_with("[-]loop-engine failed: no sign of life since 20"), "{}", answer.body);
     fixture.beats.end("engine");
+    assert_eq!(fixture.admin("/livez").await.code, 200);
     fixture.readiness.forget("crd");
     assert_eq!(fixture.admin("/readyz").await.body, "ok\n");
 }

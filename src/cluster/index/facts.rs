@@ -32,7 +32,7 @@ pub struct ServicePort {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SliceFacts {
     pub key: ObjectKey,
-    /// Name of its Service, in the same namespace.
+    /// Name of its Service, in the same namespace; empty where it belongs to none.
     pub service: Arc<str>,
     pub resource_version: String,
     /// Our own annotations, by the name of the check.
@@ -93,16 +93,15 @@ impl ServiceFacts {
 }
 
 impl SliceFacts {
-    /// `None` for a slice that belongs to no Service.
     #[must_use]
-    pub fn of(slice: &EndpointSlice) -> Option<Self> {
-        let service = slice.labels().get(SERVICE_NAME)?;
+    pub fn of(slice: &EndpointSlice) -> Self {
+        let service = slice.labels().get(SERVICE_NAME).map(String::as_str).unwrap_or_default();
         let prefix = format!("{GROUP}/");
         let annotations = slice.annotations().iter();
         let ports = slice.ports.as_deref().unwrap_or_default();
-        Some(Self {
+        Self {
             key: key(slice),
-            service: service.as_str().into(),
+            service: service.into(),
             resource_version: slice.resource_version().unwrap_or_default(),
             annotations: annotations
                 .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), value.clone())))
@@ -113,7 +112,7 @@ impl SliceFacts {
                 .filter_map(|each| Some((each.name.as_deref().unwrap_or_default().into(), port(each.port?)?)))
                 .collect(),
             endpoints: slice.endpoints.iter().filter_map(EndpointFacts::of).collect(),
-        })
+        }
     }
 }
 

@@ -139,6 +139,8 @@ impl Sources {
                 told => self.advance(&scope, &told, &mut touched),
             },
             SourceChange::Slice(scope, told) => match told {
+                // It may have lost the label that said whose it is.
+                Told::Is(slice) if slice.service.is_empty() => self.drop_slice(&slice.key, &mut touched),
                 Told::Is(slice) => {
                     self.note(&scope, &slice.key.name);
                     self.put_slice(slice, &mut touched);

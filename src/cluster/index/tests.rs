@@ -42,7 +42,7 @@ fn slice(name: &str, service: &str, ports: Value, endpoints: Value) -> SliceFact
         },
         "addressType": "IPv4", "ports": ports, "endpoints": endpoints,
     });
-    SliceFacts::of(&serde_json::from_value::<EndpointSlice>(object).expect("readable")).expect("of a Service")
+    SliceFacts::of(&serde_json::from_value::<EndpointSlice>(object).expect("readable"))
 }
 
 fn backend(address: &str, uid: &str) -> Value {
@@ -327,4 +327,17 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_slice_that_loses_its_service_is_gone() {
+    let mut sources = super::Sources::default();
+    let scope = Scope { kind: SourceKind::Slices, namespace: "shop".into() };
+    let ports = json!([{"name": "http", "port": 80}]);
+    let of = |service: &str| slice("s", service, ports.clone(), json!([backend("10.0.0.1", "a")]));
+    let mut tell = |service: &str| sources.apply(SourceChange::Slice(scope.clone(), Told::Is(of(service)))).services;
+    let shop = ObjectKey::new("shop", "web");
+    assert_eq!(tell("web"), [shop.clone()].into());
+    assert_eq!(tell(""), [shop.clone()].into());
+    assert!(!sources.slices.contains_key(&shop) && sources.slice(&ObjectKey::new("shop", "s")).is_none());
 }
