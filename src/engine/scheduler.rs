@@ -59,6 +59,9 @@ struct Ended {
     report: Report,
 }
 
+/// How long the end waits for the probes that it gave up. They need but a moment each.
+const LET_GO: Duration = Duration::from_secs(2);
+
 /// What the engine works with.
 #[derive(Debug)]
 pub struct Parts<L> {
@@ -159,6 +162,11 @@ impl<L: Lane> Scheduler<L> {
         }
         self.table.abort_all();
         self.beats.end("engine");
+        drop(self);
+        // A probe given up holds its sender until it has let go of all else: the processes of a script must not outlive
+        // the program because it ended first.
+        let let_go = async { while endings.recv().await.is_some() {} };
+        let _ = tokio::time::timeout(LET_GO, let_go).await;
     }
 
     /// Milliseconds of the engine's clock.

@@ -7,12 +7,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::checks::{Files, SOON, check, healthy, no_panic, quick_http, standalone, v1, wait_metric};
+use crate::processes::running;
 use crate::support::door::Door;
 use crate::support::operator::{BINARY, command};
 use crate::support::ports::free_port;
 use crate::support::targets::{HttpTarget, TcpTarget, loopback};
 use crate::support::wait::{wait_for, wait_until};
 
+/// Scripts that run when it is told to end; each is two processes.
+const SLEEPERS: usize = 20;
 const DOWN: &str = r#"healthcheck_health{namespace="shop",name="web",health="Unhealthy"}"#;
 
 #[tokio::test]
@@ -88,19 +91,24 @@ async fn sigterm_ends_it_with_0_and_closes_connections() -> anyhow::Result<()> {
     let target = HttpTarget::start().await?;
     // A probe that hangs and a script that sleeps must not keep it.
     let hanging = HttpTarget::start().await?;
-    let sleeper = check(
-        "sleeper",
-        "  interval: 60s\n  timeout: 50s\n  targets: [{name: s, probe: {script: {command: [sleep, '40']}}}]",
-    );
+    let mark = format!("sleep 87{}", std::process::id());
+    let sleeper = |n| {
+        let source = format!("{mark} & exec {mark}");
+        let spec = "  interval: 60s\n  timeout: 50s\n  targets: [{name: s, probe: {script: {command: [sh, -c, '";
+        check(&format!("sleeper-{n}"), &format!("{spec}{source}']}}}}}}]"))
+    };
+    let mut documents: Vec<String> = (0..SLEEPERS).map(sleeper).collect();
     let slow = format!(
         "  interval: 60s\n  timeout: 50s\n  targets: [{{name: h, host: 127.0.0.1, port: {}, probe: {{http: {{}}}}}}]",
         hanging.port()
     );
     hanging.set_hangs(true);
-    let files = Files::with(&[quick_http("web", target.port()), sleeper, check("slow", &slow)]);
+    documents.extend([quick_http("web", target.port()), check("slow", &slow)]);
+    let files = Files::with(&documents);
     let operator = standalone(files.path()).serve()?;
     operator.wait_get("/healthz/shop/web", SOON, |answer| answer.status == 200).await?;
     wait_for("the probe that hangs", SOON, || hanging.hits(), |hits| *hits >= 1).await?;
+    wait_for("the scripts", SOON, || running(&mark), |count| *count == 2 * SLEEPERS).await?;
     let address = operator.url().replace("http://", "");
     // One connection that never says a word, one in the middle of a request.
     let mut silent = TcpStream::connect(&address).await?;
@@ -110,6 +118,7 @@ async fn sigterm_ends_it_with_0_and_closes_connections() -> anyhow::Result<()> {
     // `stop` fails after ten seconds, long before any of the fifty.
     let status = operator.process().stop()?;
     assert_eq!(status.code(), Some(0), "{}", operator.process().output());
+    wait_for("the scripts to end", SOON, || running(&mark), |left| *left == 0).await?;
     for connection in [&mut silent, &mut half] {
         let mut rest = Vec::new();
         let read = tokio::time::timeout(SOON, connection.read_to_end(&mut rest)).await;

@@ -11,4 +11,5 @@ mod lifecycle;
 mod many;
 mod neighbours;
 mod once;
+mod processes;
 mod reload;
