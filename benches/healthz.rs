@@ -7,13 +7,14 @@ mod common;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::ensure;
 use common::{
     MEASURED,
     client::{Client, Latencies},
+    listener::Listener,
     manifests::{Plan, Probe},
     nginx::Nginx,
     operator::{Operator, binary},
@@ -56,8 +57,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn measure() -> anyhow::Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    let port = listener.local_addr()?.port();
+    let port = Listener::start()?.port;
     let (quiet_nginx, logging_nginx) = (Nginx::start(MEASURED, false)?, Nginx::start(MEASURED, true)?);
     // The same checks, asked so seldom that the board rests, and once a second.
     let resting = start(port, "10m", &["--access-log-skip", "/healthz"])?;

@@ -6,11 +6,11 @@ mod common;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
 use common::{
     MEASURED, OTHERS,
+    listener::Listener,
     manifests::{Plan, Probe},
     nginx::Nginx,
     operator::{Operator, binary},
@@ -59,18 +59,14 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn measure() -> anyhow::Result<()> {
-    // Nobody accepts: a half-open handshake ends in the kernel.
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let listener = Listener::start()?;
     let nginx = Nginx::start(OTHERS, false)?;
-    let port = |probe| match probe {
-        Probe::Tcp => listener.local_addr().map(|address| address.port()),
-        Probe::Http => Ok(nginx.port),
-    };
+    let port = |probe| if probe == Probe::Tcp { listener.port } else { nginx.port };
     let probes = [Probe::Tcp, Probe::Http];
     let (mut many, mut few) = ([vec![], vec![]], [vec![], vec![]]);
     for round in 1..=rounds(3) {
         for (at, probe) in probes.into_iter().enumerate() {
-            let port = port(probe)?;
+            let port = port(probe);
             eprintln!("round {round}: {}", probe.name());
             many[at].push(run(&Plan::loopback(scaled(ENDPOINTS), probe, port), window(30))?);
             few[at].push(run(&Plan::loopback(scaled(FEW), probe, port), Duration::from_secs(5))?);
@@ -108,6 +104,7 @@ fn measure() -> anyhow::Result<()> {
             format!("{:.0}", (large - small) / (scaled(ENDPOINTS) - scaled(FEW)) as f64),
         ]);
     }
+    println!("half-open handshakes that were completed after all: {}", listener.accepted());
     println!("{} endpoints at 1 s; medians of {} rounds; counts are sums over them\n", scaled(ENDPOINTS), rounds(3));
     cost.print("Cost");
     time.print("Punctuality (bounds of the histogram's buckets)");

@@ -3,7 +3,7 @@
 //! One tenth of them bears a label; an operator that selects it is the other point of the line that tells bytes per
 //! endpoint.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::json;
 
 use super::stage::{Stage, stop};
-use crate::common::{operator::Operator, rounds, scaled, stats::median, table::Table};
+use crate::common::{listener::Listener, operator::Operator, rounds, scaled, stats::median, table::Table};
 
 const CHECKS: usize = 10_000;
 /// Where every target listens.
@@ -35,8 +35,7 @@ struct Run {
 pub async fn measure(stage: &Stage) -> anyhow::Result<()> {
     let checks = scaled(CHECKS);
     let namespace = stage.cluster.namespace("many").await?;
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    let port = listener.local_addr()?.port();
+    let port = Listener::start()?.port;
     let begun = Instant::now();
     create(stage, &namespace, checks, port).await?;
     let created = begun.elapsed();

@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub mod client;
+pub mod listener;
 pub mod manifests;
 pub mod metrics;
 pub mod nginx;
