@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{EngineArgs, Exit, print::complain, signals};
 use crate::{
+    check::Check,
     engine::{self, Board, Engine, Parts},
     probe::{Prober, Settings},
     server::{Access, AdminDefault, Readiness, ServerArgs, Servers, State, TokenFile},
@@ -189,6 +190,6 @@ async fn reload(files: &mut Files, running: &Running) {
 }
 
 /// Sends `check` to `engine`.
-async fn send(engine: &Engine, check: crate::check::Check) {
+async fn send(engine: &Engine, check: Arc<Check>) {
     engine.upsert(desired(check)).await;
 }

@@ -18,7 +18,7 @@ pub(super) async fn run(running: &Running, checks: Vec<Check>, output: Output) -
     let patience = checks.iter().map(patience).max().unwrap_or_default();
     let mut changes = running.board.subscribe();
     for check in checks {
-        super::send(&running.engine, check).await;
+        super::send(&running.engine, Arc::new(check)).await;
     }
     running.engine.settle().await;
     running.board.set_synced();

@@ -1,6 +1,6 @@
 //! The set of checks that the files declare, and how it changes.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use crate::{
     check::{Check, ObjectKey},
@@ -12,7 +12,8 @@ use crate::{
 /// The files, and what they declared when they were last good.
 pub(super) struct Files {
     paths: Vec<PathBuf>,
-    applied: HashMap<ObjectKey, Check>,
+    /// Shared with the engine: ten thousand checks are kept once.
+    applied: HashMap<ObjectKey, Arc<Check>>,
 }
 
 /// How much a reading changed.
@@ -50,10 +51,15 @@ impl Files {
         let mut change = Change::default();
         let mut before = std::mem::take(&mut self.applied);
         for check in checks {
-            if before.remove(&check.key).as_ref() != Some(&check) {
-                change.applied += 1;
-                super::send(engine, check.clone()).await;
-            }
+            let check = match before.remove(&check.key) {
+                Some(same) if *same == check => same,
+                _ => {
+                    change.applied += 1;
+                    let check = Arc::new(check);
+                    super::send(engine, check.clone()).await;
+                    check
+                }
+            };
             self.applied.insert(check.key.clone(), check);
         }
         for key in before.into_keys() {
