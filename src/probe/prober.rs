@@ -64,11 +64,12 @@ pub struct Prober {
 impl Lane for Prober {
     async fn attempt(&self, attempt: Attempt) -> Report {
         let progress = Progress::start(attempt.probe.timeout);
+        // A box each: a task in flight is then as large as the probe it makes, not as the largest there is.
         let result = match &attempt.probe.kind {
             // A script's own deadline answers, so that what it said until then can be told.
-            ProbeKind::Script(probe) => self.script(probe, &attempt, &progress).await,
+            ProbeKind::Script(probe) => Box::pin(self.script(probe, &attempt, &progress)).await,
             ProbeKind::Tcp(probe) => self.within(&progress, self.tcp(probe, &attempt, &progress)).await,
-            ProbeKind::Http(probe) => self.within(&progress, self.http(probe, &attempt, &progress)).await,
+            ProbeKind::Http(probe) => Box::pin(self.within(&progress, self.http(probe, &attempt, &progress))).await,
         };
         match result {
             Ok(Answer { certificate_expires, at }) => {
