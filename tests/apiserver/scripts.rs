@@ -86,7 +86,8 @@ async fn runner(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     stage.apply("disk", folder.spec()).await?;
     let check = stage.wait_health("disk", "Healthy").await?;
     ensure!(condition(&check, "Ready") == "True/Accepted", "{:?}", check.status);
-    ensure!(folder.runs() > 1, "{} runs", folder.runs());
+    // The first success decides: a second run need not have been.
+    ensure!(folder.runs() > 0, "Healthy without a run");
 
     std::fs::write(folder.file("broken"), "")?;
     let check = stage.wait_health("disk", "Unhealthy").await?;
