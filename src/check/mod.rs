@@ -4,6 +4,7 @@
 
 mod definition;
 mod endpoint;
+mod gate;
 mod health;
 mod key;
 mod outcome;
@@ -16,6 +17,7 @@ pub use definition::{
     Target, Thresholds,
 };
 pub use endpoint::{Attempt, Dial, Endpoint};
+pub use gate::{Gate, GateKind, GateLimits, GateMode, GatePolicy};
 pub use health::{Counts, EndpointState, Health, HealthReason};
 pub use key::ObjectKey;
 pub use outcome::{Outcome, Report, clean_message};
