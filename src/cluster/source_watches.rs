@@ -3,14 +3,13 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    fmt::Debug,
     time::Duration,
 };
 
-use k8s_openapi::api::{
-    core::v1::{Pod, Service},
-    discovery::v1::EndpointSlice,
-};
-use kube::{Api, Client};
+use k8s_openapi::NamespaceResourceScope;
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
 use tokio::{sync::mpsc, task::AbortHandle, time::Instant};
 
 use super::{
@@ -18,7 +17,7 @@ use super::{
         Scope, SourceChange, SourceKind,
         facts::{PodFacts, ServiceFacts, SliceFacts},
     },
-    watch::watch,
+    watch::{Told, watch},
 };
 use crate::telemetry::Metrics;
 
@@ -73,52 +72,34 @@ impl<I: Send + 'static> SourceWatches<I> {
     }
 
     fn begin(&self, scope: &Scope) -> AbortHandle {
-        let (kind, namespace) = (scope.kind.resource(), &*scope.namespace);
-        let (client, metrics, sender, wrap) =
-            (self.client.clone(), self.metrics.clone(), self.sender.clone(), self.wrap);
-        let scope = scope.clone();
-        let task = match scope.kind {
-            SourceKind::Services => {
-                let api: Api<Service> = Api::namespaced(client, namespace);
-                let keep = |service: Service| Some(ServiceFacts::of(&service));
-                tokio::spawn(watch(
-                    kind,
-                    api,
-                    None,
-                    metrics,
-                    keep,
-                    move |told| wrap(SourceChange::Service(scope.clone(), told)),
-                    sender,
-                ))
-            }
-            SourceKind::Slices => {
-                let api: Api<EndpointSlice> = Api::namespaced(client, namespace);
-                let keep = |slice: EndpointSlice| Some(SliceFacts::of(&slice));
-                tokio::spawn(watch(
-                    kind,
-                    api,
-                    None,
-                    metrics,
-                    keep,
-                    move |told| wrap(SourceChange::Slice(scope.clone(), told)),
-                    sender,
-                ))
-            }
-            SourceKind::Pods => {
-                let api: Api<Pod> = Api::namespaced(client, namespace);
-                let keep = |pod: Pod| Some(PodFacts::of(&pod));
-                tokio::spawn(watch(
-                    kind,
-                    api,
-                    None,
-                    metrics,
-                    keep,
-                    move |told| wrap(SourceChange::Pod(scope.clone(), told)),
-                    sender,
-                ))
-            }
-        };
-        task.abort_handle()
+        match scope.kind {
+            SourceKind::Services => self.begin_as(scope, ServiceFacts::of, SourceChange::Service),
+            SourceKind::Slices => self.begin_as(scope, SliceFacts::of, SourceChange::Slice),
+            SourceKind::Pods => self.begin_as(scope, PodFacts::of, SourceChange::Pod),
+        }
+    }
+
+    /// Watches the objects of `scope` as what they are: `K`, of which `facts` are kept, and told as `change`.
+    fn begin_as<K, T: Send + 'static>(
+        &self,
+        scope: &Scope,
+        facts: fn(&K) -> T,
+        change: fn(Scope, Told<T>) -> SourceChange,
+    ) -> AbortHandle
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + Debug
+            + Send
+            + Sync
+            + 'static,
+    {
+        let api: Api<K> = Api::namespaced(self.client.clone(), &scope.namespace);
+        let (kind, scope, wrap) = (scope.kind.resource(), scope.clone(), self.wrap);
+        let keep = move |object: K| Some(facts(&object));
+        let tell = move |told| wrap(change(scope.clone(), told));
+        tokio::spawn(watch(kind, api, None, self.metrics.clone(), keep, tell, self.sender.clone())).abort_handle()
     }
 }
 

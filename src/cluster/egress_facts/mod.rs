@@ -1,24 +1,26 @@
 //! What only the cluster knows of the addresses that are never probed: the API server's, the nodes', our own pods'.
 
+mod addresses;
+#[cfg(test)]
+mod tests;
+
+pub use addresses::without_asking;
+
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    env,
+    collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
-use ipnet::IpNet;
-use k8s_openapi::api::{
-    core::v1::{Node, Pod, Service, ServiceSpec},
-    discovery::v1::EndpointSlice,
-};
-use kube::{Api, Client, ResourceExt, api::ListParams};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{Api, Client};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+use self::addresses::{api_servers, node_addresses, pod_addresses, release_labels};
 use super::{
-    client::{CallError, call},
+    client::CallError,
     watch::{Told, watch},
 };
 use crate::{
@@ -33,9 +35,6 @@ const API_SERVERS: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(3);
 /// How long probing waits for the first answers: an operator that never begins protects nobody.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The labels by which the pods of one release know each other (`chart.md`).
-const NAME_LABEL: &str = "app.kubernetes.io/name";
-const INSTANCE_LABEL: &str = "app.kubernetes.io/instance";
 
 enum Fact {
     Node(Told<(String, Vec<IpAddr>)>),
@@ -281,189 +280,5 @@ fn refused(answer: &mut Answer, error: &CallError, lost: &str) {
             tracing::warn!(%error, "{lost}");
         }
         _ => tracing::debug!(%error, "addresses that must not be probed cannot be read; trying again"),
-    }
-}
-
-fn node_addresses(node: &Node) -> (String, Vec<IpAddr>) {
-    let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
-    let addresses = addresses.filter_map(|address| address.address.parse().ok());
-    // The node's own end of the network of its pods, where a bridge joins them: the kubelet listens there too.
-    let ranges = node.spec.iter().flat_map(|spec| spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr));
-    let gateways = ranges.filter_map(|range| first_address(range.parse().ok()?));
-    (node.name_any(), addresses.chain(gateways).collect())
-}
-
-/// The one after the address of the network itself; `None` where `range` is too narrow to have one.
-fn first_address(range: IpNet) -> Option<IpAddr> {
-    let first = match range.network() {
-        IpAddr::V4(network) => IpAddr::V4(network.to_bits().checked_add(1)?.into()),
-        IpAddr::V6(network) => IpAddr::V6(network.to_bits().checked_add(1)?.into()),
-    };
-    range.contains(&first).then_some(first)
-}
-
-fn pod_addresses(pod: &Pod) -> (String, Vec<IpAddr>) {
-    let addresses = pod.status.iter().flat_map(|status| status.pod_ips.iter().flatten());
-    (pod.name_any(), addresses.filter_map(|address| address.ip.parse().ok()).collect())
-}
-
-/// The labels that all pods of our release bear; `None` where there is no such pod.
-async fn release_labels(client: &Client, own: &OwnPods) -> Result<Option<String>, CallError> {
-    let api: Api<Pod> = Api::namespaced(client.clone(), &own.namespace);
-    let pod = call(api.get_opt(&own.pod)).await?;
-    let labels: BTreeMap<String, String> = pod.map(|pod| pod.labels().clone()).unwrap_or_default();
-    let pair = |name: &str| labels.get(name).map(|value| format!("{name}={value}"));
-    Ok(pair(NAME_LABEL).zip(pair(INSTANCE_LABEL)).map(|(name, instance)| format!("{name},{instance}")))
-}
-
-/// The API server as pods reach it and as we reach it: known, and denied, before anybody is asked.
-#[must_use]
-pub fn without_asking(cluster_url: &http::Uri) -> HashSet<SocketAddr> {
-    let mut servers = HashSet::new();
-    let host = env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse::<IpAddr>().ok());
-    if let Some(host) = host {
-        let ports = [env::var("KUBERNETES_SERVICE_PORT").ok(), env::var("KUBERNETES_SERVICE_PORT_HTTPS").ok()];
-        servers.extend(ports.into_iter().flatten().filter_map(|port| Some(SocketAddr::new(host, port.parse().ok()?))));
-    }
-    let ours = cluster_url.host().and_then(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().ok());
-    if let Some(ours) = ours {
-        servers.insert(SocketAddr::new(ours, cluster_url.port_u16().unwrap_or(443)));
-    }
-    servers
-}
-
-/// The API server behind its Service.
-async fn api_servers(client: &Client) -> Result<HashSet<SocketAddr>, CallError> {
-    let api: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
-    let labels = ListParams::default().labels("kubernetes.io/service-name=kubernetes");
-    let mut servers = published(client).await;
-    for slice in call(api.list(&labels)).await? {
-        let ports: Vec<_> = slice.ports.iter().flatten().filter_map(|port| u16::try_from(port.port?).ok()).collect();
-        for address in slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses) {
-            let Ok(address) = address.parse::<IpAddr>() else { continue };
-            servers.extend(ports.iter().map(|port| SocketAddr::new(address, *port)));
-        }
-    }
-    Ok(servers)
-}
-
-/// The Service of the API server, which our environment may give as a name. Whoever may not read it goes without.
-async fn published(client: &Client) -> HashSet<SocketAddr> {
-    let api: Api<Service> = Api::namespaced(client.clone(), "default");
-    let service = match call(api.list(&ListParams::default().fields("metadata.name=kubernetes"))).await {
-        Ok(services) => services.items.into_iter().find_map(|service| service.spec),
-        Err(error) => {
-            tracing::debug!(%error, "the Service of the API server cannot be read");
-            None
-        }
-    };
-    service.iter().flat_map(service_addresses).collect()
-}
-
-fn service_addresses(service: &ServiceSpec) -> impl Iterator<Item = SocketAddr> {
-    let addresses = service.cluster_ips.iter().flatten().chain(&service.cluster_ip);
-    let ports: Vec<_> = service.ports.iter().flatten().filter_map(|port| u16::try_from(port.port).ok()).collect();
-    let addresses = addresses.filter_map(|address| address.parse().ok());
-    addresses.flat_map(move |address: IpAddr| ports.clone().into_iter().map(move |port| SocketAddr::new(address, port)))
-}
-
-#[cfg(test)]
-mod tests {
-    use http::{Request, Response, StatusCode};
-    use kube::client::Body;
-    use serde_json::json;
-
-    use super::*;
-
-    /// A keeper whose API server gives every request this answer, or none.
-    fn parts(status: Option<StatusCode>) -> Parts {
-        let service = tower::service_fn(move |request: Request<Body>| async move {
-            let Some(status) = status else { return std::future::pending().await };
-            let body = if status == StatusCode::OK {
-                let kind = match request.uri().path().rsplit('/').next() {
-                    Some("nodes") => "NodeList",
-                    Some("services") => "ServiceList",
-                    _ => "EndpointSliceList",
-                };
-                let node = json!({"metadata": {"name": "n"}, "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.7"}]}});
-                let items = if kind == "NodeList" { vec![node] } else { vec![] };
-                json!({"kind": kind, "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items})
-            } else {
-                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "no",
-                    "reason": "x", "code": status.as_u16()})
-            };
-            let response = Response::builder().status(status).body(Body::from(body.to_string().into_bytes()));
-            Ok::<_, tower::BoxError>(response.expect("valid"))
-        });
-        let cluster_url = http::Uri::from_static("https://192.0.2.1:6443");
-        let denied = DeniedDynamic { api_servers: without_asking(&cluster_url), ..DeniedDynamic::default() };
-        Parts {
-            client: Client::new(service, "default"),
-            cluster_url,
-            own: None,
-            guard: Arc::new(EgressGuard::cluster(denied, vec![])),
-            metrics: Metrics::default(),
-            readiness: Readiness::default(),
-            known: CancellationToken::new(),
-        }
-    }
-
-    fn denies(guard: &EgressGuard, address: &str) -> bool {
-        guard.check(address.parse().expect("an address")).is_err()
-    }
-
-    /// Runs a keeper until it lets probing begin; how long that took.
-    async fn wait(status: Option<StatusCode>) -> (Arc<EgressGuard>, Duration) {
-        let parts = parts(status);
-        let (guard, known, stop) = (parts.guard.clone(), parts.known.clone(), CancellationToken::new());
-        assert!(denies(&guard, "192.0.2.1:6443"), "denied before anybody was asked");
-        let begun = Instant::now();
-        let keeper = tokio::spawn(keep(parts, stop.clone()));
-        known.cancelled().await;
-        let took = begun.elapsed();
-        stop.cancel();
-        keeper.await.expect("no panic");
-        assert!(denies(&guard, "192.0.2.1:6443"));
-        (guard, took)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn probing_waits_for_the_first_answers() {
-        let (guard, took) = wait(Some(StatusCode::OK)).await;
-        assert!(denies(&guard, "192.0.2.7:10250") && !denies(&guard, "192.0.2.7:80"));
-        assert!(took < PATIENCE);
-    }
-
-    #[test]
-    fn a_node_is_also_the_first_address_of_its_pods() {
-        let node = json!({"metadata": {"name": "n"}, "spec": {"podCIDR": "10.244.3.0/24",
-            "podCIDRs": ["10.244.3.0/24", "fd00:10:244:3::/64", "10.0.0.9/32", "what?"]}});
-        let (_, addresses) = node_addresses(&serde_json::from_value(node).expect("a node"));
-        let expected: HashSet<IpAddr> =
-            ["10.244.3.1", "fd00:10:244:3::1"].map(|ip| ip.parse().expect("an address")).into();
-        assert_eq!(addresses.into_iter().collect::<HashSet<_>>(), expected);
-    }
-
-    #[test]
-    fn the_service_of_the_api_server_has_all_its_addresses() {
-        let spec = json!({"clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1", "fd00::1"], "ports": [{"port": 443}]});
-        let found: HashSet<_> = service_addresses(&serde_json::from_value(spec).expect("a Service")).collect();
-        let expected = ["10.96.0.1:443", "[fd00::1]:443"].map(|address| address.parse().expect("an address"));
-        assert_eq!(found, expected.into());
-        let headless = json!({"clusterIP": "None", "ports": [{"port": 443}]});
-        assert_eq!(service_addresses(&serde_json::from_value(headless).expect("a Service")).count(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_refusal_is_an_answer_too() {
-        let (guard, took) = wait(Some(StatusCode::FORBIDDEN)).await;
-        assert!(!denies(&guard, "192.0.2.7:10250"));
-        assert!(took < PATIENCE);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nobody_waits_for_ever() {
-        let (_, took) = wait(None).await;
-        assert!(took >= PATIENCE && took < PATIENCE * 2, "{took:?}");
     }
 }

@@ -1,0 +1,235 @@
+//! Sends what may be sent, and takes in what became of it.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use kube::{Api, Client};
+use tokio::time::Instant;
+
+use super::{Annotated, TICK, WriteKey, Writer, confirm::spread};
+use crate::{
+    api::{HealthCheck, HealthCheckStatus},
+    check::{Health, ObjectKey},
+    cluster::{
+        client::{CallError, call},
+        events::Transition,
+        patch::{SlicePatch, StatusChange, write_annotations, write_status},
+        queue::{Next, Urgency},
+        server_state::ServerState,
+        status::fingerprint,
+    },
+};
+
+const IN_FLIGHT: usize = 8;
+
+/// A write that has ended.
+pub(super) struct Ended {
+    pub(super) key: WriteKey,
+    pub(super) urgency: Urgency,
+    pub(super) outcome: Outcome,
+}
+
+/// What became of it.
+pub(super) enum Outcome {
+    Status {
+        /// Of the object that was written to.
+        uid: Arc<str>,
+        status: Box<HealthCheckStatus>,
+        claim: bool,
+        result: Result<String, CallError>,
+        now_there: Option<Box<ServerState>>,
+    },
+    Slice {
+        patch: SlicePatch,
+        result: Result<String, CallError>,
+    },
+}
+
+impl Writer {
+    /// Sends what may be sent, and says when to look again.
+    pub(super) fn send(&mut self) -> Instant {
+        let now = Instant::now();
+        if !self.parts.held.now() {
+            // Nothing tells when a renewal succeeds again but looking.
+            return now + Duration::from_millis(100);
+        }
+        while self.flights.len() < IN_FLIGHT {
+            match self.queue.next(now) {
+                Next::Write(key) => {
+                    let urgency = self.urgency.remove(&key).unwrap_or(Urgency::Change);
+                    self.launch(key, urgency);
+                }
+                Next::Wait(until) => return until,
+                Next::Idle => break,
+            }
+        }
+        now + TICK
+    }
+
+    fn launch(&mut self, key: WriteKey, urgency: Urgency) {
+        match key {
+            WriteKey::Slice(slice) => {
+                let Some(patch) = self.slices.remove(&slice) else { return self.queue.done(&WriteKey::Slice(slice)) };
+                let client = self.parts.client.clone();
+                self.flights.spawn(async move {
+                    let result = write_annotations(&client, &slice, &patch).await;
+                    Ended { key: WriteKey::Slice(slice), urgency, outcome: Outcome::Slice { patch, result } }
+                });
+            }
+            WriteKey::Status(check) if urgency == Urgency::Refresh && !self.parts.board.is_current() => {
+                // Its turn comes again when somebody looks after the board.
+                self.queue.done(&WriteKey::Status(check));
+            }
+            WriteKey::Status(check) => {
+                let wanted = self.records.get(&check).and_then(|record| {
+                    let status = self.wanted(&check, record, Timestamp::now())?;
+                    let claim = !record.ours
+                        && record.known.epoch.is_some()
+                        && fingerprint(&status) == record.known.fingerprint;
+                    Some((status, claim, record.known.clone()))
+                });
+                let Some((status, claim, known)) = wanted else { return self.queue.done(&WriteKey::Status(check)) };
+                if let Some(record) = self.records.get_mut(&check) {
+                    record.sent = Some(Instant::now());
+                }
+                let status = Box::new(status);
+                let client = self.parts.client.clone();
+                self.flights.spawn(async move {
+                    let change =
+                        if claim { StatusChange::Claim(status.clone()) } else { StatusChange::Whole(status.clone()) };
+                    let result = write_status(&client, &check, &known, &change).await;
+                    // Held back by the fence: look what is there now.
+                    let now_there = match &result {
+                        Err(CallError::Invalid(_) | CallError::Conflict(_)) => look(&client, &check).await,
+                        _ => None,
+                    };
+                    let uid = known.uid;
+                    let outcome = Outcome::Status { uid, status, claim, result, now_there };
+                    Ended { key: WriteKey::Status(check), urgency, outcome }
+                });
+            }
+        }
+    }
+
+    pub(super) fn ended(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
+        // A write that panicked would be a bug of ours; its key stays in flight and the refresh of others goes on.
+        let Ok(Ended { key, urgency, outcome }) = ended else { return };
+        match (key, outcome) {
+            (WriteKey::Status(check), Outcome::Status { uid, status, claim, result, now_there }) => match result {
+                // Another object has come by the name meanwhile: it has nothing to do with this answer.
+                _ if self.records.get(&check).is_none_or(|record| record.known.uid != uid) => {
+                    self.queue.done(&WriteKey::Status(check.clone()));
+                    self.consider(&check);
+                }
+                Ok(version) => {
+                    self.queue.done(&WriteKey::Status(check.clone()));
+                    self.status_written(&check, &status, claim, version);
+                }
+                Err(error) => self.status_failed(check, urgency, &error, now_there),
+            },
+            (WriteKey::Slice(slice), Outcome::Slice { patch, result }) => {
+                let key = WriteKey::Slice(slice.clone());
+                match &result {
+                    Err(error) if error.is_outage() => {
+                        self.queue.unreachable(&key, Instant::now());
+                        self.slices.entry(slice).or_insert(patch);
+                        self.push(key, urgency);
+                        return;
+                    }
+                    Err(CallError::Forbidden(message)) => {
+                        tracing::warn!(%slice, "cannot annotate: {message}; grant patch on endpointslices, or start with --disable-annotations");
+                        self.queue.failed(&key, Instant::now());
+                    }
+                    _ => self.queue.done(&key),
+                }
+                if self.parts.annotated.send(Annotated { slice, patch, result }).is_err() {
+                    tracing::debug!("nobody waits for annotations any more");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn status_written(&mut self, check: &ObjectKey, status: &HealthCheckStatus, claim: bool, version: String) {
+        let period = self.period();
+        let Some(record) = self.records.get_mut(check) else { return };
+        let before = record.known.health;
+        let now = Instant::now();
+        if claim {
+            record.known.epoch = status.epoch;
+            record.known.prober.clone_from(&status.prober);
+            record.known.resource_version = version;
+        } else {
+            record.known.wrote(status, version);
+            record.written = Some(now);
+        }
+        record.ours = true;
+        record.refresh = now + spread(&record.known.uid, period);
+        let after = record.known.health;
+        let uid = record.known.uid.clone();
+        if after != before && (before.is_some() || after != Some(Health::Unknown)) {
+            self.tell(check, &uid, after);
+        }
+        self.consider(check);
+    }
+
+    fn tell(&self, check: &ObjectKey, uid: &Arc<str>, health: Option<Health>) {
+        let (Some(health), Some(view)) = (health, self.parts.board.get(check)) else { return };
+        let transition = Transition { check: check.clone(), uid: uid.clone(), health, view };
+        // Told in order, and bounded; no status waits for an event.
+        if self.parts.events.try_send(transition).is_err() {
+            tracing::warn!(%check, "too many transitions at once; the event of this one is left out");
+        }
+    }
+
+    fn status_failed(
+        &mut self,
+        check: ObjectKey,
+        urgency: Urgency,
+        error: &CallError,
+        now_there: Option<Box<ServerState>>,
+    ) {
+        let key = WriteKey::Status(check.clone());
+        let now = Instant::now();
+        if error.is_outage() {
+            tracing::debug!(%check, %error, "status not written; trying again");
+            self.queue.unreachable(&key, now);
+            return self.push(key, urgency);
+        }
+        match error {
+            CallError::NotFound(_) => {
+                // The object is going, or the CRD is: the watch tells which.
+                self.queue.failed(&key, now);
+                return;
+            }
+            CallError::Invalid(_) | CallError::Conflict(_) => {
+                tracing::debug!(%check, %error, "status held back; looking again");
+            }
+            other => tracing::warn!(%check, "cannot write the status: {other}"),
+        }
+        self.queue.failed(&key, now);
+        let Some(record) = self.records.get_mut(&check) else { return };
+        if let Some(state) = now_there {
+            if state.uid != record.known.uid {
+                // Another object of the same name: the watch brings it.
+                return;
+            }
+            let lost = state.epoch != record.known.epoch;
+            if !lost && record.known.epoch.is_some() {
+                tracing::warn!(%check, "the status is refused: {error}");
+            }
+            record.ours &= !lost;
+            record.seen = state.fingerprint;
+            record.seen_at = now;
+            record.known = *state;
+        }
+        self.push(key, urgency);
+    }
+}
+
+/// The state of a check as it is now.
+async fn look(client: &Client, key: &ObjectKey) -> Option<Box<ServerState>> {
+    let api: Api<HealthCheck> = Api::namespaced(client.clone(), &key.namespace);
+    let object = call(api.get(&key.name)).await.ok()?;
+    Some(Box::new(ServerState::of(&object.metadata, object.status.as_ref())))
+}
