@@ -1,7 +1,7 @@
 # A thin list of commands; each does its own set-up.
 CARGO ?= cargo
 
-.PHONY: help build test lint unit cluster-free deny generate image bench setup
+.PHONY: help build test lint unit cluster-free deny generate image bench setup demo demo-down
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -34,6 +34,12 @@ generate: ## crds/, and what the chart makes from it and from its values
 
 image: ## Both container images, with buildah
 	build/image.sh
+
+demo: ## A real node with the operator on it, to try it (Linux, root)
+	tests/node/demo
+
+demo-down: ## Remove what `demo` made
+	tests/node/demo down
 
 bench: ## The figures of docs/benchmarks.md, on this machine
 	benches/run.sh
