@@ -15,6 +15,10 @@ facts=$run/env
 
 me=${0##*/}
 
+# Whoever has a proxy does not mean it for these addresses.
+export NO_PROXY="198.18.0.0/15,127.0.0.1${NO_PROXY:+,$NO_PROXY}"
+export no_proxy=$NO_PROXY
+
 say() {
 	echo "$me: $*" >&2
 }
@@ -63,8 +67,9 @@ ended_programs() {
 	local file
 	for file in "${pids:-$run/pid}"/*; do
 		[ -e "$file" ] || continue
-		[ -d "/proc/$(cat "$file")" ] ||
-			fail "${file##*/} has ended; the end of its log: $(tail -n 5 "$run/log/${file##*/}.log")"
+		# One that ended stays in /proc until its parent asked how.
+		grep -qs '^State:[[:space:]]*[^ZX]' "/proc/$(cat "$file")/status" ||
+			fail "${file##*/} has ended; the end of its log: $(tail -n 5 "$run/log/${log_prefix:-}${file##*/}.log")"
 	done
 }
 

@@ -1,12 +1,15 @@
 # Sourced by `up`. etcd, kube-apiserver, kube-controller-manager and kube-scheduler.
 
 start_etcd() {
-	start etcd "$programs/etcd" --data-dir="$run/etcd" \
-		--listen-client-urls=http://127.0.0.1:2379 --advertise-client-urls=http://127.0.0.1:2379 \
-		--listen-peer-urls=http://127.0.0.1:2380 --initial-advertise-peer-urls=http://127.0.0.1:2380 \
-		--initial-cluster=default=http://127.0.0.1:2380 --log-level=warn \
-		`# The data need not outlive the machine, and slow disks would be waited for.` \
+	local args=(
+		--data-dir="$run/etcd"
+		--listen-client-urls=http://127.0.0.1:2379 --advertise-client-urls=http://127.0.0.1:2379
+		--listen-peer-urls=http://127.0.0.1:2380 --initial-advertise-peer-urls=http://127.0.0.1:2380
+		--initial-cluster=default=http://127.0.0.1:2380 --log-level=warn
+		# The data need not outlive the machine, and slow disks would be waited for.
 		--unsafe-no-fsync
+	)
+	start etcd "$programs/etcd" "${args[@]}"
 }
 
 # Who asked for what, in full for writes that are no secret: tests count writes in it.
@@ -30,19 +33,24 @@ write_audit_policy() {
 
 start_api_server() {
 	write_audit_policy
-	start kube-apiserver "$programs/kube-apiserver" --etcd-servers=http://127.0.0.1:2379 \
-		--advertise-address="$NODE_IP" --secure-port=6443 \
-		--tls-cert-file="$pki/kube-apiserver.crt" --tls-private-key-file="$pki/kube-apiserver.key" \
-		--client-ca-file="$pki/ca.crt" \
-		--kubelet-client-certificate="$pki/kubelet-client.crt" --kubelet-client-key="$pki/kubelet-client.key" \
-		`# No resolver here knows the node by its name.` --kubelet-preferred-address-types=InternalIP \
-		--service-account-issuer=https://kubernetes.default.svc.cluster.local \
-		--service-account-key-file="$pki/service-accounts.pub" \
-		--service-account-signing-key-file="$pki/service-accounts.key" \
-		--authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --allow-privileged=true \
-		--service-cluster-ip-range="$SERVICE_CIDR" \
-		--audit-policy-file="$run/audit-policy.yaml" --audit-log-path="$AUDIT_LOG" \
+	local args=(
+		--etcd-servers=http://127.0.0.1:2379
+		--advertise-address="$NODE_IP" --secure-port=6443
+		--tls-cert-file="$pki/kube-apiserver.crt" --tls-private-key-file="$pki/kube-apiserver.key"
+		--client-ca-file="$pki/ca.crt"
+		--kubelet-client-certificate="$pki/kubelet-client.crt" --kubelet-client-key="$pki/kubelet-client.key"
+		# No resolver here knows the node by its name.
+		--kubelet-preferred-address-types=InternalIP
+		--service-account-issuer=https://kubernetes.default.svc.cluster.local
+		--service-account-key-file="$pki/service-accounts.pub"
+		--service-account-signing-key-file="$pki/service-accounts.key"
+		--authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --allow-privileged=true
+		--service-cluster-ip-range="$SERVICE_CIDR"
+		--audit-policy-file="$run/audit-policy.yaml" --audit-log-path="$AUDIT_LOG"
+		# Entries are there when they are looked for, and the file is not turned over.
 		--audit-log-mode=blocking --audit-log-maxsize=4096
+	)
+	start kube-apiserver "$programs/kube-apiserver" "${args[@]}"
 }
 
 start_controllers() {

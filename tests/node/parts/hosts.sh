@@ -9,6 +9,7 @@ use_host() {
 	# Where start_raw puts what belongs to this host.
 	group=host-$host
 	pids=$dir/pid
+	log_prefix=$host-
 }
 
 need_host() {
@@ -71,12 +72,23 @@ run_in_host() {
 	"${into[@]}" "$@"
 }
 
+# Programs that somebody killed are none that ended by surprise.
+forget_ended() {
+	local file running
+	running=$(members "$group")
+	for file in "$pids"/*; do
+		[ ! -e "$file" ] || grep -qx "$(cat "$file")" <<<"$running" || rm -f "$file"
+	done
+}
+
 # start_in_host PROGRAM COMMAND…: the log is log/HOST-PROGRAM.log.
 start_in_host() {
 	local program=$1
 	shift
+	forget_ended
+	[ ! -e "$pids/$program" ] || fail "$program runs on $host already: host kill $host ends it"
 	into_host
-	start_raw "$host-$program" "${into[@]}" "$@"
+	start_raw "$program" "${into[@]}" "$@"
 }
 
 as_user() {

@@ -2,6 +2,7 @@
 
 serve_postgres() {
 	local bin primary=${1:-}
+	no_members "$group" || fail "something runs on $host already: host kill $host ends it"
 	bin=$(printf '%s\n' /usr/lib/postgresql/*/bin | sort -V | tail -n 1)
 	install -d -o postgres -g postgres -m 0700 "$dir/data"
 	chown postgres "$dir"
@@ -14,6 +15,8 @@ serve_postgres() {
 		as_user postgres "$bin/initdb" -D /srv/data --auth=trust --no-sync >"$run/log/$host-initdb.log"
 		printf 'host all all 198.18.0.0/15 trust\nhost replication all 198.18.0.0/15 trust\n' >>"$dir/data/pg_hba.conf"
 	fi
+	# Nobody serves this data: the number in its locks may be another process' by now.
+	rm -f "$dir/data/postmaster.pid" "$dir"/.s.PGSQL.*
 	start_in_host postgres setpriv --reuid=postgres --regid=postgres --init-groups -- \
 		"$bin/postgres" -D /srv/data -c listen_addresses='*' -c unix_socket_directories=/srv -c fsync=off
 	wait_until 60 "PostgreSQL of $host" pg_isready -q -h "$ip" -U postgres

@@ -45,7 +45,7 @@ start_raw() {
 		join_cgroup "${group:-system}"
 		echo "$BASHPID" >"$pids/$name"
 		exec setsid "$@"
-	) >>"$run/log/$name.log" 2>&1 </dev/null 9>&- &
+	) >>"$run/log/${log_prefix:-}$name.log" 2>&1 </dev/null 9>&- &
 	wait_until 5 "$name to start" test -s "$pids/$name"
 }
 
