@@ -10,6 +10,7 @@ use axum::{
 use http::{HeaderMap, StatusCode, Uri};
 use jiff::Timestamp;
 use prometheus_client::{encoding::text::encode, registry::Registry};
+use tokio::runtime::Handle;
 
 use super::{
     auth::{Access, AccessRequest},
@@ -32,6 +33,8 @@ pub struct Admin {
     pub readiness: Readiness,
     pub registry: Registry,
     pub access: Access,
+    /// Where `access` may ask others.
+    pub home: Handle,
 }
 
 impl fmt::Debug for Admin {
@@ -109,8 +112,8 @@ async fn readyz_check(State(admin): Shared, Path(name): Path<String>) -> Respons
 }
 
 async fn metrics(State(admin): Shared) -> Response {
-    // Long with many checks, so not on a thread that answers load balancers.
-    off_thread(move || {
+    // Long with many checks, so not on the thread that answers load balancers.
+    respond::off_thread(move || {
         let mut body = String::new();
         match encode(&mut body, &admin.registry) {
             Ok(()) => respond::respond(StatusCode::OK, OPEN_METRICS, body),
@@ -139,10 +142,10 @@ async fn get_check(
 
 async fn api(admin: Arc<Admin>, subject: Subject, uri: Uri, headers: HeaderMap) -> Response {
     // Who may not read is not told what exists, nor what is wrong with the question.
-    if let Err(refusal) = admin.access.check(&headers, request(&subject)).await {
+    if let Err(refusal) = admin.access.check(&headers, request(&subject), &admin.home).await {
         return refusal;
     }
-    off_thread(move || match query::parse(&uri) {
+    respond::off_thread(move || match query::parse(&uri) {
         Ok(asked) => {
             let form = asked.form.unwrap_or_else(|| respond::preferred(&headers, Form::Json));
             answer(&admin.board, subject, &asked.filter, form)
@@ -182,11 +185,4 @@ fn answer(board: &Board, subject: Subject, filter: &Filter, form: Form) -> Respo
 
 fn json(body: String) -> Response {
     respond::respond(StatusCode::OK, "application/json", body)
-}
-
-async fn off_thread(work: impl FnOnce() -> Response + Send + 'static) -> Response {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        tracing::error!(%error, "an answer could not be made");
-        Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "an answer could not be made; see the log").into_response()
-    })
 }

@@ -10,6 +10,8 @@ use axum::response::{IntoResponse, Response};
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use rustls::crypto::hash::Hash;
+use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::respond::Failure;
 
@@ -44,7 +46,8 @@ pub enum Decision {
 
 /// Answers with what the cluster thinks of a token (TokenReview, then SubjectAccessReview).
 pub trait Authorizer: fmt::Debug + Send + Sync + 'static {
-    /// Decides in bounded time; may cache for at most two minutes. `token` is never empty.
+    /// Decides in bounded time; may cache for at most two minutes. `token` is never empty. Asked on the runtime that
+    /// [`super::Servers::bind`] was called on, and dropped when the client goes.
     fn authorize<'a>(&'a self, token: &'a str, request: AccessRequest<'a>) -> BoxFuture<'a, Decision>;
 }
 
@@ -108,8 +111,13 @@ pub(super) fn sha256() -> Option<&'static dyn Hash> {
 }
 
 impl Access {
-    /// Lets a request with `headers` pass, or answers it.
-    pub(super) async fn check(&self, headers: &HeaderMap, request: AccessRequest<'_>) -> Result<(), Response> {
+    /// Lets a request with `headers` pass, or answers it. An authorizer is asked on `home`.
+    pub(super) async fn check(
+        &self,
+        headers: &HeaderMap,
+        request: AccessRequest<'_>,
+        home: &Handle,
+    ) -> Result<(), Response> {
         if matches!(self, Self::Open) {
             return Ok(());
         }
@@ -117,7 +125,7 @@ impl Access {
         let decision = match self {
             Self::Open => Decision::Allowed,
             Self::Token(file) => file.decide(token).await,
-            Self::Cluster(authorizer) => authorizer.authorize(token, request).await,
+            Self::Cluster(authorizer) => ask(authorizer.clone(), token, request, home).await,
         };
         match decision {
             Decision::Allowed => Ok(()),
@@ -126,6 +134,20 @@ impl Access {
             Decision::Unavailable(why) => Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, why).into_response()),
         }
     }
+}
+
+/// Asks `authorizer` on `home`, for as long as anybody waits for the answer.
+async fn ask(authorizer: Arc<dyn Authorizer>, token: &str, request: AccessRequest<'_>, home: &Handle) -> Decision {
+    let AccessRequest { verb, subresource, .. } = request;
+    let (token, namespace, name) = (token.to_owned(), request.namespace.to_owned(), request.name.to_owned());
+    let asking = home.spawn(async move {
+        let request = AccessRequest { verb, namespace: &namespace, name: &name, subresource };
+        authorizer.authorize(&token, request).await
+    });
+    AbortOnDropHandle::new(asking).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "nobody could be asked who may read");
+        Decision::Unavailable("nobody could be asked; see the log".into())
+    })
 }
 
 /// RFC 6750, section 2.1; the scheme's name has no case (RFC 9110, section 11.1).

@@ -2,11 +2,10 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
 
 /// How many connections the kernel keeps for us while we are busy.
 const BACKLOG: i32 = 1024;
@@ -29,7 +28,7 @@ fn explain(error: &io::Error, flag: &str) -> String {
     }
 }
 
-/// Listens on `address`; `[::]` takes IPv4 too, and is IPv4 alone on a machine without IPv6.
+/// Listens on `address`, without blocking; `[::]` takes IPv4 too, and is IPv4 alone on a machine without IPv6.
 ///
 /// # Errors
 /// Names the flag, the address and the mend.
@@ -56,7 +55,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 fn lacks_ipv6(error: &io::Error) -> bool {

@@ -1,13 +1,14 @@
 //! The two listeners: what load balancers and people see, and what operators of the operator see.
 //!
 //! Every answer is read off the board: no probe is run and no API is called for it. A board that is not current reads
-//! as Unknown everywhere.
+//! as Unknown everywhere. Both listeners have a thread of their own, so that no answer waits for a probe.
 
 mod admin;
 mod auth;
 mod bind;
 mod config;
 mod connections;
+mod lane;
 mod public;
 mod query;
 mod readiness;
@@ -19,10 +20,11 @@ mod tls;
 mod verdict;
 mod verdict_metrics;
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{fmt, io, net::SocketAddr, sync::Arc};
 
 use futures::future::BoxFuture;
 use prometheus_client::{metrics::info::Info, registry::Registry};
+use tokio::{net::TcpListener, runtime::Handle};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -55,12 +57,16 @@ pub enum ServerError {
     Bind(#[from] BindError),
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Holds its cause, which therefore is no `source` to be printed again.
+    #[error("cannot start the thread of the listeners: {0}; raise the limits on processes and open files")]
+    Thread(io::Error),
 }
 
 /// Both listeners, bound and not yet served.
 pub struct Servers {
     public: serve::Listener,
     admin: serve::Listener,
+    lane: lane::Lane,
     public_address: SocketAddr,
     admin_address: SocketAddr,
     /// Ends when the listeners do.
@@ -77,6 +83,9 @@ impl fmt::Debug for Servers {
 impl Servers {
     /// Takes hold of both addresses. From then on the kernel accepts connections; they are answered by [`Self::serve`].
     ///
+    /// The current runtime stays the one on which an [`Authorizer`] is asked: a client's connections live on the runtime
+    /// that opened them, and those of the rest of the process must not end with the listeners.
+    ///
     /// # Errors
     /// Names the flag and the mend when an address cannot be listened on or the certificate cannot be used.
     ///
@@ -92,6 +101,14 @@ impl Servers {
         // A bound socket has an address; should the kernel not tell it, the one asked for is the best answer.
         let public_address = public_socket.local_addr().unwrap_or(config.listen);
         let admin_address = admin_socket.local_addr().unwrap_or(config.admin_listen);
+        let home = Handle::current();
+        let lane = lane::Lane::start().map_err(ServerError::Thread)?;
+        let on_lane = |socket| {
+            // A socket belongs to the runtime it is registered with.
+            let _entered = lane.runtime().enter();
+            TcpListener::from_std(socket).map_err(ServerError::Thread)
+        };
+        let (public_socket, admin_socket) = (on_lane(public_socket)?, on_lane(admin_socket)?);
 
         let skip: Arc<[String]> = config.access_log_skip.as_slice().into();
         let listener = |name, socket, router| serve::Listener {
@@ -114,11 +131,13 @@ impl Servers {
             beats: state.beats,
             readiness: state.readiness,
             access: state.access,
+            home,
         });
         tracing::info!(public = %public_address, admin = %admin_address, tls = tls.is_some(), "listening");
         Ok(Self {
             public: listener("public", public_socket, public),
             admin: listener("admin", admin_socket, admin),
+            lane,
             public_address,
             admin_address,
             certificate: certificate.map(|watch| Box::pin(watch) as BoxFuture<'static, ()>),
@@ -138,21 +157,28 @@ impl Servers {
         self.admin_address
     }
 
-    /// Serves until `stop`; returns within [`Limits::drain`] after it.
+    /// Serves until `stop`; returns within [`Limits::drain`] after it. Dropping the future stops serving too.
     pub async fn serve(self, stop: CancellationToken) {
-        let stop_certificate = self.stop_certificate;
-        let certificate = self.certificate.map(tokio::spawn);
-        // Each on a task of its own, so that one listener's clients take no turn of the other's.
-        let public = tokio::spawn(self.public.serve(stop.clone()));
-        let admin = tokio::spawn(self.admin.serve(stop));
-        for ended in [public.await, admin.await] {
-            if let Err(error) = ended {
-                tracing::error!(%error, "a listener broke down");
+        let stop = stop.child_token();
+        let _stopped = stop.clone().drop_guard();
+        let Self { public, admin, lane, certificate, stop_certificate, .. } = self;
+        let work = async move {
+            let certificate = certificate.map(tokio::spawn);
+            // Each on a task of its own, so that one listener's clients take no turn of the other's.
+            let public = tokio::spawn(public.serve(stop.clone()));
+            let admin = tokio::spawn(admin.serve(stop));
+            for ended in [public.await, admin.await] {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a listener broke down");
+                }
             }
-        }
-        stop_certificate.cancel();
-        if let Some(watch) = certificate {
-            let _ = watch.await;
+            stop_certificate.cancel();
+            if let Some(watch) = certificate {
+                let _ = watch.await;
+            }
+        };
+        if !lane.run(work).await {
+            tracing::error!("the thread of the listeners broke down");
         }
     }
 }

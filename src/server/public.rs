@@ -70,15 +70,15 @@ where
 /// second or two: unless it asks for the page it gets the line, which costs the same however many checks there are.
 async fn root(State(public): Shared, method: Method, uri: Uri, headers: HeaderMap) -> Response {
     let usual = if method == Method::OPTIONS { Form::Text } else { Form::Html };
-    public.answer(Subject::All, &uri, &headers, usual)
+    answer(public, Subject::All, &uri, &headers, usual).await
 }
 
 async fn all(State(public): Shared, uri: Uri, headers: HeaderMap) -> Response {
-    public.answer(Subject::All, &uri, &headers, Form::Text)
+    answer(public, Subject::All, &uri, &headers, Form::Text).await
 }
 
 async fn namespace(State(public): Shared, Path(ns): Path<String>, uri: Uri, headers: HeaderMap) -> Response {
-    public.answer(Subject::Namespace(ns), &uri, &headers, Form::Text)
+    answer(public, Subject::Namespace(ns), &uri, &headers, Form::Text).await
 }
 
 async fn check(
@@ -87,7 +87,7 @@ async fn check(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    public.answer(Subject::Check(ObjectKey::new(&ns, &name)), &uri, &headers, Form::Text)
+    answer(public, Subject::Check(ObjectKey::new(&ns, &name)), &uri, &headers, Form::Text).await
 }
 
 async fn target(
@@ -96,23 +96,25 @@ async fn target(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    public.answer(Subject::Target(ObjectKey::new(&ns, &name), target), &uri, &headers, Form::Text)
+    answer(public, Subject::Target(ObjectKey::new(&ns, &name), target), &uri, &headers, Form::Text).await
+}
+
+async fn answer(public: Arc<Public>, subject: Subject, uri: &Uri, headers: &HeaderMap, usual: Form) -> Response {
+    let Asked { filter, verbose, form } = match query::parse(uri) {
+        Ok(asked) => asked,
+        Err(why) => return respond::text(StatusCode::BAD_REQUEST, why + "\n"),
+    };
+    let form = form.unwrap_or_else(|| respond::preferred(headers, usual));
+    let listed = public.details != Details::None && (verbose || form != Form::Text);
+    let many = listed && matches!(subject, Subject::All | Subject::Namespace(_));
+    let make = move || match judge(&public.board, subject, &filter, listed) {
+        Ok(verdict) => public.render(&verdict, form, verbose),
+        Err(why) => respond::text(StatusCode::NOT_FOUND, format!("{why}\n")),
+    };
+    if many { respond::off_thread(make).await } else { make() }
 }
 
 impl Public {
-    fn answer(&self, subject: Subject, uri: &Uri, headers: &HeaderMap, usual: Form) -> Response {
-        let Asked { filter, verbose, form } = match query::parse(uri) {
-            Ok(asked) => asked,
-            Err(why) => return respond::text(StatusCode::BAD_REQUEST, why + "\n"),
-        };
-        let form = form.unwrap_or_else(|| respond::preferred(headers, usual));
-        let listed = self.details != Details::None && (verbose || form != Form::Text);
-        match judge(&self.board, subject, &filter, listed) {
-            Ok(verdict) => self.render(&verdict, form, verbose),
-            Err(why) => respond::text(StatusCode::NOT_FOUND, format!("{why}\n")),
-        }
-    }
-
     fn render(&self, verdict: &Verdict, form: Form, verbose: bool) -> Response {
         let code = self.answers.code(verdict.health);
         match form {

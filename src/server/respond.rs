@@ -47,6 +47,14 @@ pub fn text(code: StatusCode, body: impl Into<Body>) -> Response {
     respond(code, "text/plain; charset=utf-8", body)
 }
 
+/// Makes an answer that is long with many checks, on another thread than the one that answers load balancers.
+pub async fn off_thread(work: impl FnOnce() -> Response + Send + 'static) -> Response {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "an answer could not be made");
+        Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "an answer could not be made; see the log").into_response()
+    })
+}
+
 /// What the `Accept` header prefers (RFC 9110, section 12.5.1): the offered form with the highest weight, the one named
 /// first among equals; `otherwise` where no form of ours is named.
 pub fn preferred(headers: &HeaderMap, otherwise: Form) -> Form {

@@ -3,6 +3,7 @@
 mod access_log;
 mod admin;
 mod hostile;
+mod lane;
 mod metrics;
 mod public;
 mod support;
