@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 /// One thing that is wrong, in the way compilers tell it: `file:line:column: field.path: message`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Fault {
     /// As the file was named by whoever gave it.

@@ -10,7 +10,7 @@ use crate::checks::{
 };
 use crate::support::operator::Operator;
 use crate::support::targets::HttpTarget;
-use crate::support::wait::wait_until;
+use crate::support::wait::{wait_for, wait_until};
 
 const RELOADED: &str = "healthcheck_operator_config_reload_success";
 
@@ -141,6 +141,33 @@ async fn a_directory_is_the_sum_of_its_files() -> anyhow::Result<()> {
     vanishes(&operator, "c").await?;
     assert_eq!(operator.get("/healthz").await?.status, 200);
     Ok(())
+}
+
+#[tokio::test]
+async fn what_is_written_beside_the_files_or_says_the_same_is_no_reload() -> anyhow::Result<()> {
+    let files = Files::with(&[plain("one")]);
+    let operator =
+        standalone(files.path()).args(["--log-level", "info,healthcheck_operator::cli=debug,access=off"]).serve()?;
+    appears(&operator, "one").await?;
+    let unchanged = || operator.process().output().matches("the files say what they said before").count();
+    files.write("notes.txt", &["not for us".to_owned()]);
+    wait_for("a look", SOON, unchanged, |count| *count >= 1).await?;
+    files.write("checks.yaml", &[plain("one")]);
+    wait_for("another look", SOON, unchanged, |count| *count >= 2).await?;
+    assert!(!operator.process().output().contains("files applied"));
+    // A broken edit is told once, whatever else is written.
+    files.write("broken.yaml", &["[".to_owned()]);
+    let refused = || operator.process().output().matches("files refused").count();
+    wait_for("the fault", SOON, refused, |count| *count == 1).await?;
+    let looks = unchanged();
+    files.write("notes.txt", &["still not for us".to_owned()]);
+    wait_for("a look", SOON, unchanged, |count| *count > looks).await?;
+    assert_eq!(refused(), 1, "{}", operator.process().output());
+    wait_metric(&operator, RELOADED, "0").await?;
+    files.write("broken.yaml", &[plain("two")]);
+    appears(&operator, "two").await?;
+    wait_printed(&operator, "files applied applied=1 removed=0").await?;
+    wait_metric(&operator, RELOADED, "1").await
 }
 
 #[tokio::test]

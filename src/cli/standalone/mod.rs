@@ -171,7 +171,11 @@ fn nothing_in(filenames: &[PathBuf]) -> String {
 
 /// Applies the files as they are now; a set with a fault changes nothing.
 async fn reload(files: &mut Files, running: &Running) {
-    match files.read() {
+    let Some(reading) = files.read_again() else {
+        tracing::debug!("the files say what they said before");
+        return;
+    };
+    match reading {
         Ok(checks) => {
             let change = files.apply(checks, &running.engine).await;
             running.metrics.config_reload_success.set(1);

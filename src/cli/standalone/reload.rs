@@ -1,19 +1,30 @@
 //! The set of checks that the files declare, and how it changes.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use crate::{
     check::{Check, ObjectKey},
     compile::Mode,
     engine::Engine,
-    source::{Fault, gather, load},
+    source::{Fault, Source, gather, load},
 };
+
+/// The checks that files declare; all that is wrong with them where anything is.
+pub(super) type Reading = Result<Vec<Check>, Vec<Fault>>;
 
 /// The files, and what they declared when they were last good.
 pub(super) struct Files {
     paths: Vec<PathBuf>,
     /// Shared with the engine: ten thousand checks are kept once.
     applied: HashMap<ObjectKey, Arc<Check>>,
+    /// The hash of what was read last, good or bad: the texts themselves would be kept for this alone.
+    seen: Option<u64>,
+    hasher: RandomState,
 }
 
 /// How much a reading changed.
@@ -31,19 +42,22 @@ impl Change {
 
 impl Files {
     pub fn new(paths: Vec<PathBuf>) -> Self {
-        Self { paths, applied: HashMap::new() }
+        Self { paths, applied: HashMap::new(), seen: None, hasher: RandomState::new() }
     }
 
-    /// What the files declare now; all that is wrong with them where anything is.
-    pub fn read(&self) -> Result<Vec<Check>, Vec<Fault>> {
-        let (sources, mut faults) = gather(&self.paths);
-        let loaded = load(&sources, Mode::Standalone);
-        faults.extend(loaded.faults);
-        if faults.is_empty() {
-            Ok(loaded.declared.into_iter().map(|declared| declared.check).collect())
-        } else {
-            Err(faults)
-        }
+    /// What the files declare now.
+    pub fn read(&mut self) -> Reading {
+        let found = gather(&self.paths);
+        self.seen = Some(self.hasher.hash_one(&found));
+        compile(found)
+    }
+
+    /// What the files declare now; `None` where they say, word for word, what they said when they were read last. Whoever
+    /// writes beside them, or writes the same again, costs a look and no more.
+    pub fn read_again(&mut self) -> Option<Reading> {
+        let found = gather(&self.paths);
+        let hash = self.hasher.hash_one(&found);
+        (self.seen.replace(hash) != Some(hash)).then(|| compile(found))
     }
 
     /// Makes the engine run `checks`, and nothing else that came from these files.
@@ -67,5 +81,52 @@ impl Files {
             engine.remove(key).await;
         }
         change
+    }
+}
+
+fn compile((sources, mut faults): (Vec<Source>, Vec<Fault>)) -> Reading {
+    let loaded = load(&sources, Mode::Standalone);
+    faults.extend(loaded.faults);
+    if faults.is_empty() {
+        Ok(loaded.declared.into_iter().map(|declared| declared.check).collect())
+    } else {
+        Err(faults)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn manifest(name: &str) -> String {
+        format!(
+            "apiVersion: healthcheck-operator.dev/v1alpha1\nkind: HealthCheck\nmetadata: {{name: {name}}}\n\
+             spec: {{targets: [{{name: a, host: 127.0.0.1, port: 1}}]}}\n"
+        )
+    }
+
+    #[test]
+    fn only_files_that_say_something_else_are_compiled_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("a.yaml"), manifest("one")).expect("writable");
+        let mut files = Files::new(vec![directory.path().to_owned()]);
+        assert_eq!(files.read().map(|checks| checks.len()), Ok(1));
+        fs::write(at("notes.txt"), "beside them").expect("writable");
+        fs::write(at("a.yaml"), manifest("one")).expect("writable");
+        assert!(files.read_again().is_none(), "the same words");
+        fs::write(at("b.yaml"), manifest("two")).expect("writable");
+        let both = files.read_again().expect("another file").expect("no fault");
+        assert_eq!(both.len(), 2);
+        // What moves from one file to another may be told in another place.
+        fs::rename(at("b.yaml"), at("c.yaml")).expect("writable");
+        assert!(files.read_again().is_some(), "another name");
+        fs::write(at("c.yaml"), "[").expect("writable");
+        assert!(matches!(files.read_again(), Some(Err(_))), "broken");
+        assert!(files.read_again().is_none(), "broken in the same way, and told");
+        fs::write(at("c.yaml"), manifest("two")).expect("writable");
+        assert!(matches!(files.read_again(), Some(Ok(_))), "mended");
     }
 }
