@@ -54,10 +54,14 @@ start_api_server() {
 }
 
 start_controllers() {
-	start kube-controller-manager "$programs/kube-controller-manager" \
-		--kubeconfig="$pki/kube-controller-manager.kubeconfig" --bind-address=127.0.0.1 --leader-elect=false \
-		--use-service-account-credentials=true --root-ca-file="$pki/ca.crt" \
+	local args=(
+		--kubeconfig="$pki/kube-controller-manager.kubeconfig" --bind-address=127.0.0.1 --leader-elect=false
+		--use-service-account-credentials=true --root-ca-file="$pki/ca.crt"
 		--service-account-private-key-file="$pki/service-accounts.key" --kube-api-qps=200 --kube-api-burst=400
+		# It makes the directory, by default one below this machine's /usr.
+		--flex-volume-plugin-dir=/var/lib/kubelet/volume-plugins
+	)
+	start kube-controller-manager "$programs/kube-controller-manager" "${args[@]}"
 	start kube-scheduler "$programs/kube-scheduler" --kubeconfig="$pki/kube-scheduler.kubeconfig" \
 		--bind-address=127.0.0.1 --leader-elect=false
 }

@@ -46,6 +46,7 @@ start_raw() {
 		echo "$BASHPID" >"$pids/$name"
 		exec setsid "$@"
 	) >>"$run/log/${log_prefix:-}$name.log" 2>&1 </dev/null 9>&- &
+	disown
 	wait_until 5 "$name to start" test -s "$pids/$name"
 }
 
