@@ -21,12 +21,21 @@ cgroup_book() {
 
 # The kubelet wants its root in each hierarchy and makes none itself.
 make_cgroups() {
-	local root controller
+	local root
 	for root in $(cgroup_roots); do
 		mkdir -p "$root/$NAME"
-		# On v2 a controller reaches below only where the parent hands it down.
-		for controller in $(cat "$root/$NAME/cgroup.controllers" 2>/dev/null); do
-			echo "+$controller" >"$root/$NAME/cgroup.subtree_control" || true
+		[ ! -e "$root/$NAME/cgroup.controllers" ] || hand_down "$root" "$root/$NAME"
+	done
+}
+
+# On v2 a controller reaches below only where each group on the way hands it down. What the root
+# then hands down more than before stays: it changes nothing for those who do not ask.
+hand_down() {
+	local group controller
+	for group; do
+		for controller in cpu cpuset io memory pids hugetlb; do
+			grep -qw "$controller" "$group/cgroup.subtree_control" || ! grep -qw "$controller" "$group/cgroup.controllers" ||
+				echo "+$controller" >"$group/cgroup.subtree_control"
 		done
 	done
 }
