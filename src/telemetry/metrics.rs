@@ -24,8 +24,10 @@ pub struct ProbeLabels {
 
 /// Labels of `healthcheck_operator_probe_duration_seconds`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct KindLabels {
+pub struct DurationLabels {
     pub kind: &'static str,
+    /// No reason beside it: a histogram is a dozen series, and of which failures there were `probes_total` tells.
+    pub outcome: &'static str,
 }
 
 /// Labels of `healthcheck_operator_api_requests_total`.
@@ -47,7 +49,7 @@ pub struct WatchLabels {
 #[derive(Clone)]
 pub struct Metrics {
     pub probes: Family<ProbeLabels, Counter>,
-    pub probe_duration: Family<KindLabels, Histogram>,
+    pub probe_duration: Family<DurationLabels, Histogram>,
     pub scheduling_lag: Histogram,
     pub skipped_rounds: Counter,
     pub in_flight_probes: Gauge,
@@ -91,7 +93,7 @@ impl Metrics {
         registry.register("probes", "Probes that ended, by kind, outcome and reason", self.probes.clone());
         registry.register_with_unit(
             "probe_duration",
-            "How long a probe took",
+            "How long a probe took, by kind and outcome",
             Unit::Seconds,
             self.probe_duration.clone(),
         );
@@ -128,6 +130,6 @@ impl Metrics {
     /// Notes the end of a probe.
     pub fn probe_ended(&self, kind: &'static str, outcome: &'static str, reason: &'static str, took: Duration) {
         self.probes.get_or_create(&ProbeLabels { kind, outcome, reason }).inc();
-        self.probe_duration.get_or_create(&KindLabels { kind }).observe(took.as_secs_f64());
+        self.probe_duration.get_or_create(&DurationLabels { kind, outcome }).observe(took.as_secs_f64());
     }
 }

@@ -127,12 +127,18 @@ async fn a_board_that_is_not_current_claims_nothing() {
 async fn the_operator_describes_itself() {
     let fixture = Fixture::start().await;
     fixture.metrics.probe_ended("tcp", "success", "", Duration::from_millis(3));
+    fixture.metrics.probe_ended("tcp", "failure", "ConnectionRefused", Duration::from_millis(1));
+    fixture.metrics.probe_ended("tcp", "failure", "TimeoutConnect", Duration::from_secs(2));
     fixture.metrics.endpoints.set(12);
     let scrape = Scrape::of(&fixture).await;
     let build = format!(r#"healthcheck_operator_build_info{{version="{}"}}"#, env!("CARGO_PKG_VERSION"));
     assert_eq!(scrape.get(&build), Some(1.0));
     assert_eq!(scrape.get("healthcheck_operator_endpoints"), Some(12.0));
     assert_eq!(scrape.get(r#"healthcheck_operator_probes_total{kind="tcp",outcome="success",reason=""}"#), Some(1.0));
+    let took = |outcome| {
+        scrape.get(&format!(r#"healthcheck_operator_probe_duration_seconds_count{{kind="tcp",outcome="{outcome}"}}"#))
+    };
+    assert_eq!((took("success"), took("failure")), (Some(1.0), Some(2.0)), "slow failures hide no slow success");
     if cfg!(target_os = "linux") {
         for name in [
             "process_cpu_seconds_total",
