@@ -4,13 +4,14 @@ use std::{env, path::PathBuf, time::Duration};
 
 use clap::Args;
 use ipnet::IpNet;
+use kube::config::{InClusterError, KubeconfigError};
 use tokio_util::sync::CancellationToken;
 
-use super::{EngineArgs, Exit, signals};
+use super::{EngineArgs, Exit, exit::Failed, signals};
 use crate::{
     api,
     cluster::{self, Connection, Identity, Options, Selection},
-    server::{AdminDefault, ServerArgs},
+    server::{AdminDefault, ServerArgs, ServerError},
 };
 
 /// A lease shorter than this is lost by an ordinary pause of the API server.
@@ -157,7 +158,8 @@ fn identity(lease_name: &str) -> Identity {
 /// Runs the operator until it is told to stop.
 ///
 /// # Errors
-/// What is wrong with a flag, a listener's address or the way to the cluster, in one line each.
+/// What is wrong with a flag, a listener's address or the kubeconfig, in one line each; and what the cluster refused, or
+/// broke down here, which is exit code 3.
 pub async fn run(args: ControllerArgs) -> anyhow::Result<Exit> {
     let options = args.options()?;
     let stop = CancellationToken::new();
@@ -168,8 +170,21 @@ pub async fn run(args: ControllerArgs) -> anyhow::Result<Exit> {
         tracing::info!("stopping");
         stopping.cancel();
     });
-    cluster::run(options, stop).await?;
-    Ok(Exit::Ok)
+    match cluster::run(options, stop).await {
+        Ok(()) => Ok(Exit::Ok),
+        Err(error) if is_usage(&error) => Err(error),
+        Err(error) => Err(Failed::wrap(error)),
+    }
+}
+
+/// Whether it is the kubeconfig or an address to listen on that is wrong; everything else came from the cluster, or is
+/// a bug.
+fn is_usage(error: &anyhow::Error) -> bool {
+    // `kube::Error`: of a client that could not be built; calls have an error of our own.
+    error.is::<ServerError>()
+        || error.is::<KubeconfigError>()
+        || error.is::<InClusterError>()
+        || error.is::<kube::Error>()
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {

@@ -9,7 +9,11 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, api::PostParams};
 
-use super::{Exit, controller::ConnectionArgs};
+use super::{
+    Exit,
+    controller::ConnectionArgs,
+    print::{print, told},
+};
 use crate::{
     cluster::{CallError, call, client},
     telemetry::Metrics,
@@ -20,6 +24,8 @@ const READYZ_WITHIN: Duration = Duration::from_secs(10);
 
 /// Check whether the operator can do its work in this cluster
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Exit codes: 0 all is well, 1 something is missing, 2 a flag or the kubeconfig is wrong, 3 the API server did not answer.")]
 pub struct DoctorArgs {
     #[command(flatten)]
     connection: ConnectionArgs,
@@ -33,8 +39,8 @@ pub struct DoctorArgs {
     #[arg(long, env = "HEALTHCHECK_OPERATOR_DISABLE_EVENTS")]
     disable_events: bool,
     /// http:// address of the operator's admin listener; its /readyz is asked too
-    #[arg(long, value_name = "URL", env = "HEALTHCHECK_OPERATOR_ADMIN_URL")]
-    admin_url: Option<String>,
+    #[arg(long, value_name = "URL", value_parser = parse_url, env = "HEALTHCHECK_OPERATOR_ADMIN_URL")]
+    admin_url: Option<reqwest::Url>,
 }
 
 /// What was found, as it is found.
@@ -44,15 +50,15 @@ struct Findings {
 }
 
 impl Findings {
-    fn note(&mut self, what: &str, found: Result<String, String>) {
-        match found {
-            Ok(detail) if detail.is_empty() => println!("[+] {what}"),
-            Ok(detail) => println!("[+] {what}: {detail}"),
+    fn note(&mut self, what: &str, found: Result<String, String>) -> anyhow::Result<()> {
+        print(&match found {
+            Ok(detail) if detail.is_empty() => format!("[+] {what}\n"),
+            Ok(detail) => format!("[+] {what}: {detail}\n"),
             Err(why) => {
                 self.bad = true;
-                println!("[-] {what}: {why}");
+                format!("[-] {what}: {why}\n")
             }
-        }
+        })
     }
 }
 
@@ -86,16 +92,22 @@ pub async fn run(args: DoctorArgs) -> anyhow::Result<Exit> {
     let mut findings = Findings::default();
     let version = call(client.apiserver_version()).await;
     let reached = version.is_ok();
+    let silent = version.as_ref().is_err_and(CallError::is_outage);
     let version = version.map(|version| version.git_version).map_err(|error| error.to_string());
-    findings.note(&format!("API server {}", config.cluster_url), version);
+    findings.note(&format!("API server {}", config.cluster_url), version)?;
     if reached {
-        findings.note("CRD", crd(&client).await);
-        permissions(&client, &args, &mut findings).await;
+        findings.note("CRD", crd(&client).await)?;
+        permissions(&client, &args, &mut findings).await?;
     }
     if let Some(url) = &args.admin_url {
-        findings.note("operator", readyz(url).await);
+        findings.note("operator", readyz(url).await)?;
     }
-    Ok(if findings.bad { Exit::Unhealthy } else { Exit::Ok })
+    Ok(match findings.bad {
+        // What it would have said of the rest, nobody knows.
+        _ if silent => Exit::Unknown,
+        true => Exit::Unhealthy,
+        false => Exit::Ok,
+    })
 }
 
 /// Whoever may not read CRDs can still see whether this one is served.
@@ -126,7 +138,7 @@ fn missing(error: &CallError) -> String {
     }
 }
 
-async fn permissions(client: &Client, args: &DoctorArgs, findings: &mut Findings) {
+async fn permissions(client: &Client, args: &DoctorArgs, findings: &mut Findings) -> anyhow::Result<()> {
     let own = env::var("POD_NAMESPACE").unwrap_or_else(|_| "default".to_owned());
     let mut needs = ALWAYS.to_vec();
     if !args.disable_annotations {
@@ -152,9 +164,10 @@ async fn permissions(client: &Client, args: &DoctorArgs, findings: &mut Findings
             }
             let what = format!("may {} {resource}{place}", verbs.join(", "));
             let found = if refused.is_empty() { Ok(String::new()) } else { Err(refused.join("; ")) };
-            findings.note(&what, found);
+            findings.note(&what, found)?;
         }
     }
+    Ok(())
 }
 
 async fn may(client: &Client, group: &str, resource: &str, verb: &str, namespace: &str) -> Result<(), String> {
@@ -183,21 +196,21 @@ async fn may(client: &Client, group: &str, resource: &str, verb: &str, namespace
 }
 
 /// Asks the operator itself. Its certificate is not judged: it need not bear the name of the Service.
-async fn readyz(url: &str) -> Result<String, String> {
-    let base: reqwest::Url = url.parse().map_err(|error| format!("--admin-url: {error}; want http://HOST:PORT"))?;
-    let ready = base.join("/readyz?verbose").map_err(|error| format!("--admin-url: {error}"))?;
+async fn readyz(url: &reqwest::Url) -> Result<String, String> {
+    let why = |error: reqwest::Error| told(&error.into());
+    let ready = url.join("/readyz?verbose").map_err(|error| format!("--admin-url: {error}"))?;
     let client = reqwest::Client::builder().no_proxy().timeout(READYZ_WITHIN).danger_accept_invalid_certs(true).build();
-    let answer = client.map_err(told)?.get(ready).send().await.map_err(told)?;
+    let answer = client.map_err(why)?.get(ready).send().await.map_err(why)?;
     let status = answer.status();
     if status.is_success() {
         return Ok("ready".to_owned());
     }
-    let body = answer.text().await.map_err(told)?;
+    let body = answer.text().await.map_err(why)?;
     let bad: Vec<_> = body.lines().filter(|line| line.starts_with("[-]")).collect();
     Err(format!("/readyz answers {}: {}", status.as_u16(), bad.join("; ")))
 }
 
-/// An error with everything that caused it, on one line.
-fn told(error: reqwest::Error) -> String {
-    format!("{:#}", anyhow::Error::from(error))
+fn parse_url(text: &str) -> Result<reqwest::Url, String> {
+    let url: reqwest::Url = text.parse().map_err(|error| format!("{error}; want http://HOST:PORT"))?;
+    if matches!(url.scheme(), "http" | "https") { Ok(url) } else { Err("want http://HOST:PORT".to_owned()) }
 }

@@ -1,6 +1,8 @@
 //! Exit codes, the same for every command.
 
-use std::process::ExitCode;
+use std::{fmt, process::ExitCode};
+
+use super::print::told;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,10 +11,36 @@ pub enum Exit {
     Ok,
     /// 1: unhealthy.
     Unhealthy,
-    /// 2: a flag, a file or a manifest is wrong.
+    /// 2: a flag, a file, a manifest or an address to listen on is wrong.
     Usage,
-    /// 3: could not tell.
+    /// 3: could not tell: what was asked did not answer, or we broke down.
     Unknown,
+}
+
+/// An error that came while the command ran, of something beyond its flags and files: exit code 3, where others are 2.
+#[derive(Debug)]
+pub struct Failed(anyhow::Error);
+
+impl Failed {
+    /// `error` as one of these.
+    pub fn wrap(error: anyhow::Error) -> anyhow::Error {
+        anyhow::Error::new(Self(error))
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&told(&self.0))
+    }
+}
+
+/// Tells its causes itself.
+impl std::error::Error for Failed {}
+
+impl From<&anyhow::Error> for Exit {
+    fn from(error: &anyhow::Error) -> Self {
+        if error.is::<Failed>() { Self::Unknown } else { Self::Usage }
+    }
 }
 
 impl From<Exit> for ExitCode {
@@ -23,5 +51,19 @@ impl From<Exit> for ExitCode {
             Exit::Usage => 2,
             Exit::Unknown => 3,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context as _, anyhow};
+
+    use super::*;
+
+    #[test]
+    fn what_fails_while_running_is_told_apart_and_told_whole() {
+        assert_eq!(Exit::from(&anyhow!("no such flag")), Exit::Usage);
+        let failed = Failed::wrap(Err::<(), _>(anyhow!("refused")).context("cannot talk").expect_err("an error"));
+        assert_eq!((Exit::from(&failed), told(&failed).as_str()), (Exit::Unknown, "cannot talk: refused"));
     }
 }

@@ -7,6 +7,7 @@ mod crds;
 mod doctor;
 mod engine_args;
 mod exit;
+mod output;
 mod print;
 mod probe;
 mod runner;
@@ -78,8 +79,8 @@ pub fn main() -> ExitCode {
     match cli.logs.init().map_err(Into::into).and_then(|()| run(cli.command)) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            print::complain(&format_args!("{error:#}"));
-            Exit::Usage.into()
+            print::complain(&print::told(&error));
+            Exit::from(&error).into()
         }
     }
 }
@@ -110,7 +111,7 @@ fn run(command: Command) -> anyhow::Result<Exit> {
 
 /// Runs `command` on a runtime with a worker per core.
 fn block_on<T>(command: impl Future<Output = T>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime").map_err(exit::Failed::wrap)?;
     let done = runtime.block_on(command);
     // Something may sit in a blocking call, a read of standard input say; nobody waits for it.
     runtime.shutdown_background();

@@ -6,10 +6,10 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use futures::future::BoxFuture;
 
-use super::{Exit, print::print};
+use super::{Exit, output::Output, print::print};
 use crate::{
     api,
     check::{
@@ -44,14 +44,7 @@ struct Common {
     timeout: api::Duration,
     /// How the result is printed
     #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
-}
-
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Format {
-    #[default]
-    Text,
-    Json,
+    output: Output,
 }
 
 #[derive(Args, Debug)]
@@ -125,7 +118,7 @@ pub fn run(args: &ProbeArgs) -> anyhow::Result<Exit> {
     let report = runtime.block_on(prober.attempt(attempt));
     // What a script left to the runtime to reap must not keep the answer waiting.
     runtime.shutdown_timeout(Duration::from_millis(100));
-    print(&(describe(&report, &job.about, common.output) + "\n"))?;
+    print(&describe(&report, &job.about, common.output)?)?;
     Ok(match report.outcome {
         Outcome::Success => Exit::Ok,
         Outcome::Failure { .. } => Exit::Unhealthy,
@@ -212,33 +205,35 @@ impl References for Files {
     }
 }
 
-fn describe(report: &Report, about: &str, format: Format) -> String {
+fn describe(report: &Report, about: &str, output: Output) -> anyhow::Result<String> {
     let why = why(&report.outcome, about);
-    match format {
-        Format::Text => match &report.outcome {
-            Outcome::Success => "healthy".to_owned(),
-            Outcome::Failure { .. } => format!("unhealthy; {why}"),
-            Outcome::Neutral | Outcome::Local { .. } => format!("unknown; {why}"),
+    Ok(match output {
+        Output::Text => match &report.outcome {
+            Outcome::Success => "healthy\n".to_owned(),
+            Outcome::Failure { .. } => format!("unhealthy; {why}\n"),
+            Outcome::Neutral | Outcome::Local { .. } => format!("unknown; {why}\n"),
         },
-        Format::Json => {
-            // As the admin listener answers: `healthy` and `error` are always there.
-            let healthy = match &report.outcome {
-                Outcome::Success => Some(true),
-                Outcome::Failure { .. } => Some(false),
-                Outcome::Neutral | Outcome::Local { .. } => None,
-            };
-            let certificate = report.certificate_expires.and_then(|at| jiff::Timestamp::from_second(at).ok());
-            serde_json::json!({
-                "healthy": healthy,
-                "error": why,
-                "outcome": report.outcome.as_str(),
-                "reason": report.outcome.reason().map(Reason::as_str),
-                "latencySeconds": report.latency.as_secs_f64(),
-                "certificateExpires": certificate.map(|at| at.to_string()),
-            })
-            .to_string()
-        }
-    }
+        Output::Json => format!("{}\n", document(report, &why)),
+        Output::Yaml => serde_saphyr::to_string(&document(report, &why))?,
+    })
+}
+
+/// As the admin listener answers: `healthy` and `error` are always there.
+fn document(report: &Report, why: &str) -> serde_json::Value {
+    let healthy = match &report.outcome {
+        Outcome::Success => Some(true),
+        Outcome::Failure { .. } => Some(false),
+        Outcome::Neutral | Outcome::Local { .. } => None,
+    };
+    let certificate = report.certificate_expires.and_then(|at| jiff::Timestamp::from_second(at).ok());
+    serde_json::json!({
+        "healthy": healthy,
+        "error": why,
+        "outcome": report.outcome.as_str(),
+        "reason": report.outcome.reason().map(Reason::as_str),
+        "latencySeconds": report.latency.as_secs_f64(),
+        "certificateExpires": certificate.map(|at| at.to_string()),
+    })
 }
 
 /// The message; what was asked stands in front where no answer came that would say it.

@@ -3,10 +3,9 @@
 use std::{io::Write, path::PathBuf};
 
 use anyhow::Context as _;
-use clap::ValueEnum;
 use serde::Serialize;
 
-use super::{Exit, print::print as print_out};
+use super::{Exit, output::Output, print::print as print_out};
 use crate::{
     compile::Mode,
     source::{Declared, Fault, Loaded, gather, load},
@@ -26,16 +25,6 @@ pub struct ValidateArgs {
     /// How the result is printed
     #[arg(short = 'o', long, value_enum, default_value_t)]
     pub output: Output,
-}
-
-/// Formats of the result.
-#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Output {
-    /// A line for each check or fault.
-    #[default]
-    Text,
-    Json,
-    Yaml,
 }
 
 /// Checks the files and prints the result: `ok` lines on standard output, or every fault on standard error. As JSON or

@@ -101,6 +101,10 @@ async fn a_probe_tells_machines_the_same() -> anyhow::Result<()> {
     let (code, stdout, _) = run("probe script -o json -- /nonexistent/program").await?;
     let told: Value = serde_json::from_str(&stdout)?;
     assert_eq!((code, &told["healthy"], &told["reason"]), (3, &Value::Null, &"CannotStart".into()), "{told}");
+    let (code, stdout, _) = run(&format!("probe http GET http://{}/ 200 -o yaml", http.address())).await?;
+    let told: Value = serde_saphyr::from_str(&stdout)?;
+    assert_eq!((code, &told["healthy"], told["outcome"].as_str()), (1, &Value::Bool(false), Some("failure")), "{told}");
+    assert!(stdout.lines().count() > 3 && !stdout.ends_with("\n\n"), "{stdout}");
     Ok(())
 }
 

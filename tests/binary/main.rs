@@ -6,6 +6,8 @@ mod support;
 
 mod bad_input;
 mod checks;
+#[cfg(feature = "cluster")]
+mod clusterless;
 mod commands;
 mod lifecycle;
 mod many;

@@ -80,6 +80,26 @@ async fn the_exit_code_is_the_verdict() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Nothing more will come of an endpoint that cannot be looked at: the patience of minutes that its timeout asks for is
+/// for those that may still answer.
+#[tokio::test]
+async fn what_cannot_be_looked_at_is_not_waited_for() -> anyhow::Result<()> {
+    let spec = |threshold: u8| {
+        format!(
+            "  interval: 1h\n  timeout: 50m\n  failureThreshold: {threshold}\n  targets: [{{name: s, probe: {{script: {{command: {CANNOT}}}}}}}]"
+        )
+    };
+    let over = check("over", "  targets: [{name: m, healthCheck: {name: cannot}}]");
+    let paused = check("paused", "  suspend: true\n  targets: [{name: s, probe: {script: {command: ['false']}}}]");
+    let beside = check("beside", "  targets: [{name: m, healthCheck: {name: paused}}]");
+    let documents = [check("cannot", &spec(1)), over, paused, beside, script("up", "['true']")];
+    let (code, table, _) = once(&documents, &[]).await?;
+    assert_eq!(code, 3, "{table}");
+    assert!(table.contains("shop/up       Healthy") && table.contains("shop/cannot   Unknown"), "{table}");
+    assert!(table.contains("could not be started"), "{table}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn nothing_to_check_is_an_error() -> anyhow::Result<()> {
     let (code, table, ended) = once(&[String::from("# nothing\n")], &[]).await?;

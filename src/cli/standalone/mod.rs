@@ -1,23 +1,25 @@
 //! `standalone`: the engine and the servers on files, no cluster.
 
+mod blind;
 mod once;
 mod reload;
 
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::{EngineArgs, Exit, print::complain, signals};
+use super::{EngineArgs, Exit, output::Output, print::complain, signals};
 use crate::{
     check::Check,
     engine::{self, Board, Engine, Parts},
-    probe::{Prober, Settings},
+    probe::{Lane, Prober, Settings},
     server::{Access, AdminDefault, Readiness, ServerArgs, Servers, State, TokenFile},
     source::{Watch, desired},
     telemetry::{Beats, Metrics},
 };
+use blind::{Blind, Counting};
 use reload::Files;
 
 /// Run HealthCheck YAML without a cluster: the engine, /healthz, metrics and the API
@@ -53,14 +55,6 @@ pub struct StandaloneArgs {
     engine: EngineArgs,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Output {
-    #[default]
-    Text,
-    Json,
-    Yaml,
-}
-
 /// What runs without a listener.
 struct Running {
     engine: Engine,
@@ -72,11 +66,11 @@ struct Running {
 }
 
 impl Running {
-    fn start(args: &EngineArgs) -> Self {
+    fn start(args: &EngineArgs, lane: impl Lane) -> Self {
         let (board, stop) = (Arc::new(Board::new()), CancellationToken::new());
         let (metrics, beats) = (Metrics::default(), Beats::default());
         let parts = Parts {
-            lane: Arc::new(Prober::new(Settings::standalone())),
+            lane: Arc::new(lane),
             board: board.clone(),
             limits: args.limits(),
             metrics: metrics.clone(),
@@ -115,8 +109,10 @@ pub async fn run(args: StandaloneArgs) -> anyhow::Result<Exit> {
             complain(&nothing_in(&args.filename));
             return Ok(Exit::Usage);
         }
-        let running = Running::start(&args.engine);
-        let exit = once::run(&running, checks, args.output).await;
+        let blind = Blind::default();
+        let lane = Counting { lane: Prober::new(Settings::standalone()), blind: blind.clone() };
+        let running = Running::start(&args.engine, lane);
+        let exit = once::run(&running, &blind, checks, args.output).await;
         running.stop().await;
         return exit;
     }
@@ -129,7 +125,7 @@ pub async fn run(args: StandaloneArgs) -> anyhow::Result<Exit> {
         None => Access::Open,
     };
     let mut watch = Watch::new(&args.filename).context("cannot watch the files of --filename")?;
-    let running = Running::start(&args.engine);
+    let running = Running::start(&args.engine, Prober::new(Settings::standalone()));
     let servers = Servers::bind(
         &config,
         State {

@@ -1,21 +1,28 @@
 //! `--once`: probe until everything is decided, print it, and say how it ended.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use super::{Output, Running};
+use super::{Running, blind::Blind};
 use crate::{
-    check::{Check, EndpointState, Health, InitialState},
-    cli::{Exit, print::print, table},
-    engine::{Board, CheckView},
+    check::{Check, EndpointState, Health, InitialState, ObjectKey, Reason},
+    cli::{Exit, output::Output, print::print, table},
+    engine::{Board, CheckView, EndpointView},
 };
 
 /// Nobody who asks once wants to wait a whole interval between two probes.
 const QUICK: Duration = Duration::from_secs(1);
 
+/// The kind of a row that is another check.
+const MEMBER: &str = "healthCheck";
+
 /// Runs `checks` until every endpoint is decided, or cannot be.
-pub(super) async fn run(running: &Running, checks: Vec<Check>, output: Output) -> anyhow::Result<Exit> {
+pub(super) async fn run(running: &Running, blind: &Blind, checks: Vec<Check>, output: Output) -> anyhow::Result<Exit> {
     let checks: Vec<Check> = checks.into_iter().map(hurried).collect();
     let patience = checks.iter().map(patience).max().unwrap_or_default();
+    let tries = Tries {
+        enough: checks.iter().map(|check| (check.key.clone(), u32::from(check.thresholds.failure))).collect(),
+        blind,
+    };
     let mut changes = running.board.subscribe();
     for check in checks {
         super::send(&running.engine, Arc::new(check)).await;
@@ -23,12 +30,17 @@ pub(super) async fn run(running: &Running, checks: Vec<Check>, output: Output) -
     running.engine.settle().await;
     running.board.set_synced();
     let decided = async {
-        while !running.board.all().iter().all(|view| is_decided(view)) {
-            changes.changed().await;
+        while !running.board.all().iter().all(|view| tries.are_over(view)) {
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = blind.more() => {}
+            }
         }
     };
-    // Some endpoints can never be decided, for we cannot look at them; the table says why.
+    // Some answers come now and then only, which decides nothing; the table says why.
     let _ = tokio::time::timeout(patience, decided).await;
+    // What changed together is read together.
+    running.engine.settle().await;
     let views = running.board.all();
     print(&render(&running.board, &views, output)?)?;
     Ok(exit(&views))
@@ -53,8 +65,29 @@ fn patience(check: &Check) -> Duration {
     check.rhythm.interval * u32::from(check.thresholds.failure) + timeout + Duration::from_secs(2)
 }
 
-fn is_decided(view: &CheckView) -> bool {
-    view.suspended || view.endpoints.iter().all(|row| row.state != EndpointState::Unknown)
+/// When to stop looking.
+struct Tries<'a> {
+    /// How many attempts that could not look are enough to say so: as many as failures would be.
+    enough: HashMap<ObjectKey, u32>,
+    blind: &'a Blind,
+}
+
+impl Tries<'_> {
+    fn are_over(&self, view: &CheckView) -> bool {
+        view.suspended || view.endpoints.iter().all(|row| self.is_over(view, row))
+    }
+
+    fn is_over(&self, view: &CheckView, row: &EndpointView) -> bool {
+        // What a member check is follows from endpoints that have rows of their own, or from none.
+        row.kind == MEMBER || row.state != EndpointState::Unknown || self.is_blind(view, row)
+    }
+
+    /// Whether we could not look at it often enough, and the board says so.
+    fn is_blind(&self, view: &CheckView, row: &EndpointView) -> bool {
+        let told = row.reason.map(Reason::class) == Some(None);
+        let enough = self.enough.get(&view.key).copied().unwrap_or(u32::MAX);
+        told && self.blind.attempts(&view.key, &row.target) >= enough
+    }
 }
 
 fn exit(views: &[Arc<CheckView>]) -> Exit {
