@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{
-    api::{HealthCheck, HealthCheckStatus, conditions},
+    api::{HealthCheck, HealthCheckStatus, conditions, status::TargetStatus},
     check::{Check, Counts, EndpointState, Health, HealthReason, ObjectKey, Reason},
-    engine::{CheckView, EndpointView, Outage, Prior, PriorEndpoint},
+    engine::{CheckLive, CheckView, Counters, EndpointLive, EndpointView, Outage, Prior, PriorEndpoint},
 };
 
 /// What `status` says, unless it says nothing. `refresh` is how often statuses are confirmed.
@@ -93,14 +93,12 @@ pub fn mirrored(object: &HealthCheck, check: Option<&Check>, believed_for: Durat
     let optional = |target: &str| {
         check.is_some_and(|check| check.targets.iter().any(|known| known.optional && *known.name == *target))
     };
-    let expires: BTreeMap<_, _> = status
+    let written: BTreeMap<_, _> = status
         .targets
         .iter()
-        .filter_map(|row| {
-            let key = (row.name.as_str(), row.endpoint.as_deref().unwrap_or_default());
-            Some((key, row.certificate_expires.as_ref()?.0.as_second()))
-        })
+        .map(|row| ((row.name.as_str(), row.endpoint.as_deref().unwrap_or_default()), row))
         .collect();
+    let written = |row: &PriorEndpoint| written.get(&(row.target.as_str(), row.label.as_str())).copied();
     CheckView {
         key: ObjectKey::new(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default()),
         uid: meta.uid.as_deref().unwrap_or_default().into(),
@@ -128,14 +126,74 @@ pub fn mirrored(object: &HealthCheck, check: Option<&Check>, believed_for: Durat
                 since: row.since,
                 reason: row.reason,
                 message: row.message.as_str().into(),
-                certificate_expires: expires.get(&(row.target.as_str(), row.label.as_str())).copied(),
-                live: Arc::default(),
+                certificate_expires: written(row)
+                    .and_then(|row| row.certificate_expires.as_ref())
+                    .map(|time| time.0.as_second()),
+                live: written(row).map_or_else(Arc::default, live),
             })
             .collect(),
         outages: outages(&status).into(),
         probes: status.probes.as_deref().unwrap_or_default().into(),
         interval: object.spec.interval.to_std(),
         transitions: [0; 4],
-        live: Arc::default(),
+        live: beat(prior.as_ref()),
+    }
+}
+
+/// Counters and latency as of the last write: a standby has no newer ones.
+fn live(row: &TargetStatus) -> Arc<EndpointLive> {
+    let counters = row.counters.unwrap_or_default();
+    let live = EndpointLive::default();
+    // Ours saturate there too.
+    let count = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
+    let counters = Counters {
+        success: count(counters.success),
+        connect: count(counters.connect),
+        http: count(counters.http),
+        timeout: count(counters.timeout),
+    };
+    live.set(counters, row.latency.map(|latency| latency.to_std()));
+    Arc::new(live)
+}
+
+/// The owner's last confirmation stands for the last beat: probes are not told one by one.
+fn beat(prior: Option<&Prior>) -> Arc<CheckLive> {
+    let live = CheckLive::default();
+    if let Some(prior) = prior {
+        live.beat(prior.observed_at);
+    }
+    Arc::new(live)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_mirror_shows_what_the_status_says_of_the_probes() {
+        let object: HealthCheck = serde_json::from_value(json!({
+            "apiVersion": crate::api::API_VERSION, "kind": crate::api::KIND,
+            "metadata": {"name": "db", "namespace": "shop", "uid": "1", "generation": 1},
+            "spec": {"targets": [{"name": "a", "host": "10.0.0.1", "port": 1}]},
+            "status": {
+                "health": "Unhealthy", "summary": "0/1", "observedAt": "2026-01-01T00:00:00Z",
+                "conditions": [],
+                "targets": [{
+                    "name": "a", "endpoint": "10.0.0.1:1", "state": "Unhealthy", "latency": "7ms",
+                    "certificateExpires": "2026-02-01T00:00:00Z",
+                    "counters": {"success": 0, "connect": 3, "http": 70_000, "timeout": 1},
+                }],
+            },
+        }))
+        .expect("an object");
+        let now: Timestamp = "2026-01-01T00:00:10Z".parse().expect("a time");
+        let view = mirrored(&object, None, Duration::from_secs(60), now);
+        let [row] = &view.endpoints[..] else { panic!("{view:?}") };
+        assert_eq!(row.live.latency(), Some(Duration::from_millis(7)));
+        assert_eq!(row.live.counters(), Counters { success: 0, connect: 3, http: u16::MAX, timeout: 1 });
+        assert_eq!(row.certificate_expires, Some(1_769_904_000));
+        assert_eq!(view.live.last_beat(), Some(now - Duration::from_secs(10)));
     }
 }

@@ -55,6 +55,10 @@ async fn standby(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
         stage.wait_health("shop", word).await?;
         standby.wait_get(&format!("/healthz/{}/shop", stage.namespace), SOON, |answer| answer.status == code).await?;
     }
+    // What the status says of a probe, the standby says too.
+    let told = |body: &str| body.contains("observedValue") && body.contains("\"time\"");
+    let path = format!("/healthz/{}/shop?format=json", stage.namespace);
+    standby.wait_get(&path, SOON, |answer| told(&answer.body)).await?;
     web.wait_hits(10, SOON).await?;
     let writes = |account: &str| -> anyhow::Result<Vec<String>> {
         let mut entries = cluster.audit().writes_by(&user(&stage, account), mark)?;
