@@ -118,7 +118,6 @@ async fn a_bad_flag_names_itself_and_the_mend() -> anyhow::Result<()> {
     let files = Files::with(&[check("web", TARGET)]);
     let file = files.file("checks.yaml").display().to_string();
     let cases: &[(&[&str], &[&str])] = &[
-        (&["standalone"], &["--filename"]),
         (&["standalone", "-f"], &["--filename"]),
         (&["standalone", "-f", "/nonexistent.yaml"], &["/nonexistent.yaml: cannot be read: No such file or directory"]),
         (&["standalone", "-f", &file, "--lissen", ":1"], &["'--lissen'", "'--listen'"]),

@@ -19,6 +19,14 @@ const SLEEPERS: usize = 20;
 const DOWN: &str = r#"healthcheck_health{namespace="shop",name="web",health="Unhealthy"}"#;
 
 #[tokio::test]
+async fn without_a_file_it_runs_the_example_that_is_part_of_it() -> anyhow::Result<()> {
+    let operator = command("standalone").serve()?;
+    let disk = operator.wait_get("/healthz/quickstart/disk", SOON, |answer| answer.status == 200).await?;
+    ensure!(disk.body.starts_with("Healthy"), "{}", disk.body);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_target_that_dies_and_recovers_is_told_everywhere() -> anyhow::Result<()> {
     let target = HttpTarget::start().await?;
     let files = Files::with(&[quick_http("web", target.port())]);

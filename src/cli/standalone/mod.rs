@@ -30,12 +30,12 @@ error. A bad edit is refused and told, and the last good version keeps running.
 Exit codes: 0 stopped by SIGTERM or SIGINT; 2 a flag, a file or a listener is wrong; with --once: 0 healthy or degraded,
 1 unhealthy, 3 unknown.")]
 pub struct StandaloneArgs {
-    /// File or directory with HealthChecks (may be given many times); read again when it changes
+    /// File or directory with HealthChecks (may be given many times); read again when it changes. Without it, example
+    /// checks of this machine and of the program's own listeners are run
     #[arg(
         short,
         long = "filename",
         value_name = "FILE|DIR",
-        required = true,
         value_delimiter = ',',
         env = "HEALTHCHECK_OPERATOR_FILENAME"
     )]
@@ -93,6 +93,9 @@ impl Running {
 /// What is wrong with a flag, a file or a listener's address, in one line each.
 pub async fn run(args: StandaloneArgs) -> anyhow::Result<Exit> {
     let config = args.servers.config(AdminDefault::Loopback).map_err(anyhow::Error::msg)?;
+    if args.filename.is_empty() {
+        tracing::warn!("no --filename: running the example checks of this machine and of the program's own listeners");
+    }
     let mut files = Files::new(args.filename.clone());
     let checks = match files.read() {
         Ok(checks) => checks,

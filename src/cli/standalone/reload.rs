@@ -17,6 +17,9 @@ use crate::{
 /// The checks that files declare; all that is wrong with them where anything is.
 pub(super) type Reading = Result<Vec<Check>, Vec<Fault>>;
 
+/// What is run where no file is named: things that exist on any machine, such as the program's own listeners.
+const EMBEDDED: &str = include_str!("../../../examples/quickstart.yaml");
+
 /// The files, and what they declared when they were last good.
 pub(super) struct Files {
     paths: Vec<PathBuf>,
@@ -41,13 +44,14 @@ impl Change {
 }
 
 impl Files {
+    /// Without `paths`, the example that is part of the program.
     pub fn new(paths: Vec<PathBuf>) -> Self {
         Self { paths, applied: HashMap::new(), seen: None, hasher: RandomState::new() }
     }
 
     /// What the files declare now.
     pub fn read(&mut self) -> Reading {
-        let found = gather(&self.paths);
+        let found = self.gather();
         self.seen = Some(self.hasher.hash_one(&found));
         compile(found)
     }
@@ -55,9 +59,17 @@ impl Files {
     /// What the files declare now; `None` where they say, word for word, what they said when they were read last. Whoever
     /// writes beside them, or writes the same again, costs a look and no more.
     pub fn read_again(&mut self) -> Option<Reading> {
-        let found = gather(&self.paths);
+        let found = self.gather();
         let hash = self.hasher.hash_one(&found);
         (self.seen.replace(hash) != Some(hash)).then(|| compile(found))
+    }
+
+    fn gather(&self) -> (Vec<Source>, Vec<Fault>) {
+        if self.paths.is_empty() {
+            let embedded = Source { name: "(embedded)".to_owned(), text: EMBEDDED.to_owned() };
+            return (vec![embedded], vec![]);
+        }
+        gather(&self.paths)
     }
 
     /// Makes the engine run `checks`, and nothing else that came from these files.
@@ -105,6 +117,12 @@ mod tests {
             "apiVersion: healthcheck-operator.dev/v1alpha1\nkind: HealthCheck\nmetadata: {{name: {name}}}\n\
              spec: {{targets: [{{name: a, host: 127.0.0.1, port: 1}}]}}\n"
         )
+    }
+
+    #[test]
+    fn without_a_file_the_embedded_example_is_run() {
+        let checks = Files::new(vec![]).read().expect("no fault");
+        assert!(checks.iter().any(|check| &*check.key.name == "listeners"), "{checks:?}");
     }
 
     #[test]
