@@ -114,7 +114,7 @@ pub struct TargetStatus {
     #[schemars(extend("enum" = ["Healthy", "MostlyHealthy", "MostlyUnhealthy", "Unhealthy", "Unknown"]))]
     pub state: String,
 
-    /// Since when it has been in this state.
+    /// Since when it has been routed as it is: Healthy and MostlyHealthy are one verdict, so are MostlyUnhealthy and Unhealthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Time")]
     pub since: Option<Time>,

@@ -1,7 +1,11 @@
 //! The active replica: it watches, probes and writes. Begins with fresh lists, so that what the former leader wrote
 //! last is what it goes on from.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use jiff::Timestamp;
@@ -14,9 +18,9 @@ use super::{
     checks::{Selection, facts, tell_readiness, watch_checks},
     client::{CallError, call},
     events,
-    index::SourceChange,
+    index::{SourceChange, facts::SliceFacts},
     lease::Held,
-    orphans,
+    orphans::{self, Sweeps},
     reconcile::{Action, CheckFacts, Reconciler, Version},
     references::ReferenceStore,
     referred::Referred,
@@ -36,8 +40,6 @@ use crate::{
 const TICK: Duration = Duration::from_secs(1);
 /// How often Secrets and ConfigMaps are looked up again; most answers come from the store.
 const REFERENCES: Duration = Duration::from_secs(10);
-/// How often annotations that belong to nobody are looked for everywhere.
-const SWEEP: Duration = Duration::from_secs(600);
 /// How long the first answer waits for checks whose Services or pods cannot be listed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -65,7 +67,10 @@ enum Input {
     References(ObjectKey, Version, Vec<super::index::Problem>),
     /// `None`: nobody could be asked.
     Judged(Orphan, Option<bool>),
-    Found(Vec<(ObjectKey, super::index::facts::SliceFacts)>),
+    /// Slices with annotations of ours, and whether all were searched.
+    Found(Vec<SliceFacts>, bool),
+    /// Whether everything was taken from a slice that had to be.
+    Cleared(bool),
 }
 
 struct Leader {
@@ -80,6 +85,11 @@ struct Leader {
     tasks: JoinSet<()>,
     looking_up: HashSet<(ObjectKey, Version)>,
     asked: HashSet<Orphan>,
+    sweeps: Sweeps,
+    /// Checks that could not be decided when this was last looked at, and are not on the board yet.
+    waiting: BTreeSet<ObjectKey>,
+    /// Checks that cannot be decided, and are on the board as such.
+    stand_ins: BTreeSet<ObjectKey>,
     /// The index the watches were last set for; `None`: they are to be looked at in any case.
     watched: Option<u64>,
     synced: bool,
@@ -130,6 +140,9 @@ pub async fn lead(parts: Parts, engine: Engine, stop: CancellationToken) -> anyh
         tasks: JoinSet::new(),
         looking_up: HashSet::new(),
         asked: HashSet::new(),
+        sweeps: Sweeps::new(Instant::now()),
+        waiting: BTreeSet::new(),
+        stand_ins: BTreeSet::new(),
         watched: None,
         synced: false,
         born: Instant::now(),
@@ -197,11 +210,16 @@ impl Leader {
                     self.reconciler.look_at_slices();
                 }
             }
-            Input::Found(slices) => {
-                for (_, slice) in slices {
-                    self.stray(&slice);
+            Input::Found(slices, whole) => {
+                for slice in slices {
+                    self.stray(slice);
+                }
+                if !whole {
+                    self.sweeps.failed(Instant::now());
                 }
             }
+            Input::Cleared(true) => {}
+            Input::Cleared(false) => self.sweeps.failed(Instant::now()),
         }
     }
 
@@ -223,6 +241,7 @@ impl Leader {
             }
         }
         self.finish_sync().await;
+        self.withdraw();
         if self.parts.annotations && self.reconciler.is_complete() {
             self.annotate().await;
         }
@@ -249,13 +268,32 @@ impl Leader {
         let gone: Vec<_> =
             board.all().iter().map(|view| view.key.clone()).filter(|key| !self.reconciler.knows(key)).collect();
         // What a mirror left of checks that cannot be probed yet is nobody's word any more.
-        board.publish(self.reconciler.undecided(board, Timestamp::now()), &gone);
+        let undecided = self.reconciler.undecided(board, Timestamp::now());
+        self.stand_ins.extend(undecided.iter().map(|view| view.key.clone()));
+        board.publish(undecided, &gone);
         board.set_synced();
         self.parts.readiness.ready("sync");
         tracing::info!(checks = self.reconciler.index.len(), took = ?self.born.elapsed(), "probing");
         if self.parts.annotations {
             self.sweep();
         }
+    }
+
+    /// Puts checks that could not be decided at the last tick either on the board as Unknown, so that nobody takes their
+    /// absence for health. What is listed at once needs no such word.
+    fn stand_in(&mut self) {
+        let undecided = self.reconciler.undecided(&self.parts.board, Timestamp::now());
+        let (due, early): (Vec<_>, Vec<_>) = undecided.into_iter().partition(|view| self.waiting.contains(&view.key));
+        self.waiting = early.into_iter().map(|view| view.key).collect();
+        self.stand_ins.extend(due.iter().map(|view| view.key.clone()));
+        self.parts.board.publish(due, &[]);
+    }
+
+    /// Takes off the board what stood in for checks that are gone; the engine never knew them.
+    fn withdraw(&mut self) {
+        let gone: Vec<_> = self.stand_ins.iter().filter(|key| !self.reconciler.knows(key)).cloned().collect();
+        self.parts.board.publish(vec![], &gone);
+        self.stand_ins.retain(|key| self.reconciler.is_undecided(key));
     }
 
     fn tick(&mut self) {
@@ -268,11 +306,11 @@ impl Leader {
                 self.look_up(key, version, references);
             }
         }
+        if self.synced {
+            self.stand_in();
+        }
         if self.synced && self.parts.annotations {
-            if seconds > 0 && seconds.is_multiple_of(SWEEP.as_secs()) {
-                self.plan.sweep(&self.reconciler);
-                self.sweep();
-            }
+            self.sweep();
             if seconds.is_multiple_of(5) {
                 // What was put off, or refused, is looked at again.
                 self.reconciler.look_at_slices();
@@ -338,26 +376,33 @@ impl Leader {
         });
     }
 
-    /// Looks for annotations of ours on slices that nobody watches.
+    /// Looks for annotations of ours on slices that nobody watches, when it is time to.
     fn sweep(&mut self) {
+        if !self.sweeps.begin(Instant::now()) {
+            return;
+        }
+        self.plan.sweep(&self.reconciler);
         let (client, selection, inputs) =
             (self.parts.client.clone(), self.parts.selection.clone(), self.inputs.clone());
         self.tasks.spawn(async move {
-            let found = orphans::find(&client, &selection).await;
-            let _ = inputs.send(Input::Found(found)).await;
+            let (found, whole) = orphans::find(&client, &selection).await;
+            let _ = inputs.send(Input::Found(found, whole)).await;
         });
     }
 
     /// A slice with annotations of ours in a namespace where no check refers to Services.
-    fn stray(&mut self, slice: &super::index::facts::SliceFacts) {
+    fn stray(&mut self, slice: SliceFacts) {
         if self.reconciler.index.sources.slice(&slice.key).is_some() {
             return;
         }
-        let strays = self.plan.strays(slice, &self.reconciler);
+        let strays = self.plan.strays(&slice, &self.reconciler);
         if strays.is_empty() {
             return;
         }
-        let (client, held, slice) = (self.parts.client.clone(), self.parts.held.clone(), slice.clone());
-        self.tasks.spawn(async move { orphans::take_away(&client, &held, &slice, strays).await });
+        let (client, held, inputs) = (self.parts.client.clone(), self.parts.held.clone(), self.inputs.clone());
+        self.tasks.spawn(async move {
+            let done = orphans::take_away(&client, &held, &slice, strays).await;
+            let _ = inputs.send(Input::Cleared(done)).await;
+        });
     }
 }

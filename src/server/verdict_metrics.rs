@@ -42,13 +42,14 @@ fn check_labels(view: &CheckView, health: Health) -> [(&'static str, &str); 3] {
     [("namespace", &*view.key.namespace), ("name", &*view.key.name), ("health", health.as_str())]
 }
 
-/// All four words of every check, so that an alert on one finds a 0 and not a hole.
+/// All four words of every check, so that an alert on one finds a 0 and not a hole. A suspended check is none of them:
+/// whoever suspended it knows that nobody looks.
 fn health(encoder: &mut DescriptorEncoder<'_>, checks: &[Arc<CheckView>], believed: bool) -> fmt::Result {
-    let help = "1 for the word that is the health of the check now, 0 for the others";
+    let help = "1 for the word that is the health of the check now, 0 for the others; all 0 while it is suspended";
     let mut family = encoder.encode_descriptor("healthcheck_health", help, None, MetricType::Gauge)?;
     for view in checks {
         for health in Health::ALL {
-            let is = i64::from(health == health_now(view, believed));
+            let is = i64::from(!view.suspended && health == health_now(view, believed));
             gauge(&mut family, &check_labels(view, health).as_slice(), is)?;
         }
     }

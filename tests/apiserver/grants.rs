@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
 use kube::ResourceExt;
@@ -36,9 +37,55 @@ const EVERYBODY: [(&str, &str); 1] = [("create", "authentication.k8s.io/selfsubj
 
 pub fn trials(suite: &Suite) -> Vec<Trial> {
     vec![
-        suite.trial_alone("grants::what_the_chart_grants_is_used_and_enough", true, |cluster| grants(cluster, false)),
-        suite.trial_alone("grants::watching_one_namespace_too", true, |cluster| grants(cluster, true)),
+        suite.trial_alone("grants::what_the_chart_grants_is_used_and_enough", true, |cluster| {
+            grants(cluster, Shape::default())
+        }),
+        suite.trial_alone("grants::watching_one_namespace_too", true, |cluster| {
+            grants(cluster, Shape { narrow: true, ..Shape::default() })
+        }),
+        suite.trial_alone("grants::without_annotations_and_with_all_secrets_too", true, |cluster| {
+            grants(cluster, Shape { no_annotations: true, all_secrets: true, ..Shape::default() })
+        }),
+        suite.trial_alone("grants::without_events_too", true, |cluster| {
+            grants(cluster, Shape { no_events: true, ..Shape::default() })
+        }),
     ]
+}
+
+/// How a release differs from the default one.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shape {
+    /// It watches one namespace only.
+    narrow: bool,
+    no_annotations: bool,
+    no_events: bool,
+    /// `rbac.secrets` is Cluster.
+    all_secrets: bool,
+}
+
+impl Shape {
+    /// As Helm takes it.
+    fn values(self, tenant: &str) -> String {
+        let values = [
+            (true, "replicaCount=1,crds.enabled=false".to_owned()),
+            (self.narrow, format!("watchNamespaces={{{tenant}}}")),
+            (self.no_annotations, "features.annotations=false".to_owned()),
+            (self.no_events, "features.events=false".to_owned()),
+            (self.all_secrets, "rbac.secrets=Cluster".to_owned()),
+        ];
+        let values: Vec<_> = values.into_iter().filter(|(set, _)| *set).map(|(_, value)| value).collect();
+        values.join(",")
+    }
+
+    /// Verb and resource of what only some shapes are granted, and whether this one is.
+    const fn optional(self) -> [(&'static str, &'static str, bool); 4] {
+        [
+            ("patch", "discovery.k8s.io/endpointslices", !self.no_annotations),
+            ("create", "events.k8s.io/events", !self.no_events),
+            ("patch", "events.k8s.io/events", !self.no_events),
+            ("get", "/secrets", self.all_secrets),
+        ]
+    }
 }
 
 /// One permission.
@@ -89,6 +136,7 @@ fn permissions(rules: Vec<PolicyRule>, namespace: Option<&str>) -> Vec<Grant> {
 
 /// A release whose operator runs here, and a tenant's namespace.
 struct Release {
+    shape: Shape,
     stage: Stage,
     namespace: String,
     mark: Mark,
@@ -98,35 +146,30 @@ struct Release {
 }
 
 impl Release {
-    async fn new(cluster: Arc<ControlPlane>, directory: &std::path::Path, narrow: bool) -> anyhow::Result<Self> {
+    async fn new(cluster: Arc<ControlPlane>, directory: &std::path::Path, shape: Shape) -> anyhow::Result<Self> {
         let stage = Stage::new(cluster.clone(), "tenant").await?;
         let namespace = cluster.namespace("release").await?;
-        let mut values = "replicaCount=1,crds.enabled=false".to_owned();
-        if narrow {
-            values += &format!(",watchNamespaces={{{}}}", stage.namespace);
-        }
         let pod = fresh_address();
         let web = HttpTarget::start_on((pod, free_port()).into()).await?;
         cluster.service(&stage.namespace, "shop", json!({"port": 80, "targetPort": web.port()})).await?;
         cluster.pod(&stage.namespace, "a", "shop", pod.into(), true).await?;
         cluster.wait_endpoints(&stage.namespace, "shop", &[(pod.into(), true)]).await?;
 
-        Helm::new(&cluster, directory, "helm4", &namespace)?.install(&["--set", &values]).await?;
+        Helm::new(&cluster, directory, "helm4", &namespace)?
+            .install(&["--set", &shape.values(&stage.namespace)])
+            .await?;
         let account = cluster.token(&namespace, NAME).await?;
         let mark = cluster.audit().mark()?;
         // The Deployment's pod is there, and no kubelet runs it: the operator takes its place.
-        let mut command = operator::command("controller")
+        let command = operator::command("controller")
             .arg("--kubeconfig")
             .arg(cluster.kubeconfig(&account, None)?)
             .args(["--egress-allow", "127.0.0.0/8,198.18.0.0/15", "--lease-name", NAME])
             .env("POD_NAME", own_pod(&cluster, &namespace).await?)
             .env("POD_NAMESPACE", &namespace);
-        if narrow {
-            command = command.args(["--watch-namespace", &stage.namespace]);
-        }
-        let operator = command.serve()?;
+        let operator = command.args(switches(&cluster, &namespace).await?).serve()?;
         stage.ready(&operator).await?;
-        Ok(Self { stage, namespace, mark, operator, web })
+        Ok(Self { shape, stage, namespace, mark, operator, web })
     }
 
     /// Has the operator do everything it ever does.
@@ -161,10 +204,13 @@ impl Release {
         let secret = json!({"secretKeyRef": {"name": "token", "key": "bearer"}});
         spec["probe"]["http"]["headers"] = json!([{"name": "X-Told", "valueFrom": secret}]);
         stage.apply("secret", spec).await?;
-        let check = stage.wait("secret", "the refusal", |check| condition(check, "Ready") == "False/Forbidden").await?;
-        let told = message(&check, "Ready");
-        let line = told.split("kubectl ").nth(1).with_context(|| told.clone())?;
-        cluster.kubectl_ok(&line.split_whitespace().collect::<Vec<_>>()).await?;
+        if !self.shape.all_secrets {
+            let refused = |check: &_| condition(check, "Ready") == "False/Forbidden";
+            let check = stage.wait("secret", "the refusal", refused).await?;
+            let told = message(&check, "Ready");
+            let line = told.split("kubectl ").nth(1).with_context(|| told.clone())?;
+            cluster.kubectl_ok(&line.split_whitespace().collect::<Vec<_>>()).await?;
+        }
         stage.wait_health("secret", "Healthy").await?;
 
         // Somebody asks on the admin port: the stage's own account, who may do anything.
@@ -230,12 +276,28 @@ async fn own_pod(cluster: &ControlPlane, namespace: &str) -> anyhow::Result<Stri
     .await
 }
 
-async fn grants(cluster: Arc<ControlPlane>, narrow: bool) -> anyhow::Result<()> {
+/// The arguments of the Deployment that follow from what it is to do and what not.
+async fn switches(cluster: &ControlPlane, namespace: &str) -> anyhow::Result<Vec<String>> {
+    let deployment = Api::<Deployment>::namespaced(cluster.client(), namespace).get(NAME).await?;
+    let spec = deployment.spec.and_then(|spec| spec.template.spec).context("no pod template")?;
+    let args: Vec<_> = spec.containers.into_iter().flat_map(|container| container.args.unwrap_or_default()).collect();
+    let ours = |arg: &String| ["--disable-", "--watch-namespace"].iter().any(|start| arg.starts_with(start));
+    Ok(args.into_iter().filter(ours).collect())
+}
+
+async fn grants(cluster: Arc<ControlPlane>, shape: Shape) -> anyhow::Result<()> {
     let Some(directory) = helms()? else { return Ok(()) };
     cluster.install_crds().await?;
-    let release = Release::new(cluster, directory, narrow).await?;
+    let release = Release::new(cluster, directory, shape).await?;
     release.live().await?;
     let granted = release.granted().await?;
+    for (verb, resource, wanted) in shape.optional() {
+        // A Secret's reader of one namespace was granted by the tenant, not by the chart.
+        let theirs = |grant: &&Grant| grant.resource == "/secrets" && grant.namespace.is_some();
+        let mut charts = granted.iter().filter(|grant| !theirs(grant));
+        let found = charts.any(|grant| grant.verb == verb && grant.resource == resource);
+        ensure!(found == wanted, "{verb} {resource}: granted is {found}, wanted {wanted}");
+    }
 
     let unused = |used: &[Entry]| -> Vec<Grant> {
         let needs = |grant: &&Grant| used.iter().any(|entry| needed(&granted, grant, entry));
@@ -263,7 +325,8 @@ async fn grants(cluster: Arc<ControlPlane>, narrow: bool) -> anyhow::Result<()> 
         .collect();
     ensure!(beyond.is_empty(), "used and not granted: {beyond:#?}");
     // Refused is only the Secret that was not granted at first.
-    let refused: Vec<_> = used.iter().filter(|entry| entry.code == 403 && entry.resource != "secrets").collect();
+    let excused = |entry: &Entry| entry.resource == "secrets" && !shape.all_secrets;
+    let refused: Vec<_> = used.iter().filter(|entry| entry.code == 403 && !excused(entry)).collect();
     ensure!(refused.is_empty(), "{refused:?}");
     let status = release.operator.process().stop()?;
     ensure!(status.success(), "{status}");

@@ -14,6 +14,7 @@ mod faults;
 mod grants;
 mod harness;
 mod leader;
+mod limits;
 mod mends;
 mod outages;
 mod rbac;
@@ -21,6 +22,7 @@ mod readme;
 mod scripts;
 mod stage;
 mod suite;
+mod tls;
 mod validation;
 mod writes;
 
@@ -57,11 +59,13 @@ fn main() -> ExitCode {
         grants::trials(&suite),
         harness::trials(&suite),
         leader::trials(&suite),
+        limits::trials(&suite),
         mends::trials(&suite),
         outages::trials(&suite),
         rbac::trials(&suite),
         readme::trials(&suite),
         scripts::trials(&suite),
+        tls::trials(&suite),
         validation::trials(&suite),
         writes::trials(&suite),
     ];

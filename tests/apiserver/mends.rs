@@ -23,6 +23,7 @@ pub fn trials(suite: &Suite) -> Vec<Trial> {
         suite.trial("mends::a_secret_that_cannot_be_asked_for_is_used_on", secret),
         suite.trial("mends::an_object_that_cannot_be_decided_yet_says_so", undecided),
         suite.trial("mends::an_annotation_is_asked_about_until_there_is_an_answer", annotation),
+        suite.trial("mends::an_orphaned_annotation_is_taken_away_once_the_api_answers", orphan),
         suite.trial("mends::a_suspension_is_no_warning", suspended),
         suite.trial("mends::nothing_is_probed_before_the_nodes_are_known", nodes),
     ]
@@ -64,7 +65,7 @@ async fn secret(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
 async fn undecided(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     let stage = Stage::new(cluster.clone(), "undecided").await?;
     let proxy = FaultProxy::start(&cluster).await?;
-    let _operator = stage.serve(stage.command("hco-0", Some(&proxy.url()))?).await?;
+    let operator = stage.serve(stage.command("hco-0", Some(&proxy.url()))?).await?;
     let rules: Vec<_> = ["list", "watch"]
         .map(|verb| proxy.inject(Match::verb(verb).resource("services").namespace(&stage.namespace), away()))
         .into();
@@ -77,6 +78,20 @@ async fn undecided(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     let check = stage.wait("shop", "nothing decided", |check| condition(check, "Ready") == "Unknown/Pending").await?;
     ensure!(condition(&check, "Healthy") == "Unknown/Pending", "{:?}", check.status);
     ensure!(check.status.is_some_and(|status| status.observed_at.is_none()), "observed though nothing was");
+    // Nobody takes its absence for health, for it is there.
+    let spec = fast(&[json!({"name": "svc", "service": {"name": "shop"}})]);
+    stage.apply("brief", spec).await?;
+    for name in ["shop", "brief"] {
+        let path = format!("/healthz/{}/{name}?verbose", stage.namespace);
+        let answer = operator.wait_get(&path, SOON, |answer| answer.status == 503).await?;
+        ensure!(answer.body.contains("cannot be listed"), "{}", answer.body);
+    }
+    let all = operator.get("/healthz").await?;
+    ensure!(all.status == 503, "{all:?}");
+    // It goes with its object, though it was never decided.
+    stage.checks().delete("brief", &DeleteParams::default()).await?;
+    let path = format!("/healthz/{}/brief", stage.namespace);
+    operator.wait_get(&path, SOON, |answer| answer.status == 404).await?;
     drop(rules);
     let check = stage.wait_health("shop", "Healthy").await?;
     ensure!(condition(&check, "Ready") == "True/Accepted", "{:?}", check.status);
@@ -114,6 +129,37 @@ async fn annotation(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     stage.checks().delete("shop", &DeleteParams::default()).await?;
     annotated(false).await?;
     ensure!(rule.hits() == 2, "the question was lost {} times", rule.hits());
+    Ok(())
+}
+
+async fn orphan(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
+    let stage = Stage::new(cluster.clone(), "orphan").await?;
+    let value = r#"{"health":"Unhealthy","summary":"0/1","since":"2026-01-01T00:00:00Z"}"#;
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4", "endpoints": [],
+        "metadata": {
+            "name": "shop", "labels": {"kubernetes.io/service-name": "shop"},
+            "annotations": {"healthcheck-operator.dev/long-gone": value},
+        },
+    });
+    cluster.apply(&stage.namespace, &slice.to_string()).await?;
+    let proxy = FaultProxy::start(&cluster).await?;
+    // Each of the three questions that lead there comes to nothing once.
+    let lost = [
+        Match::verb("list").resource("endpointslices").namespace(&stage.namespace),
+        Match::verb("get").resource("healthchecks").namespace(&stage.namespace).name("long-gone"),
+        Match::verb("patch").resource("endpointslices").namespace(&stage.namespace),
+    ]
+    .map(|which| proxy.inject_times(1, which, away()));
+    let _operator = stage.serve(stage.command("hco-0", Some(&proxy.url()))?).await?;
+    wait_until("the annotation to go", SOON, || async {
+        let slices = cluster.slices(&stage.namespace, "shop").await?;
+        ensure!(!slices.is_empty() && slices.iter().all(|slice| slice.annotations().len() < 2), "{slices:?}");
+        anyhow::Ok(())
+    })
+    .await?;
+    let hits: Vec<_> = lost.iter().map(|rule| rule.hits()).collect();
+    ensure!(hits == [1, 1, 1], "{hits:?}");
     Ok(())
 }
 

@@ -103,7 +103,7 @@ fn alerts_fire_for_what_is_down_and_for_nothing_else() {
         "input_series": [
             health("up", "Healthy", "1x40"), health("up", "Unhealthy", "0x40"),
             health("down", "Unhealthy", "0x9 1x30"), health("dark", "Unknown", "1x40"),
-            health("blip", "Unhealthy", "0x9 1 0x30"),
+            health("blip", "Unhealthy", "0x9 1 0x30"), health("paused", "Unknown", "1x5 0x35"),
             own("healthcheck_operator_build_info{pod=\"p\"}", "1x40"),
             own("healthcheck_operator_leader{pod=\"p\"}", "1x40"), own("healthcheck_operator_leader{pod=\"q\"}", "0x40"),
             own("healthcheck_operator_skipped_rounds_total{pod=\"p\"}", "0x40"),

@@ -69,6 +69,19 @@ async fn verdicts_are_on_the_scrape() {
 }
 
 #[tokio::test]
+async fn a_suspended_check_is_none_of_the_words() {
+    let fixture = Fixture::start().await;
+    Check::new("shop", "paused", Health::Unknown)
+        .edit(|view| (view.suspended, view.reason) = (true, HealthReason::Suspended))
+        .put(&fixture.board);
+    let scrape = Scrape::of(&fixture).await;
+    for health in Health::ALL {
+        let series = format!(r#"healthcheck_health{{namespace="shop",name="paused",health="{}"}}"#, health.as_str());
+        assert_eq!(scrape.get(&series), Some(0.0), "{series}");
+    }
+}
+
+#[tokio::test]
 async fn a_removed_check_leaves_no_series() {
     let fixture = Fixture::start().await;
     fill(&fixture.board);

@@ -1,6 +1,7 @@
 //! Things to be probed that do as they are told: real sockets whose answers a test switches.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,8 +10,13 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncReadExt;
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
 
 use super::door::Door;
 use super::ports::free_port;
@@ -28,6 +34,17 @@ struct HttpState {
     hangs: AtomicBool,
     hits: AtomicU64,
     last: Mutex<Option<http::request::Parts>>,
+}
+
+impl HttpState {
+    fn answering(status: u16) -> Arc<Self> {
+        Arc::new(Self {
+            status: AtomicU16::new(status),
+            hangs: AtomicBool::new(false),
+            hits: AtomicU64::new(0),
+            last: Mutex::new(None),
+        })
+    }
 }
 
 /// An HTTP/1 server that answers every request with one switchable status.
@@ -50,14 +67,35 @@ impl HttpTarget {
     /// # Errors
     /// When the address cannot be bound.
     pub async fn start_on(address: SocketAddr) -> std::io::Result<Self> {
-        let state = Arc::new(HttpState {
-            status: AtomicU16::new(200),
-            hangs: AtomicBool::new(false),
-            hits: AtomicU64::new(0),
-            last: Mutex::new(None),
-        });
+        let state = HttpState::answering(200);
         let shared = Arc::clone(&state);
         let door = Door::open(address, move |stream| serve_http(stream, Arc::clone(&shared))).await?;
+        Ok(Self { door, state })
+    }
+
+    /// The same behind TLS, on a free loopback port, with a certificate and its key as PEM files.
+    ///
+    /// # Errors
+    /// When the address cannot be bound, or the files hold no certificate with its key.
+    pub async fn start_tls(certificate: &Path, key: &Path) -> anyhow::Result<Self> {
+        let chain = CertificateDer::pem_file_iter(certificate)?.collect::<Result<Vec<_>, _>>()?;
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(chain, PrivateKeyDer::from_pem_file(key)?)?;
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let state = HttpState::answering(200);
+        let shared = Arc::clone(&state);
+        let door = Door::open(loopback(), move |stream| {
+            let (acceptor, shared) = (acceptor.clone(), Arc::clone(&shared));
+            async move {
+                // Who does not trust the certificate goes away here.
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    serve_http(stream, shared).await;
+                }
+            }
+        })
+        .await?;
         Ok(Self { door, state })
     }
 
@@ -117,7 +155,7 @@ impl HttpTarget {
     }
 }
 
-async fn serve_http(stream: TcpStream, state: Arc<HttpState>) {
+async fn serve_http(stream: impl AsyncRead + AsyncWrite + Unpin, state: Arc<HttpState>) {
     let service = service_fn(|request: http::Request<hyper::body::Incoming>| {
         let state = Arc::clone(&state);
         async move {

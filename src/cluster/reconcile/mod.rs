@@ -22,7 +22,7 @@ use jiff::Timestamp;
 
 use self::{
     entry::{Entry, members_of},
-    stand_in::undecided,
+    stand_in::{says_the_same, undecided},
 };
 use super::{
     checks::{Listing, Selection},
@@ -96,17 +96,24 @@ impl Reconciler {
         self.is_complete() && self.entries.values().all(|entry| entry.sent)
     }
 
-    /// The checks that the engine has not been given yet, for they refer to what cannot be listed: Unknown, and said to
-    /// be so on `board`.
+    /// The checks that the engine has not been given yet, for what they refer to has not been listed: Unknown, where
+    /// `board` does not say so already.
     #[must_use]
     pub fn undecided(&self, board: &Board, now: Timestamp) -> Vec<CheckView> {
         let unsent = self.entries.iter().filter(|(_, entry)| !entry.sent);
         unsent
-            .map(|(key, entry)| {
+            .filter_map(|(key, entry)| {
                 let former = board.get(key).filter(|view| view.uid == entry.uid);
-                undecided(key, entry, self.index.get(key).map(|check| &**check), former.as_deref(), now)
+                let view = undecided(key, entry, self.index.get(key).map(|check| &**check), former.as_deref(), now);
+                former.is_none_or(|former| !says_the_same(&former, &view)).then_some(view)
             })
             .collect()
+    }
+
+    /// Whether the engine has not been given the check under `key` yet.
+    #[must_use]
+    pub fn is_undecided(&self, key: &ObjectKey) -> bool {
+        self.entries.get(key).is_some_and(|entry| !entry.sent)
     }
 
     #[must_use]

@@ -19,16 +19,22 @@ pub(super) fn undecided(
     former: Option<&CheckView>,
     now: Timestamp,
 ) -> CheckView {
+    let suspended = check.is_some_and(|check| check.suspend);
+    let (reason, message) = if suspended {
+        (HealthReason::Suspended, "suspended")
+    } else {
+        (HealthReason::ProbeError, "not probed yet: what its targets refer to cannot be listed")
+    };
     CheckView {
         key: key.clone(),
         uid: entry.uid.clone(),
         generation: entry.generation,
         labels: Arc::new(entry.labels.clone()),
-        suspended: false,
+        suspended,
         health: Health::Unknown,
-        reason: HealthReason::ProbeError,
-        message: "not probed yet: what its targets refer to cannot be listed".to_owned(),
-        since: now,
+        reason,
+        message: message.to_owned(),
+        since: former.filter(|view| view.health == Health::Unknown).map_or(now, |view| view.since),
         counts: Counts::default(),
         endpoints: Arc::default(),
         outages: former.map_or_else(Arc::default, |view| view.outages.clone()),
@@ -37,6 +43,12 @@ pub(super) fn undecided(
         transitions: [0; 4],
         live: Arc::default(),
     }
+}
+
+/// Whether `view` tells readers what `there` does.
+pub(super) fn says_the_same(there: &CheckView, view: &CheckView) -> bool {
+    let essence = |view: &CheckView| (view.generation, view.suspended, view.health, view.reason, view.interval);
+    essence(there) == essence(view) && there.message == view.message && there.labels == view.labels
 }
 
 /// A check that asks nothing, in place of one that cannot be run.

@@ -84,14 +84,53 @@ fn a_check_waits_for_what_it_refers_to_and_so_does_who_has_it_as_a_member() {
         vec![object("a", "1", 1, &member("p")), object("p", "2", 1, &pods), object("h", "3", 1, &host())],
     );
     assert_eq!(done(&mut reconciler), ["run h (1)"]);
-    let undecided = reconciler.undecided(&Board::new(), Timestamp::UNIX_EPOCH);
-    let undecided: Vec<_> = undecided.iter().map(|view| (&*view.key.name, view.health, view.reason)).collect();
+    let board = Board::new();
+    let views = reconciler.undecided(&board, Timestamp::UNIX_EPOCH);
+    let undecided: Vec<_> = views.iter().map(|view| (&*view.key.name, view.health, view.reason)).collect();
     let nobodys = |name| (name, Health::Unknown, HealthReason::ProbeError);
     assert_eq!(undecided, [nobodys("a"), nobodys("p")]);
+    board.publish(views, &[]);
+    assert!(reconciler.undecided(&board, Timestamp::MAX).is_empty(), "said already");
     let scope = Scope { kind: SourceKind::Pods, namespace: "shop".into() };
     reconciler.source(SourceChange::Pod(scope.clone(), Told::Begin));
     reconciler.source(SourceChange::Pod(scope, Told::Complete));
     assert_eq!(done(&mut reconciler), ["run p (0)", "run a (0)"]);
+    assert!(reconciler.undecided(&Board::new(), Timestamp::UNIX_EPOCH).is_empty());
+}
+
+#[test]
+fn what_waits_is_said_anew_when_it_changes_and_goes_with_its_object() {
+    let mut reconciler = reconciler();
+    let (board, key) = (Board::new(), ObjectKey::new("shop", "p"));
+    let pods = |suspend: bool| {
+        let targets = json!([{"name": "p", "pods": {"selector": {"matchLabels": {"a": "b"}}}, "port": 1}]);
+        json!({"suspend": suspend, "targets": targets})
+    };
+    list(&mut reconciler, vec![]);
+    reconciler.check(0, Told::Is(object("p", "1", 1, &pods(false))));
+    assert!(done(&mut reconciler).is_empty() && reconciler.is_undecided(&key));
+    board.publish(reconciler.undecided(&board, Timestamp::UNIX_EPOCH), &[]);
+    let said = |uid: &str, suspended: bool, reason| {
+        let view = board.get(&key).expect("on the board");
+        assert_eq!((&*view.uid, view.suspended, view.reason), (uid, suspended, reason));
+        view
+    };
+    said("1", false, HealthReason::ProbeError);
+
+    reconciler.check(0, Told::Is(object("p", "1", 2, &pods(true))));
+    assert!(done(&mut reconciler).is_empty());
+    board.publish(reconciler.undecided(&board, Timestamp::MAX), &[]);
+    let view = said("1", true, HealthReason::Suspended);
+    assert_eq!(view.since, Timestamp::UNIX_EPOCH, "it was Unknown before");
+
+    // Another object of the same name.
+    reconciler.check(0, Told::Is(object("p", "2", 1, &pods(false))));
+    assert!(done(&mut reconciler).is_empty());
+    board.publish(reconciler.undecided(&board, Timestamp::MAX), &[]);
+    assert_eq!(said("2", false, HealthReason::ProbeError).since, Timestamp::MAX);
+
+    reconciler.check(0, Told::Gone(object("p", "2", 1, &pods(false))));
+    assert!(done(&mut reconciler).is_empty() && !reconciler.is_undecided(&key) && !reconciler.knows(&key));
 }
 
 #[test]
