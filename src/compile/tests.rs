@@ -1,5 +1,7 @@
 //! What comes out of `compile`: exact defaults, and every problem at once.
 
+mod whole;
+
 use std::time::Duration;
 
 use proptest::prelude::*;

@@ -1,0 +1,263 @@
+//! A manifest with every field away from its default, and the whole check that it is.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use serde_json::Value;
+
+use super::super::{Mode, compile};
+use crate::{
+    api::{HealthCheck, crd},
+    check::{
+        Check, Connection, Handshake, HeaderSource, Host, HttpHeader, HttpProbe, InitialState, MinHealthy, ObjectKey,
+        Place, PodSelector, PortRef, Probe, ProbeKind, Redirects, Reference, ReferenceKind, Rhythm, Scheme,
+        ScriptProbe, SelectorOperator, SelectorRequirement, StatusRange, Target, TcpProbe, Thresholds, Tls, TlsMode,
+    },
+};
+
+/// No two numbers, times or names in it are alike, so that none can stand in for another.
+const MANIFEST: &str = r#"
+apiVersion: healthcheck-operator.dev/v1alpha1
+kind: HealthCheck
+metadata: {name: all, namespace: shop, uid: 0f0e, generation: 7, labels: {tier: gold}}
+spec:
+  suspend: true
+  interval: 20s
+  unhealthyInterval: 30s
+  confirmInterval: 5s
+  timeout: 1500ms
+  jitterPercent: 15
+  failureThreshold: 9
+  successThreshold: 4
+  failureThresholds: {connect: 5, http: 6, timeout: 7}
+  initialState: Unhealthy
+  staleAfter: 90s
+  minHealthy: 2
+  annotations: "Off"
+  probe: {tcp: {port: 7001, handshake: Full}}
+  targets:
+  - {name: address, host: 10.0.0.1, port: 5432, optional: true}
+  - name: service
+    service: {name: orders}
+    port: web
+    probe:
+      http:
+        scheme: HTTPS
+        port: 8443
+        path: /ready?deep=1
+        method: POST
+        host: shop.example
+        headers:
+        - {name: X-One, value: alpha, append: false}
+        - {name: X-Two, valueFrom: {secretKeyRef: {name: token, key: bearer}}}
+        expectedStatuses: [204, "300-302"]
+        followRedirects: SameHost
+        connectionClose: Polite
+        tls: {serverName: inner.example, caRef: {configMap: {name: authorities, key: ca.crt}}}
+  - name: pods
+    pods:
+      selector:
+        matchLabels: {app: web}
+        matchExpressions:
+        - {key: zone, operator: In, values: [east, west]}
+        - {key: stage, operator: NotIn, values: [test]}
+        - {key: ready, operator: Exists}
+        - {key: retired, operator: DoesNotExist}
+    port: 9090
+    probe: {http: {scheme: HTTPS, tls: {mode: SkipVerify}}}
+  - name: by-name
+    host: db.example
+    probe: {http: {scheme: HTTPS, tls: {caRef: {secret: {name: vault, key: pem}}}}}
+  - {name: other, healthCheck: {name: backend}}
+  - name: command
+    probe: {script: {command: [check, --disk], env: [{name: LIMIT, value: "80"}], timeout: 3s}}
+  - name: inline
+    host: fd00::7
+    port: 6379
+    probe: {script: {source: exit 0, interpreter: [/bin/bash, -e]}}
+"#;
+
+fn target(name: &str, place: Place, port: Option<PortRef>, timeout_ms: u64, kind: ProbeKind) -> Target {
+    let probe = Probe { timeout: Duration::from_millis(timeout_ms), kind };
+    Target { name: name.into(), place, port, optional: false, probe: probe.into() }
+}
+
+fn reference(kind: ReferenceKind, name: &str, key: &str) -> Option<Reference> {
+    Some(Reference { kind, name: name.into(), key: key.into() })
+}
+
+fn https() -> HttpProbe {
+    HttpProbe {
+        scheme: Scheme::Https,
+        port: None,
+        path: "/".into(),
+        method: "GET".into(),
+        host: None,
+        headers: vec![],
+        expected_statuses: vec![StatusRange { first: 200, last: 399 }],
+        redirects: Redirects::None,
+        connection: Connection::Reset,
+        tls: Tls::default(),
+    }
+}
+
+fn asked_of_the_service() -> ProbeKind {
+    let token = Reference { kind: ReferenceKind::Secret, name: "token".into(), key: "bearer".into() };
+    ProbeKind::Http(HttpProbe {
+        scheme: Scheme::Https,
+        port: Some(8443),
+        path: "/ready?deep=1".into(),
+        method: "POST".into(),
+        host: Some("shop.example".into()),
+        headers: vec![
+            HttpHeader { name: "X-One".into(), source: HeaderSource::Value("alpha".into()), append: false },
+            HttpHeader { name: "X-Two".into(), source: HeaderSource::Secret(token), append: true },
+        ],
+        expected_statuses: vec![StatusRange { first: 204, last: 204 }, StatusRange { first: 300, last: 302 }],
+        redirects: Redirects::SameHost,
+        connection: Connection::Polite,
+        tls: Tls {
+            mode: TlsMode::Verify,
+            server_name: Some("inner.example".into()),
+            ca: reference(ReferenceKind::ConfigMap, "authorities", "ca.crt"),
+        },
+    })
+}
+
+fn selector() -> PodSelector {
+    let requirement = |key: &str, operator, values: &[&str]| SelectorRequirement {
+        key: key.into(),
+        operator,
+        values: values.iter().map(|value| (*value).to_owned()).collect(),
+    };
+    PodSelector {
+        match_labels: [("app".to_owned(), "web".to_owned())].into(),
+        match_expressions: vec![
+            requirement("zone", SelectorOperator::In, &["east", "west"]),
+            requirement("stage", SelectorOperator::NotIn, &["test"]),
+            requirement("ready", SelectorOperator::Exists, &[]),
+            requirement("retired", SelectorOperator::DoesNotExist, &[]),
+        ],
+    }
+}
+
+fn script(command: &[&str], source: Option<&str>, env: &[(&str, &str)]) -> ProbeKind {
+    ProbeKind::Script(ScriptProbe {
+        command: command.iter().map(|part| (*part).into()).collect(),
+        source: source.map(Into::into),
+        env: env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+    })
+}
+
+fn targets() -> Vec<Target> {
+    let connect = || ProbeKind::Tcp(TcpProbe { port: Some(7001), handshake: Handshake::Full });
+    let skipping = Tls { mode: TlsMode::SkipVerify, ..Tls::default() };
+    let vault = Tls { ca: reference(ReferenceKind::Secret, "vault", "pem"), ..Tls::default() };
+    let address = |text: &str| Place::Host(Host::Address(text.parse().expect("an address")));
+    let mut first = target("address", address("10.0.0.1"), Some(PortRef::Number(5432)), 1500, connect());
+    first.optional = true;
+    vec![
+        first,
+        target(
+            "service",
+            Place::Service { name: "orders".into() },
+            Some(PortRef::Name("web".into())),
+            1500,
+            asked_of_the_service(),
+        ),
+        target(
+            "pods",
+            Place::Pods { selector: selector() },
+            Some(PortRef::Number(9090)),
+            1500,
+            ProbeKind::Http(HttpProbe { tls: skipping, ..https() }),
+        ),
+        target(
+            "by-name",
+            Place::Host(Host::Name("db.example".into())),
+            None,
+            1500,
+            ProbeKind::Http(HttpProbe { port: Some(443), tls: vault, ..https() }),
+        ),
+        target("other", Place::Check { name: "backend".into() }, None, 1500, connect()),
+        target("command", Place::Nowhere, None, 3000, script(&["check", "--disk"], None, &[("LIMIT", "80")])),
+        target(
+            "inline",
+            address("fd00::7"),
+            Some(PortRef::Number(6379)),
+            1500,
+            script(&["/bin/bash", "-e"], Some("exit 0"), &[]),
+        ),
+    ]
+}
+
+fn written() -> Value {
+    serde_saphyr::from_str(MANIFEST).expect("YAML")
+}
+
+#[test]
+fn every_field_that_is_written_reaches_the_check() {
+    let object: HealthCheck = serde_json::from_value(written()).expect("a HealthCheck");
+    let check = compile(&object, Mode::Cluster).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    let expected = Check {
+        key: ObjectKey::new("shop", "all"),
+        uid: "0f0e".into(),
+        generation: 7,
+        labels: [("tier".to_owned(), "gold".to_owned())].into(),
+        suspend: true,
+        rhythm: Rhythm {
+            interval: Duration::from_secs(20),
+            unhealthy_interval: Duration::from_secs(30),
+            confirm_interval: Duration::from_secs(5),
+            jitter_percent: 15,
+        },
+        thresholds: Thresholds { success: 4, failure: 9, connect: Some(5), http: Some(6), timeout: Some(7) },
+        initial_state: InitialState::Unhealthy,
+        stale_after: Duration::from_secs(90),
+        min_healthy: MinHealthy::Count(2),
+        annotations: false,
+        targets: targets(),
+    };
+    // One by one first: a difference in a whole check is hard to find.
+    for (found, wanted) in check.targets.iter().zip(&expected.targets) {
+        assert_eq!(found, wanted, "{}", wanted.name);
+    }
+    assert_eq!(check, expected);
+}
+
+/// A field that comes to the schema and not to the manifest above would be compiled unseen.
+#[test]
+fn the_manifest_names_every_field_of_the_schema() {
+    let (mut known, mut named) = (BTreeSet::new(), BTreeSet::new());
+    fields(&crd::schema()["properties"]["spec"], "spec", &mut known);
+    paths(&written()["spec"], "spec", &mut named);
+    let missing: Vec<_> = known.difference(&named).collect();
+    assert!(known.len() > 50 && missing.is_empty(), "not in the manifest: {missing:#?}");
+}
+
+/// A target's own probe is the same type as the default one.
+fn plain(path: &str) -> String {
+    path.replace("spec.targets[].probe", "spec.probe")
+}
+
+fn fields(schema: &Value, path: &str, known: &mut BTreeSet<String>) {
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        known.insert(plain(&path));
+        fields(field, &path, known);
+        fields(&field["items"], &format!("{path}[]"), known);
+    }
+}
+
+fn paths(value: &Value, path: &str, named: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(object) => {
+            for (name, value) in object {
+                let path = format!("{path}.{name}");
+                named.insert(plain(&path));
+                paths(value, &path, named);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| paths(item, &format!("{path}[]"), named)),
+        _ => {}
+    }
+}
