@@ -3,6 +3,7 @@
 use healthcheck_operator::{
     api::crd,
     check::{EndpointState, Health},
+    engine::OUTAGE_TARGETS,
 };
 
 const FILE: &str = "crds/healthchecks.healthcheck-operator.dev.yaml";
@@ -29,6 +30,8 @@ fn the_words_of_the_status_are_the_words_of_the_engine() {
     assert_eq!(status["health"]["enum"], serde_json::json!(health));
     let states: Vec<_> = EndpointState::ALL.iter().map(|state| state.as_str()).collect();
     assert_eq!(status["targets"]["items"]["properties"]["state"]["enum"], serde_json::json!(states));
+    let outage = &status["outages"]["items"]["properties"];
+    assert_eq!(outage["targets"]["maxItems"], serde_json::json!(OUTAGE_TARGETS));
 }
 
 /// `kubectl explain` prints these; a field without one is a field nobody can use.

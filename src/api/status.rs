@@ -175,9 +175,9 @@ pub struct Outage {
     #[serde(default)]
     pub reason: String,
 
-    /// Names of the targets that were Unhealthy when it began, at most 64.
+    /// Names of the targets that were Unhealthy when it began, the first 8 of them.
     #[serde(default)]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 8))]
     pub targets: Vec<String>,
 }
 

@@ -7,6 +7,8 @@ use crate::engine::Limits;
 
 /// More in flight than this serves nobody.
 const MOST_IN_FLIGHT: u64 = 16_384;
+/// Below this nothing would be probed in time; that descriptors run out is then told as `NoDescriptors`.
+const FEWEST_IN_FLIGHT: u64 = 16;
 
 /// How much the engine may run at once.
 #[derive(Args, Clone, Copy, Debug)]
@@ -31,11 +33,19 @@ impl EngineArgs {
     /// programs that use `select`.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        let in_flight = self.max_in_flight.unwrap_or_else(|| {
-            let half = (descriptors() / 2).clamp(16, MOST_IN_FLIGHT);
-            u32::try_from(half).unwrap_or(u32::MAX)
-        });
-        Limits { in_flight: in_flight as usize, per_host: self.max_in_flight_per_host as usize }
+        // Raised whatever the flags say: a limit that was given needs its descriptors all the more.
+        self.limits_with(descriptors())
+    }
+
+    /// The limits of a process that may open so many `descriptors`. Half of them is for probes; the rest is for who
+    /// asks us, for files, and for the few more that a script or a name needs.
+    fn limits_with(&self, descriptors: u64) -> Limits {
+        let half = (descriptors / 2).clamp(FEWEST_IN_FLIGHT, MOST_IN_FLIGHT);
+        let in_flight = self.max_in_flight.map_or(half, u64::from);
+        Limits {
+            in_flight: usize::try_from(in_flight).unwrap_or(usize::MAX),
+            per_host: self.max_in_flight_per_host as usize,
+        }
     }
 }
 
@@ -44,4 +54,39 @@ fn descriptors() -> u64 {
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let now = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
     now.unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        engine: EngineArgs,
+    }
+
+    fn limits(args: &[&str], descriptors: u64) -> (usize, usize) {
+        let cli = Cli::try_parse_from([&["x"], args].concat()).expect("flags");
+        let limits = cli.engine.limits_with(descriptors);
+        (limits.in_flight, limits.per_host)
+    }
+
+    #[test]
+    fn probes_may_take_half_of_the_descriptors_within_reason() {
+        for (descriptors, in_flight) in
+            [(0, 16), (20, 16), (256, 128), (1024, 512), (20_000, 10_000), (1_048_576, 16_384), (u64::MAX, 16_384)]
+        {
+            assert_eq!(limits(&[], descriptors), (in_flight, 256), "{descriptors} descriptors");
+        }
+    }
+
+    #[test]
+    fn what_was_asked_for_is_what_is_taken() {
+        let args = ["--max-in-flight", "40000", "--max-in-flight-per-host", "7"];
+        assert_eq!(limits(&args, 1024), (40_000, 7));
+        assert_eq!(limits(&["--max-in-flight", "1"], 1024), (1, 256));
+    }
 }

@@ -14,8 +14,8 @@ use crate::check::{Check, Dial, EndpointState, Health, HealthReason, ObjectKey, 
 
 /// How many outages a check remembers.
 const OUTAGES: usize = 5;
-/// How many targets an outage names.
-const OUTAGE_TARGETS: usize = 8;
+/// How many targets an outage names, at most. The schema of the status says the same.
+pub const OUTAGE_TARGETS: usize = 8;
 /// How many members the message of a check names.
 const NAMED_MEMBERS: usize = 3;
 
