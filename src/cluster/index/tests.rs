@@ -341,3 +341,26 @@ fn a_slice_that_loses_its_service_is_gone() {
     assert_eq!(tell(""), [shop.clone()].into());
     assert!(!sources.slices.contains_key(&shop) && sources.slice(&ObjectKey::new("shop", "s")).is_none());
 }
+
+#[test]
+fn a_pod_that_terminates_has_left() {
+    let mut index = Index::default();
+    let check = check("c", json!([{"name": "t", "pods": {"selector": {"matchLabels": {"app": "web"}}}, "port": 80}]));
+    index.insert(check.clone());
+    let leaving = |name: &str, address: &str| {
+        let object = json!({
+            "metadata": {
+                "name": name, "namespace": "shop", "uid": name, "labels": {"app": "web"},
+                "deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30,
+            },
+            "status": {"phase": "Running", "podIP": address},
+        });
+        PodFacts::of(&serde_json::from_value::<Pod>(object).expect("readable"))
+    };
+    list_pods(&mut index, vec![pod("a", "web", "Running", "10.0.0.1"), leaving("b", "10.0.0.2")]);
+    assert_eq!(told(&index, &check), (vec!["10.0.0.1:80".to_owned()], vec![]));
+    // Deleting it marks it long before it is gone.
+    let marked = index.apply(SourceChange::Pod(scope(SourceKind::Pods), Told::Is(leaving("a", "10.0.0.1"))));
+    assert_eq!(marked, BTreeSet::from([check.key.clone()]));
+    assert_eq!(told(&index, &check).0, Vec::<String>::new());
+}
