@@ -22,7 +22,7 @@ pub struct Case {
     pub message: String,
     /// A part of the API server's own message, for the plain bounds that it words itself.
     pub server: Option<String>,
-    /// Where the API server sees it, if that is not around `field`.
+    /// Where the API server and kube-cel see it, if that is not `field`.
     server_field: Option<String>,
     /// Other messages may come with it.
     #[serde(default)]
@@ -43,16 +43,11 @@ impl Case {
         self.manifest(&self.accepted)
     }
 
-    /// Whether an error that the API server or kube-cel has at `path` is one of this case's field. They may name a
-    /// field around it: a rule over a list knows no index, and one over `metadata` has no path at all.
+    /// Whether `path`, where the API server or kube-cel has an error, is where this case says that they have it.
     pub fn is_at(&self, path: &str) -> bool {
-        if self.metadata && matches!(path, "" | "<nil>") {
-            return true;
-        }
-        let path = path.trim_start_matches('.');
-        let rest = self.field.strip_prefix(path).filter(|_| !path.is_empty());
-        let around = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
-        around || self.server_field.as_deref() == Some(path)
+        let wanted = self.server_field.as_deref().unwrap_or(&self.field);
+        // A rule over the whole object has no path, which the API server writes as `<nil>`.
+        path.trim_start_matches('.').replace("<nil>", "") == wanted
     }
 
     fn manifest(&self, patch: &Value) -> Value {
