@@ -45,7 +45,8 @@ pub fn enter() -> anyhow::Result<()> {
     Err(error).context("cannot run `unshare`")
 }
 
-fn unshare() -> Command {
+/// `unshare`, ready for a command that is to run in a network namespace of its own.
+pub fn unshare() -> Command {
     let mut command = Command::new("unshare");
     if !rustix::process::geteuid().is_root() {
         // Who is nobody outside may still be root of a user namespace.

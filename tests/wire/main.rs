@@ -5,6 +5,10 @@ mod hostile;
 mod http;
 mod leaks;
 mod names;
+#[path = "../support/netns.rs"]
+#[allow(dead_code)]
+mod netns;
+mod network;
 mod runner;
 mod script;
 mod support;

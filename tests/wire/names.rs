@@ -17,9 +17,13 @@ use hickory_resolver::proto::{
     op::{Message, ResponseCode},
     rr::{RData, Record, RecordType},
 };
-use tokio::net::UdpSocket;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpStream, UdpSocket},
+    sync::watch,
+};
 
-use crate::support::{ENOUGH, LOOPBACK, SHORT, assert_reason, attempt, closed_port, named, run};
+use crate::support::{Deaf, ENOUGH, LOOPBACK, SHORT, assert_reason, attempt, closed_port, get, named, read_head, run};
 
 /// What the name server says to one question; `None`: nothing at all.
 type Zone = fn(&str, RecordType) -> Option<Result<Vec<IpAddr>, ResponseCode>>;
@@ -98,6 +102,70 @@ async fn every_address_is_tried_and_one_that_answers_is_enough() {
     assert_eq!(probe(&prober, "some.example", port, ENOUGH).await, Outcome::Success);
     let outcome = probe(&prober, "none.example", port, ENOUGH).await;
     assert_reason(&outcome, Reason::ConnectionRefused, "connection refused (127.0.0.");
+}
+
+#[tokio::test]
+async fn an_address_that_hangs_holds_up_no_other() {
+    let (_listener, port) = listen();
+    let _deaf = [2, 3].map(|last| Deaf::at((Ipv4Addr::new(127, 0, 0, last), port).into()));
+    let (server, _) = name_server(|name, kind| match (name, kind) {
+        ("first.example.", RecordType::A) => {
+            Some(Ok(vec![[127, 0, 0, 2].into(), [127, 0, 0, 3].into(), [127, 0, 0, 1].into()]))
+        }
+        ("last.example.", RecordType::A) => {
+            Some(Ok(vec![[127, 0, 0, 1].into(), [127, 0, 0, 3].into(), [127, 0, 0, 2].into()]))
+        }
+        ("deaf.example.", RecordType::A) => Some(Ok(vec![[127, 0, 0, 2].into(), [127, 0, 0, 3].into()])),
+        _ => Some(Ok(vec![])),
+    })
+    .await;
+    let prober = prober(server, &[]);
+    for name in ["first.example", "last.example"] {
+        assert_eq!(probe(&prober, name, port, ENOUGH).await, Outcome::Success, "{name}");
+    }
+    assert_reason(&probe(&prober, "deaf.example", port, SHORT).await, Reason::TimeoutConnect, "no answer in 300ms");
+}
+
+/// Each address answers only while all of them are being asked, so that one after the other would never do.
+#[tokio::test]
+async fn all_addresses_are_asked_at_once() {
+    let asked = Arc::new(watch::Sender::new(0));
+    let first = tokio::net::TcpListener::bind((LOOPBACK, 0)).await.expect("a port");
+    let port = first.local_addr().expect("its address").port();
+    let mut listeners = vec![first];
+    for last in [2, 3] {
+        let address = Ipv4Addr::new(127, 0, 0, last);
+        listeners.push(tokio::net::TcpListener::bind((address, port)).await.expect("the same port"));
+    }
+    for listener in listeners {
+        let asked = Arc::clone(&asked);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(answer_among(3, stream, Arc::clone(&asked)));
+            }
+        });
+    }
+    let (server, _) = name_server(|_, kind| match kind {
+        RecordType::A => Some(Ok((1..=3).map(|last| [127, 0, 0, last].into()).collect())),
+        _ => Some(Ok(vec![])),
+    })
+    .await;
+    let http = attempt(Some(named("all.example", port)), ProbeKind::Http(get()), ENOUGH);
+    assert_eq!(run(&prober(server, &[]), http).await.outcome, Outcome::Success);
+}
+
+/// Answers once `all` requests are open at the same time; one whose asker has gone away is open no more.
+async fn answer_among(all: usize, mut stream: TcpStream, open: Arc<watch::Sender<usize>>) {
+    read_head(&mut stream).await;
+    open.send_modify(|open| *open += 1);
+    let mut seen = open.subscribe();
+    let mut nothing = [0];
+    tokio::select! {
+        _ = seen.wait_for(|open| *open >= all) => {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+        }
+        _ = stream.read(&mut nothing) => open.send_modify(|open| *open -= 1),
+    }
 }
 
 #[tokio::test]

@@ -105,6 +105,30 @@ pub fn closed_port() -> (socket2::Socket, SocketAddr) {
     (socket, address)
 }
 
+/// Takes connections no further than the kernel does: its queue is full, so whoever comes later hears nothing.
+pub struct Deaf {
+    pub address: SocketAddr,
+    _sockets: Vec<socket2::Socket>,
+}
+
+impl Deaf {
+    /// On `address`; port 0 takes any.
+    pub fn at(address: SocketAddr) -> Self {
+        let socket = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        let listener = socket();
+        listener.bind(&address.into()).expect("a port");
+        listener.listen(0).expect("a listener");
+        let address = listener.local_addr().ok().and_then(|address| address.as_socket()).expect("its address");
+        let waiting = (0..4).map(|_| {
+            let client = socket();
+            client.set_nonblocking(true).expect("non-blocking");
+            let _ = client.connect(&address.into());
+            client
+        });
+        Self { address, _sockets: waiting.chain([listener]).collect() }
+    }
+}
+
 /// IPv6's loopback, or a word on why there is none.
 pub fn loopback_v6() -> Option<IpAddr> {
     let there = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();

@@ -10,10 +10,9 @@ use healthcheck_operator::{
     check::{Handshake, Outcome, ProbeKind, Reason, TcpProbe},
     probe::{DeniedDynamic, EgressGuard, Prober, Settings},
 };
-use socket2::{Domain, Socket, Type};
 
 use crate::support::{
-    ENOUGH, LOOPBACK, SHORT, assert_reason, at, attempt, closed_port, loopback_v6, named, run, run_tcp,
+    Deaf, ENOUGH, LOOPBACK, SHORT, assert_reason, at, attempt, closed_port, loopback_v6, named, run, run_tcp,
 };
 
 const HALF: TcpProbe = TcpProbe { port: None, handshake: Handshake::HalfOpen };
@@ -69,20 +68,9 @@ async fn a_closed_port_is_refused() {
 
 #[tokio::test]
 async fn a_target_whose_queue_is_full_does_not_answer() {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket.bind(&SocketAddr::new(LOOPBACK, 0).into()).expect("a port");
-    socket.listen(0).expect("a listener");
-    let address = socket.local_addr().ok().and_then(|address| address.as_socket()).expect("its address");
-    let _waiting: Vec<_> = (0..4)
-        .map(|_| {
-            let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-            client.set_nonblocking(true).expect("non-blocking");
-            let _ = client.connect(&address.into());
-            client
-        })
-        .collect();
+    let deaf = Deaf::at(SocketAddr::new(LOOPBACK, 0));
     for probe in [HALF, FULL] {
-        let outcome = run_tcp(at(address), probe, SHORT).await;
+        let outcome = run_tcp(at(deaf.address), probe, SHORT).await;
         assert_reason(&outcome, Reason::TimeoutConnect, "");
         assert_eq!(outcome.message(), "no answer in 300ms (Connect)");
     }
