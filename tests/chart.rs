@@ -20,5 +20,7 @@ mod schemas;
 #[path = "chart/security.rs"]
 mod security;
 mod support;
+#[path = "chart/tilt.rs"]
+mod tilt;
 #[path = "chart/tools.rs"]
 mod tools;
