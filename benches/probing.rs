@@ -47,7 +47,10 @@ struct Run {
     /// Of one core, in percent.
     share: f64,
     per_second: f64,
+    /// Probes in which the target failed.
     failed: f64,
+    /// Probes in which the operator could not look.
+    local: f64,
     skipped: f64,
     lag_p50: f64,
     lag_p99: f64,
@@ -79,8 +82,16 @@ fn measure() -> anyhow::Result<()> {
             few[at].push(run(&Plan::loopback(scaled(FEW), probe, port), Duration::from_secs(5))?);
         }
     }
-    let mut cost =
-        Table::new(["probe", "endpoints", "probes/s", "µs CPU/probe", "% of a core", "failed", "skipped rounds"]);
+    let mut cost = Table::new([
+        "probe",
+        "endpoints",
+        "probes/s",
+        "µs CPU/probe",
+        "% of a core",
+        "failed",
+        "could not look",
+        "skipped rounds",
+    ]);
     let mut time = Table::new(["probe", "lag p50", "lag p99", "lag > 25.6 ms", "all scheduled", "all probed once"]);
     let mut memory = Table::new(["probe", "RSS of a few", "RSS of all", "heap of all", "bytes/endpoint"]);
     for (at, probe) in probes.into_iter().enumerate() {
@@ -94,6 +105,7 @@ fn measure() -> anyhow::Result<()> {
             format!("{:.1}", of(|run| run.cost)),
             format!("{:.1}", of(|run| run.share)),
             format!("{:.0}", sum(|run| run.failed)),
+            format!("{:.0}", sum(|run| run.local)),
             format!("{:.0}", sum(|run| run.skipped)),
         ]);
         time.row([
@@ -131,8 +143,7 @@ fn run(plan: &Plan, window: Duration) -> anyhow::Result<Run> {
     let (before, used_before) = (operator.metrics()?, operator.usage()?);
     std::thread::sleep(window);
     let (after, used) = (operator.metrics()?, operator.usage()?);
-    let ((begun, bad_before), (ended, bad)) = (before.probes(), after.probes());
-    let probes = ended - begun;
+    let probes = after.probes() - before.probes();
     let skipped = |metrics: &common::metrics::Metrics| metrics.sum("healthcheck_operator_skipped_rounds_total", "");
     let lag = after.histogram(LAG).since(&before.histogram(LAG));
     Ok(Run {
@@ -141,7 +152,8 @@ fn run(plan: &Plan, window: Duration) -> anyhow::Result<Run> {
         cost: (used.cpu - used_before.cpu).as_secs_f64() * 1e6 / probes,
         share: used.share_since(&used_before),
         per_second: probes / (used.at - used_before.at).as_secs_f64(),
-        failed: bad - bad_before,
+        failed: after.failed() - before.failed(),
+        local: after.local() - before.local(),
         skipped: skipped(&after) - skipped(&before),
         lag_p50: lag.percentile(50.0),
         lag_p99: lag.percentile(99.0),

@@ -2,6 +2,8 @@
 
 use anyhow::Context as _;
 
+const PROBES: &str = "healthcheck_operator_probes_total";
+
 /// One scrape.
 #[derive(Clone, Debug)]
 pub struct Metrics(Vec<(String, f64)>);
@@ -29,10 +31,19 @@ impl Metrics {
         self.0.iter().filter(|(series, _)| mine(series)).map(|(_, value)| value).sum()
     }
 
-    /// Probes that ended, and those of them that did not succeed.
-    pub fn probes(&self) -> (f64, f64) {
-        let all = self.sum("healthcheck_operator_probes_total", "");
-        (all, all - self.sum("healthcheck_operator_probes_total", "outcome=\"success\""))
+    /// Probes that ended.
+    pub fn probes(&self) -> f64 {
+        self.sum(PROBES, "")
+    }
+
+    /// Those of them in which the target failed.
+    pub fn failed(&self) -> f64 {
+        self.sum(PROBES, "outcome=\"failure\"")
+    }
+
+    /// Those in which we could not look: our own lack, which says nothing of the target.
+    pub fn local(&self) -> f64 {
+        self.sum(PROBES, "outcome=\"local\"")
     }
 
     pub fn histogram(&self, name: &str) -> Histogram {

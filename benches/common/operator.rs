@@ -85,7 +85,7 @@ impl Operator {
 
     /// Waits until `probes` probes have ended, and returns how long that took from its start.
     pub fn wait_probes(&self, probes: usize, bound: Duration) -> anyhow::Result<Duration> {
-        self.wait(&format!("{probes} probes"), bound, |metrics| metrics.probes().0 >= probes as f64)
+        self.wait(&format!("{probes} probes"), bound, |metrics| metrics.probes() >= probes as f64)
     }
 
     fn wait(&self, what: &str, bound: Duration, good: impl Fn(&Metrics) -> bool) -> anyhow::Result<Duration> {
