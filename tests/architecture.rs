@@ -68,7 +68,8 @@ fn code(text: &str) -> String {
 /// The first part of every path that `code` has under `crate::`, those in braces included.
 fn used(code: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    for (_, rest) in code.match_indices("crate::").map(|(at, found)| (at, &code[at + found.len()..])) {
+    for (at, found) in code.match_indices("crate::") {
+        let rest = &code[at + found.len()..];
         if let Some(list) = rest.strip_prefix('{') {
             names.extend(firsts(list));
         } else {
@@ -169,7 +170,9 @@ fn the_arrows_go_round_in_no_circle() {
         assert!(!done.is_empty(), "{DOCUMENT}: these go round in a circle: {left:#?}");
         for room in done {
             left.remove(&room);
-            left.values_mut().for_each(|others| drop(others.remove(&room)));
+            for others in left.values_mut() {
+                others.remove(&room);
+            }
         }
     }
 }

@@ -160,8 +160,10 @@ async fn answer_among(all: usize, mut stream: TcpStream, open: Arc<watch::Sender
     open.send_modify(|open| *open += 1);
     let mut seen = open.subscribe();
     let mut nothing = [0];
+    // What `wait_for` gives is a lock, and must not be held while we write.
+    let together = async { seen.wait_for(|open| *open >= all).await.is_ok() };
     tokio::select! {
-        _ = seen.wait_for(|open| *open >= all) => {
+        true = together => {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
         }
         _ = stream.read(&mut nothing) => open.send_modify(|open| *open -= 1),

@@ -16,8 +16,8 @@ use crate::{
 
 /// Set in the process that is already inside.
 const INSIDE: &str = "HEALTHCHECK_TEST_WIRE_NETNS";
-const BOTH: [TcpProbe; 2] =
-    [TcpProbe { port: None, handshake: Handshake::HalfOpen }, TcpProbe { port: None, handshake: Handshake::Full }];
+const HALF: TcpProbe = TcpProbe { port: None, handshake: Handshake::HalfOpen };
+const FULL: TcpProbe = TcpProbe { port: None, handshake: Handshake::Full };
 
 /// Whether this process is in a network of its own, set up by the shell commands `set_up`. Otherwise runs this one test
 /// again in a process that is, and checks that it passed.
@@ -70,7 +70,7 @@ impl Router {
                 ip link set v0 up"
             ),
         ]));
-        sh(Command::new("nsenter").args([&format!("--net=/proc/{pid}/ns/net"), "sh", "-ec"]).arg(
+        sh(Command::new("nsenter").arg(format!("--net=/proc/{pid}/ns/net")).args(["sh", "-ec"]).arg(
             "ip address add 198.18.0.2/24 dev v1
             ip link set v1 up
             echo 1 >/proc/sys/net/ipv4/ip_forward
@@ -117,7 +117,7 @@ fn what_a_router_says_is_the_targets_failure_and_what_our_own_machine_says_is_ou
         ("192.0.2.3:80", Reason::NoRoute, "the kernel takes no such destination"),
         ("192.0.2.4:80", Reason::NoRoute, "no route from here"),
     ] {
-        for handshake in BOTH {
+        for handshake in [HALF, FULL] {
             assert_reason(&probe(address, handshake), reason, message);
         }
     }
@@ -131,7 +131,7 @@ fn local_ports_that_run_out_are_our_own_lack_and_come_back() {
     }
     let listener = TcpListener::bind((LOOPBACK, 20_000)).expect("a port of its own");
     let address = listener.local_addr().expect("its address");
-    for handshake in BOTH {
+    for handshake in [HALF, FULL] {
         assert_eq!(probe(&address.to_string(), handshake), Outcome::Success);
     }
     // What `Full` left behind waits for a minute, so all that can be had is taken, however many that are.
@@ -143,7 +143,7 @@ fn local_ports_that_run_out_are_our_own_lack_and_come_back() {
         }
     };
     assert_eq!(lack.kind(), ErrorKind::AddrNotAvailable, "{lack}");
-    for handshake in BOTH {
+    for handshake in [HALF, FULL] {
         let outcome = probe(&address.to_string(), handshake);
         assert_reason(&outcome, Reason::NoPorts, "widen net.ipv4.ip_local_port_range");
     }
@@ -152,5 +152,5 @@ fn local_ports_that_run_out_are_our_own_lack_and_come_back() {
         let socket = socket2::Socket::from(stream);
         socket.set_linger(Some(Duration::ZERO)).expect("an option");
     }
-    assert_eq!(probe(&address.to_string(), BOTH[0]), Outcome::Success);
+    assert_eq!(probe(&address.to_string(), HALF), Outcome::Success);
 }
