@@ -1,8 +1,8 @@
 //! healthcheck-operator: declared health checks, probed in-cluster, with the verdict where traffic can use it.
 //!
 //! The folder layout is the architecture: `api` (the resource as users write it) → `compile` → `check` (what is
-//! asked, free of Kubernetes) → `probe` (one attempt) → `engine` (scheduler, state machine, board) → `server`,
-//! `cluster` and `cli`, which read the board. Arrows point one way only.
+//! asked, free of Kubernetes) → `probe` (one attempt) → `engine` (scheduler, state machine, board) → `gate` (what of it
+//! may move traffic) → `server`, `cluster` and `cli`, which read the board. Arrows point one way only.
 
 pub mod api;
 pub mod check;
@@ -11,6 +11,7 @@ pub mod cli;
 pub mod cluster;
 pub mod compile;
 pub mod engine;
+pub mod gate;
 pub mod probe;
 pub mod server;
 pub mod source;

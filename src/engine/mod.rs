@@ -24,5 +24,6 @@ mod wheel;
 pub use board::{Board, Subscription, Totals, WRITER_SILENCE};
 pub use desired::{Desired, Engine, Prior, PriorEndpoint};
 pub use group::OUTAGE_TARGETS;
+pub use phase::stable_hash;
 pub use scheduler::{Limits, Parts, start};
 pub use view::{CheckLive, CheckView, Counters, EndpointLive, EndpointView, Outage};

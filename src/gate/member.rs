@@ -1,0 +1,116 @@
+//! What a gate is told about one endpoint.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+/// One endpoint as a gate sees it. Endpoints that are gone, or terminate, are not given at all: they leave the
+/// denominator of floor and cap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Unique among the members of a gate and stable over restarts: ties are broken by its hash.
+    pub identity: Arc<str>,
+    /// What people see: `10.1.2.3:8080`.
+    pub label: Arc<str>,
+    pub verdict: Verdict,
+    /// When it was healthy last, as far as that is known; not read while it is Healthy. It has to move only when the
+    /// verdict does (the time it stopped being healthy), or ties would be broken anew at every probe.
+    pub last_healthy: Option<Timestamp>,
+    /// What the last decision said; `None` for one that no decision has seen yet.
+    pub last: Option<Last>,
+    /// What an operator says by hand and is in force now.
+    pub word: Option<Word>,
+    /// It has changed too often of late: see [`super::Flap`].
+    pub flapping: bool,
+}
+
+/// What may be believed of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// Also MostlyHealthy.
+    Healthy,
+    /// Also MostlyUnhealthy.
+    Unhealthy,
+    /// There was a verdict, and it is too old to be believed. An endpoint without a verdict that is found published
+    /// from an earlier life is this, too: it was probed then.
+    Stale,
+    /// There never was a verdict. `initialState` does not count: it was declared, not measured.
+    NeverProbed,
+}
+
+/// What was decided about an endpoint. Kept by whoever calls [`super::decide`] and handed back the next time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Last {
+    pub published: bool,
+    /// What the verdict alone asked for, before any limit, hold or override. It is this that `whenUnknown: FailStatic`
+    /// keeps: what a limit published against the verdict must not count as desired once the verdict is too old.
+    pub wanted: bool,
+    /// Never probed and never published so far: even a frozen gate lets it in once it is healthy.
+    pub newcomer: bool,
+}
+
+impl Last {
+    /// What is found published from an earlier life: nothing more is known than that it was `ready` or not.
+    #[must_use]
+    pub const fn found(ready: bool) -> Self {
+        Self { published: ready, wanted: ready, newcomer: false }
+    }
+}
+
+/// What an operator says about an endpoint, in place of its verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Word {
+    Healthy,
+    Unhealthy,
+}
+
+impl Word {
+    pub const ALL: [Self; 2] = [Self::Healthy, Self::Unhealthy];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "Healthy",
+            Self::Unhealthy => "Unhealthy",
+        }
+    }
+}
+
+/// Why a gate follows no verdict for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Freeze {
+    /// So much was lost at once that our own side is the likelier cause: see [`super::Detector`].
+    CorrelatedFailure,
+    /// The prober sees nothing any more.
+    ProberIsolated,
+    /// The API server does not answer, so what is published cannot be known.
+    ApiServerUnreachable,
+    /// The check is suspended.
+    Suspended,
+}
+
+impl Freeze {
+    pub const ALL: [Self; 4] =
+        [Self::CorrelatedFailure, Self::ProberIsolated, Self::ApiServerUnreachable, Self::Suspended];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CorrelatedFailure => "CorrelatedFailure",
+            Self::ProberIsolated => "ProberIsolated",
+            Self::ApiServerUnreachable => "ApiServerUnreachable",
+            Self::Suspended => "Suspended",
+        }
+    }
+
+    /// For people.
+    #[must_use]
+    pub(super) const fn told(self) -> &'static str {
+        match self {
+            Self::CorrelatedFailure => "most endpoints of several HealthChecks were lost at once",
+            Self::ProberIsolated => "the prober is isolated",
+            Self::ApiServerUnreachable => "the API server cannot be reached",
+            Self::Suspended => "the HealthCheck is suspended",
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! What of the verdicts may move traffic: desired → limited → published.
+//!
+//! Pure values: no clock, no I/O, no Kubernetes. A verdict is what was measured; a gate decides how far it is followed.
+//!
+//! - `decide` is the one function that says what is published, within floor and cap; `explain` tells people why.
+//! - `flap` says how long an endpoint that keeps changing waits before it is let in again.
+//! - `overrides` reads what an operator has decided by hand, with its end time.
+//! - `correlation` sees that so much was lost at once that our own side is the likelier cause.
+
+mod correlation;
+mod decide;
+mod explain;
+mod flap;
+mod frozen;
+mod member;
+mod overrides;
+#[cfg(test)]
+mod tests;
+
+pub use correlation::{Detector, Frozen, Loss, Population, Watched};
+pub use decide::{Decision, Effective, Ruling, Why, decide};
+pub use explain::explain;
+pub use flap::Flap;
+pub use member::{Freeze, Last, Member, Verdict, Word};
+pub use overrides::{Override, Overrides, annotation_key};
