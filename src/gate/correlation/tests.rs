@@ -148,9 +148,11 @@ struct Naive {
     watched: Watched,
     /// Every endpoint that is bad, since when.
     bad: BTreeMap<u64, (Loss, u64)>,
-    /// The moment of the first loss that counts for the freeze, per population, and since when things are good.
-    frozen: [Option<(Vec<u64>, Option<u64>, Duration)>; 2],
+    frozen: [Option<NaiveFreeze>; 2],
 }
+
+/// The endpoints a freeze counts, since when things are good, and the longest interval.
+type NaiveFreeze = (Vec<u64>, Option<u64>, Duration);
 
 impl Naive {
     /// The losses of a population that count at `now`.
@@ -193,9 +195,7 @@ impl Naive {
 
     fn tick(&mut self, now: u64) {
         for freeze in &mut self.frozen {
-            let over = |(_, good, longest): &(Vec<u64>, Option<u64>, Duration)| {
-                good.is_some_and(|good| ms(good) + *longest * 2 <= ms(now))
-            };
+            let over = |(_, good, longest): &NaiveFreeze| good.is_some_and(|good| ms(good) + *longest * 2 <= ms(now));
             if freeze.as_ref().is_some_and(over) {
                 *freeze = None;
             }
