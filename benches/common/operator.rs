@@ -96,7 +96,7 @@ impl Operator {
                 return Ok(self.started.elapsed());
             }
             // Thousands of series cost the operator time: who asks without a pause measures his own asking.
-            std::thread::sleep(Duration::from_millis(20).max(asked.elapsed() * 10));
+            std::thread::sleep((asked.elapsed() * 10).clamp(Duration::from_millis(20), Duration::from_secs(1)));
         }
         bail!("waited {bound:?} for {what}; the log ends:\n{}", self.process.log_tail())
     }
