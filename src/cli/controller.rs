@@ -62,7 +62,7 @@ pub struct ControllerArgs {
         env = "HEALTHCHECK_OPERATOR_LEASE_DURATION"
     )]
     lease_duration: Duration,
-    /// How often the active replica renews its lease; shorter than --lease-duration
+    /// How often the active replica renews its lease; at most four fifths of --lease-duration
     #[arg(
         long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration,
         env = "HEALTHCHECK_OPERATOR_LEASE_RENEW"

@@ -378,7 +378,7 @@ impl<L: Lane> Scheduler<L> {
                 let view = entry.refresh(rows, wall);
                 if view.health != before {
                     tracing::info!(
-                        check = %view.key, from = %before, to = %view.health, reason = %view.reason, message = view.message,
+                        check = %view.key, from = %before, to = %view.health, reason = %view.reason, detail = view.message,
                         "health changed"
                     );
                 }

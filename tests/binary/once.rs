@@ -5,6 +5,7 @@ use std::process::Output;
 use serde_json::Value;
 
 use crate::checks::{Files, SOON, check, standalone};
+use crate::support::operator::command;
 use crate::support::targets::HttpTarget;
 
 fn script(name: &str, command: &str) -> String {
@@ -142,5 +143,17 @@ async fn standard_input_is_a_file_too() -> anyhow::Result<()> {
     let ended = tokio::time::timeout(SOON, ended).await??;
     let table = String::from_utf8(ended.stdout)?;
     assert!(ended.status.success() && table.contains("shop/up   Healthy"), "{table}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_nobody_looked_at_is_neither_well_nor_ill() -> anyhow::Result<()> {
+    let paused = check("paused", "  suspend: true\n  targets: [{name: s, probe: {script: {command: ['false']}}}]");
+    let (code, table, _) = once(&[paused], &[]).await?;
+    assert_eq!(code, 3, "{table}");
+    // Without a file there is only the example, which asks listeners that are not there.
+    let ended = command("standalone").arg("--once").run(SOON).await?;
+    let told = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.code() == Some(2) && told.contains("--filename"), "{told}");
     Ok(())
 }

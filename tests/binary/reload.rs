@@ -135,12 +135,19 @@ async fn a_directory_is_the_sum_of_its_files() -> anyhow::Result<()> {
     wait_metric(&operator, RELOADED, "0").await?;
     std::fs::remove_file(files.file("d.yaml"))?;
     wait_metric(&operator, RELOADED, "1").await?;
-    // The last file goes: nothing is checked, and that is Healthy.
     std::fs::remove_file(files.file("b.yml"))?;
+    vanishes(&operator, "b").await?;
+    // The last file goes. An empty board would answer Healthy: what ran keeps running.
     std::fs::remove_file(files.file("c.yaml"))?;
-    vanishes(&operator, "c").await?;
-    assert_eq!(operator.get("/healthz").await?.status, 200);
-    Ok(())
+    wait_printed(&operator, "no HealthCheck is declared any more").await?;
+    wait_metric(&operator, RELOADED, "0").await?;
+    assert_eq!(operator.get("/healthz/shop/c").await?.status, 200);
+    // A file that has been emptied is no other thing.
+    files.write("c.yaml", &[]);
+    assert_eq!(operator.get("/healthz/shop/c").await?.status, 200);
+    files.write("c.yaml", &[plain("c")]);
+    wait_printed(&operator, "files applied applied=0 removed=0").await?;
+    wait_metric(&operator, RELOADED, "1").await
 }
 
 #[tokio::test]

@@ -26,7 +26,8 @@ use reload::Files;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Files that declare nothing are fine while it serves, for more may come: no check at all is Healthy. With --once they are an
-error. A bad edit is refused and told, and the last good version keeps running.
+error. A bad edit, or one after which nothing is declared any more, is refused and told, and the last good version keeps
+running.
 Exit codes: 0 stopped by SIGTERM or SIGINT; 2 a flag, a file or a listener is wrong; with --once: 0 healthy or degraded,
 1 unhealthy, 3 unknown.")]
 pub struct StandaloneArgs {
@@ -40,7 +41,8 @@ pub struct StandaloneArgs {
         env = "HEALTHCHECK_OPERATOR_FILENAME"
     )]
     filename: Vec<PathBuf>,
-    /// Probe until every endpoint is decided, print a table, and exit: 0 healthy or degraded, 1 unhealthy, 3 unknown
+    /// Probe until every endpoint is decided, print a table, and exit: 0 healthy or degraded, 1 unhealthy, 3 unknown.
+    /// No listener is opened
     #[arg(long)]
     once: bool,
     /// How --once prints
@@ -93,6 +95,11 @@ impl Running {
 /// What is wrong with a flag, a file or a listener's address, in one line each.
 pub async fn run(args: StandaloneArgs) -> anyhow::Result<Exit> {
     let config = args.servers.config(AdminDefault::Loopback).map_err(anyhow::Error::msg)?;
+    if args.once && args.filename.is_empty() {
+        // The example asks the program's own listeners, and --once opens none.
+        complain(&"--once: name with --filename what is to be probed");
+        return Ok(Exit::Usage);
+    }
     if args.filename.is_empty() {
         tracing::warn!("no --filename: running the example checks of this machine and of the program's own listeners");
     }
@@ -175,10 +182,17 @@ async fn reload(files: &mut Files, running: &Running) {
         return;
     };
     match reading {
+        // Half-written and truncated files read as empty, and an empty board would answer Healthy.
+        Ok(checks) if checks.is_empty() && files.any() => {
+            running.metrics.config_reload_success.set(0);
+            tracing::error!(
+                "no HealthCheck is declared any more: the last good version keeps running; to check nothing, start anew"
+            );
+        }
         Ok(checks) => {
             let change = files.apply(checks, &running.engine).await;
-            running.metrics.config_reload_success.set(1);
-            if change.any() {
+            let mended = running.metrics.config_reload_success.set(1) == 0;
+            if mended || change.any() {
                 tracing::info!(applied = change.applied, removed = change.removed, "files applied");
             }
         }

@@ -94,7 +94,7 @@ fn exit(views: &[Arc<CheckView>]) -> Exit {
     let any = |health| views.iter().any(|view| !view.suspended && view.health == health);
     if any(Health::Unhealthy) {
         Exit::Unhealthy
-    } else if any(Health::Unknown) {
+    } else if any(Health::Unknown) || views.iter().all(|view| view.suspended) {
         Exit::Unknown
     } else {
         Exit::Ok

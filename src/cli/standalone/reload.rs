@@ -49,6 +49,11 @@ impl Files {
         Self { paths, applied: HashMap::new(), seen: None, hasher: RandomState::new() }
     }
 
+    /// Whether anything runs.
+    pub fn any(&self) -> bool {
+        !self.applied.is_empty()
+    }
+
     /// What the files declare now.
     pub fn read(&mut self) -> Reading {
         let found = self.gather();
