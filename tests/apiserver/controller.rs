@@ -14,7 +14,7 @@ use crate::support::control_plane::ControlPlane;
 use crate::support::netns::fresh_address;
 use crate::support::ports::free_port;
 use crate::support::targets::{HttpTarget, TcpTarget};
-use crate::support::wait::wait_until;
+use crate::support::wait::{wait_for, wait_until};
 
 pub fn trials(suite: &Suite) -> Vec<Trial> {
     vec![
@@ -274,6 +274,10 @@ async fn secret(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     let sent = web.last_request().and_then(|request| request.headers.get("x-token").cloned());
     ensure!(sent.is_some_and(|value| value == "hunter2"), "the header is on the wire");
     ensure!(!json!(check).to_string().contains("hunter2"), "and nowhere else");
+    // Another value is followed without an edit of the check.
+    stage.kubectl(&["patch", "secret", "token", "--patch", r#"{"stringData": {"bearer": "hunter3"}}"#]).await?;
+    let sent = || web.last_request().and_then(|request| request.headers.get("x-token").cloned());
+    wait_for("the new value on the wire", SOON, sent, |value| value.as_ref().is_some_and(|v| v == "hunter3")).await?;
     Ok(())
 }
 

@@ -23,6 +23,7 @@ mod scripts;
 mod stage;
 mod suite;
 mod tls;
+mod upkeep;
 mod validation;
 mod writes;
 
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         readme::trials(&suite),
         scripts::trials(&suite),
         tls::trials(&suite),
+        upkeep::trials(&suite),
         validation::trials(&suite),
         writes::trials(&suite),
     ];
