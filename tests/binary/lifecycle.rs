@@ -23,6 +23,12 @@ async fn without_a_file_it_runs_the_example_that_is_part_of_it() -> anyhow::Resu
     let operator = command("standalone").serve()?;
     let disk = operator.wait_get("/healthz/quickstart/disk", SOON, |answer| answer.status == 200).await?;
     ensure!(disk.body.starts_with("Healthy"), "{}", disk.body);
+    // The agents are the program's own: its engine, and each check, with the last beat.
+    let health: serde_json::Value = serde_json::from_str(&operator.get("/__health").await?.body)?;
+    for agent in ["engine", "quickstart/disk"] {
+        let beat = health["agents"][agent].as_str().unwrap_or_default();
+        ensure!(beat.parse::<jiff::Timestamp>().is_ok(), "{agent} in {health}");
+    }
     Ok(())
 }
 
