@@ -47,6 +47,28 @@ fn a_good_manifest_is_ok() {
 }
 
 #[test]
+fn a_member_that_no_file_declares_is_a_warning() {
+    let both = "\
+apiVersion: healthcheck-operator.dev/v1alpha1
+kind: HealthCheck
+metadata: {name: shop, namespace: shop}
+spec:
+  targets:
+  - {name: db, healthCheck: {name: orders-db}}
+  - {name: psp, healthCheck: {name: payments}}
+---
+"
+    .to_owned()
+        + GOOD;
+    let (code, out, err) = told(&run(&["validate", "-f", "-"], &both));
+    let warning = "-:1: target psp asks HealthCheck shop/payments, which no file here declares";
+    assert_eq!((code, out.lines().count(), err), (0, 2, format!("warning: {warning}\n")));
+    let (_, out, _) = told(&run(&["validate", "-f", "-", "-o", "json"], &both));
+    let verdict: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((&verdict["valid"], &verdict["warnings"]), (&true.into(), &serde_json::json!([warning])));
+}
+
+#[test]
 fn every_fault_of_every_file_is_told_and_the_exit_code_is_2() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let a = write(directory.path(), "a.yaml", &GOOD.replace("5432", "0"));

@@ -26,6 +26,12 @@ pub struct Check {
 }
 
 impl Check {
+    /// The names of its targets, in declared order.
+    #[must_use]
+    pub fn target_names(&self) -> Arc<[Arc<str>]> {
+        self.targets.iter().map(|target| target.name.clone()).collect()
+    }
+
     /// `"http,tcp"`: the kinds of probe this check uses, sorted.
     #[must_use]
     pub fn probe_kinds(&self) -> String {

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use futures::future::BoxFuture;
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use super::{Exit, output::Output, print::print};
 use crate::{
@@ -152,6 +153,8 @@ fn http(args: &HttpArgs) -> anyhow::Result<Job> {
         Some(path) => {
             anyhow::ensure!(args.url.scheme == Scheme::Https, "--ca-file is only used with an https:// URL");
             let pem = std::fs::read(path).with_context(|| format!("--ca-file {}", path.display()))?;
+            let readable = CertificateDer::pem_slice_iter(&pem).next().is_some_and(|first| first.is_ok());
+            anyhow::ensure!(readable, "--ca-file {}: holds no certificate in PEM", path.display());
             files.ca = pem.into();
             let key = path.display().to_string().into();
             Some(Reference { kind: ReferenceKind::ConfigMap, name: "--ca-file".into(), key })

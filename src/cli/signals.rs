@@ -1,6 +1,6 @@
-//! When to stop.
+//! When to stop, and when to look again.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Completes on SIGTERM or SIGINT.
 ///
@@ -15,4 +15,12 @@ pub fn stop() -> anyhow::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
     })
+}
+
+/// SIGHUP, which would end the process, is what service managers send for "read your files again".
+///
+/// # Errors
+/// When the signal cannot be listened for.
+pub fn hangup() -> anyhow::Result<Signal> {
+    Ok(signal(SignalKind::hangup())?)
 }

@@ -1,12 +1,13 @@
 //! `healthcheck-operator validate`: manifests against schema, rules and each other, offline.
 
-use std::{io::Write, path::PathBuf};
+use std::{collections::HashSet, io::Write, path::PathBuf};
 
 use anyhow::Context as _;
 use serde::Serialize;
 
 use super::{Exit, output::Output, print::print as print_out};
 use crate::{
+    check::{ObjectKey, Place},
     compile::Mode,
     source::{Declared, Fault, Loaded, gather, load},
 };
@@ -55,7 +56,12 @@ fn print(loaded: &Loaded, output: Output) -> anyhow::Result<()> {
     match output {
         Output::Text if loaded.faults.is_empty() => {
             let line = |one: &Declared| format!("ok {} ({}:{})\n", one.check.key, one.file, one.line);
-            print_out(&loaded.declared.iter().map(line).collect::<String>())
+            print_out(&loaded.declared.iter().map(line).collect::<String>())?;
+            let mut stderr = std::io::stderr().lock();
+            for warning in warnings(loaded) {
+                writeln!(stderr, "warning: {warning}")?;
+            }
+            Ok(())
         }
         Output::Text => {
             let mut stderr = std::io::stderr().lock();
@@ -69,11 +75,31 @@ fn print(loaded: &Loaded, output: Output) -> anyhow::Result<()> {
     }
 }
 
+/// Members that none of the files declares: right where they are in the cluster already, and a slip where they are not.
+fn warnings(loaded: &Loaded) -> Vec<String> {
+    let known: HashSet<_> = loaded.declared.iter().map(|one| &one.check.key).collect();
+    let mut warnings = vec![];
+    for Declared { check, file, line, .. } in &loaded.declared {
+        for target in &check.targets {
+            let Place::Check { name } = &target.place else { continue };
+            let key = ObjectKey::new(&check.key.namespace, name);
+            if !known.contains(&key) {
+                let target = &target.name;
+                warnings.push(format!(
+                    "{file}:{line}: target {target} asks HealthCheck {key}, which no file here declares"
+                ));
+            }
+        }
+    }
+    warnings
+}
+
 /// The result for machines.
 #[derive(Serialize)]
 struct Verdict<'a> {
     valid: bool,
     checks: Vec<Valid<'a>>,
+    warnings: Vec<String>,
     faults: &'a [Fault],
 }
 
@@ -93,6 +119,11 @@ impl<'a> Verdict<'a> {
             file: &declared.file,
             line: declared.line,
         });
-        Self { valid: loaded.faults.is_empty(), checks: checks.collect(), faults: &loaded.faults }
+        Self {
+            valid: loaded.faults.is_empty(),
+            checks: checks.collect(),
+            warnings: warnings(loaded),
+            faults: &loaded.faults,
+        }
     }
 }

@@ -109,6 +109,8 @@ mod tests {
             message: String::new(),
             since: jiff::Timestamp::UNIX_EPOCH,
             counts: Counts { total: 3, healthy: 2, unhealthy: 1, unknown: 0 },
+            targets: Arc::default(),
+            unlisted: Health::Unknown,
             endpoints: (0..failing).map(row).collect(),
             outages: Arc::from([]),
             probes: "tcp".into(),

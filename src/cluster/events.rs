@@ -118,6 +118,8 @@ mod tests {
             message: "é".repeat(900),
             since: jiff::Timestamp::UNIX_EPOCH,
             counts: Counts { total: 3, healthy: 1, unhealthy: 1, unknown: 1 },
+            targets: Arc::default(),
+            unlisted: Health::Unknown,
             endpoints: Arc::from([]),
             outages: Arc::from([]),
             probes: "tcp".into(),

@@ -159,6 +159,7 @@ impl Mirror {
                 reason: HealthReason::ProbeError,
                 message,
                 counts,
+                unlisted: Health::Unknown,
                 endpoints,
                 ..view
             };

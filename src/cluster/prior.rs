@@ -99,6 +99,8 @@ pub fn mirrored(object: &HealthCheck, check: Option<&Check>, believed_for: Durat
         .map(|row| ((row.name.as_str(), row.endpoint.as_deref().unwrap_or_default()), row))
         .collect();
     let written = |row: &PriorEndpoint| written.get(&(row.target.as_str(), row.label.as_str())).copied();
+    let targets = object.spec.targets.iter().map(|target| target.name.as_str().into()).collect();
+    let unlisted = if fresh { unlisted(&status, reason) } else { Health::Unknown };
     CheckView {
         key: ObjectKey::new(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default()),
         uid: meta.uid.as_deref().unwrap_or_default().into(),
@@ -114,6 +116,8 @@ pub fn mirrored(object: &HealthCheck, check: Option<&Check>, believed_for: Durat
         },
         since: prior.as_ref().map_or(created, |prior| prior.since),
         counts,
+        targets,
+        unlisted,
         endpoints: rows
             .map(|row| EndpointView {
                 target: row.target.as_str().into(),
@@ -137,6 +141,21 @@ pub fn mirrored(object: &HealthCheck, check: Option<&Check>, believed_for: Durat
         interval: object.spec.interval.to_std(),
         transitions: [0; 4],
         live: beat(prior.as_ref()),
+    }
+}
+
+/// What holds of a target without a row. A status has room for so many rows, and its writer puts those that are not
+/// healthy first: where all of them are there, what was left out is healthy.
+fn unlisted(status: &HealthCheckStatus, reason: HealthReason) -> Health {
+    let counts = status.counts.unwrap_or_default();
+    let healthy = |row: &&TargetStatus| EndpointState::parse(&row.state).is_some_and(EndpointState::is_healthy);
+    let rows = status.targets.len();
+    let bad = rows - status.targets.iter().filter(healthy).count();
+    let left_out = counts.total as usize > rows;
+    let bad_are_there = (counts.unhealthy + counts.unknown) as usize <= bad;
+    match left_out && bad_are_there && reason != HealthReason::NoTargets {
+        true => Health::Healthy,
+        false => Health::Unknown,
     }
 }
 
@@ -195,5 +214,27 @@ mod tests {
         assert_eq!(row.live.counters(), Counters { success: 0, connect: 3, http: u16::MAX, timeout: 1 });
         assert_eq!(row.certificate_expires, Some(1_769_904_000));
         assert_eq!(view.live.last_beat(), Some(now - Duration::from_secs(10)));
+    }
+
+    /// `rows` of `total` are in the status, `bad` of all are not healthy.
+    fn left_out(total: u32, rows: usize, bad: u32, reason: HealthReason) -> Health {
+        let state = |row: usize| if row < bad as usize { "Unhealthy" } else { "Healthy" };
+        let status: HealthCheckStatus = serde_json::from_value(json!({
+            "conditions": [],
+            "counts": {"total": total, "healthy": total - bad, "unhealthy": bad, "unknown": 0},
+            "targets": (0..rows).map(|row| json!({"name": format!("t{row}"), "state": state(row)})).collect::<Vec<_>>(),
+        }))
+        .expect("a status");
+        unlisted(&status, reason)
+    }
+
+    #[test]
+    fn what_a_status_has_no_room_for_is_healthy_where_all_that_is_not_has_its_row() {
+        let reason = HealthReason::MinimumMet;
+        assert_eq!(left_out(140, 100, 3, reason), Health::Healthy);
+        assert_eq!(left_out(140, 100, 100, reason), Health::Healthy);
+        assert_eq!(left_out(140, 100, 101, reason), Health::Unknown);
+        assert_eq!(left_out(100, 100, 0, reason), Health::Unknown);
+        assert_eq!(left_out(140, 100, 3, HealthReason::NoTargets), Health::Unknown);
     }
 }

@@ -275,6 +275,8 @@ mod tests {
             message: "why".to_owned(),
             since: Timestamp::UNIX_EPOCH,
             counts: CheckCounts { total: 2, healthy: 1, unhealthy: 1, unknown: 0 },
+            targets: Arc::default(),
+            unlisted: Health::Unknown,
             endpoints: rows.into(),
             outages: Arc::from([]),
             probes: "tcp".into(),

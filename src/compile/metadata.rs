@@ -86,6 +86,6 @@ fn check_name(name: &Value, pattern: &Option<Regex>, longest: usize, path: &str,
 fn refuse_unknown(object: &Map<String, Value>, known: &[&str], prefix: &str, problems: &mut Problems) {
     let names: Vec<String> = known.iter().map(|&name| name.to_owned()).collect();
     for name in object.keys().filter(|name| !known.contains(&name.as_str())) {
-        problems.add(format!("{prefix}{name}"), unknown_field(name, names.iter()));
+        problems.add(format!("{prefix}{name}"), unknown_field(name, names.iter(), None));
     }
 }

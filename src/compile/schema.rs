@@ -131,11 +131,14 @@ impl Schema {
             problems.require(object.contains_key(name), format!("{path}.{name}"), "is required: add it");
         }
         for (name, value) in object {
-            let path = format!("{path}.{name}");
+            let (here, path) = (path, format!("{path}.{name}"));
             match (self.fields.get(name), &self.values) {
                 (Some(field), _) => field.check(value, &path, problems),
                 (None, Some(values)) => values.check(value, &path, problems),
-                (None, None) => problems.add(path, unknown_field(name, self.fields.keys())),
+                (None, None) => {
+                    let message = unknown_field(name, self.fields.keys(), SPEC.home_of(name, here));
+                    problems.add(path, message);
+                }
             }
         }
         self.check_length(object.len(), "entries", path, problems);
@@ -220,6 +223,28 @@ impl Schema {
         format!("must be {expected}, not {found_kind}{mend}")
     }
 
+    /// Where a field that is not known at `here` is: of several places the one with the most in common with it.
+    fn home_of(&self, name: &str, here: &str) -> Option<String> {
+        fn visit(schema: &Schema, name: &str, at: &[&str], here: &[&str], best: &mut Option<(usize, String)>) {
+            if schema.fields.contains_key(name) {
+                let common = at.iter().zip(here).take_while(|(at, here)| at == here).count();
+                if best.as_ref().is_none_or(|(most, _)| common > *most) {
+                    *best = Some((common, at.join(".")));
+                }
+            }
+            for (field, child) in &schema.fields {
+                // An item of a list is where the wrong field is, or any.
+                let item = here.get(at.len()).filter(|item| item.starts_with(&format!("{field}[")));
+                let (list, any) = (child.items.as_deref(), format!("{field}[]"));
+                let step = if list.is_some() { item.copied().unwrap_or(&any) } else { field };
+                visit(list.unwrap_or(child), name, &[at, &[step]].concat(), here, best);
+            }
+        }
+        let mut best = None;
+        visit(self, name, &["spec"], &here.split('.').collect::<Vec<_>>(), &mut best);
+        best.map(|(_, path)| path)
+    }
+
     fn drop_nulls(&self, value: &mut Value) {
         match (value, &self.items) {
             (Value::Object(object), _) => {
@@ -253,11 +278,12 @@ fn cut(text: &str) -> String {
     cut
 }
 
-/// What to say of a field that nobody knows.
-pub fn unknown_field<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> String {
-    match nearest(name, known) {
-        Some(nearest) => format!("unknown field; did you mean {nearest}?"),
-        None => "unknown field: remove it".to_owned(),
+/// What to say of a field that nobody knows here; `home` is where it would be known.
+pub fn unknown_field<'a>(name: &str, known: impl Iterator<Item = &'a String>, home: Option<String>) -> String {
+    match (nearest(name, known), home) {
+        (Some(nearest), _) => format!("unknown field; did you mean {nearest}?"),
+        (None, Some(home)) => format!("unknown field here: it belongs to {home}"),
+        (None, None) => "unknown field: remove it".to_owned(),
     }
 }
 
@@ -296,6 +322,28 @@ mod tests {
         let mut seen = 0;
         visit(&crd::schema()["properties"]["spec"], &mut seen);
         assert!(seen > 10);
+    }
+
+    #[test]
+    fn a_field_in_the_wrong_place_is_told_its_own() {
+        let spec = json!({
+            "path": "/",
+            "headers": [],
+            "probe": {"interval": "10s"},
+            "targets": [{"name": "a"}, {"name": "b", "failureThreshold": 3, "command": ["x"], "nonsense": 1, "path": "/"}],
+        });
+        assert_eq!(
+            problems_of(&spec),
+            [
+                "spec.headers: unknown field here: it belongs to spec.probe.http",
+                "spec.path: unknown field here: it belongs to spec.probe.http",
+                "spec.probe.interval: unknown field here: it belongs to spec",
+                "spec.targets[1].command: unknown field here: it belongs to spec.targets[1].probe.script",
+                "spec.targets[1].failureThreshold: unknown field here: it belongs to spec",
+                "spec.targets[1].nonsense: unknown field: remove it",
+                "spec.targets[1].path: unknown field here: it belongs to spec.targets[1].probe.http",
+            ]
+        );
     }
 
     #[test]

@@ -47,6 +47,7 @@ pub(super) struct Group {
     pub dirty: bool,
     pub live: Arc<CheckLive>,
     labels: Arc<BTreeMap<String, String>>,
+    targets: Arc<[Arc<str>]>,
     probes: Arc<str>,
     pub health: Health,
     pub reason: HealthReason,
@@ -75,6 +76,7 @@ impl Group {
             dirty: false,
             live: Arc::default(),
             labels: Arc::default(),
+            targets: Arc::default(),
             probes: Arc::from(""),
             health: Health::Unknown,
             reason: HealthReason::Pending,
@@ -104,6 +106,7 @@ impl Group {
         if *self.labels != check.labels {
             self.labels = Arc::new(check.labels.clone());
         }
+        self.targets = check.target_names();
         self.probes = check.probe_kinds().into();
         self.check = check;
     }
@@ -157,6 +160,8 @@ impl Group {
             message: message(verdict.reason, &endpoints),
             since: self.since,
             counts: verdict.counts,
+            targets: self.targets.clone(),
+            unlisted: Health::Unknown,
             endpoints,
             outages: self.outages.clone(),
             probes: self.probes.clone(),

@@ -28,6 +28,10 @@ pub struct CheckView {
     /// Since when `health` is what it is.
     pub since: Timestamp,
     pub counts: Counts,
+    /// The names of the declared targets. Empty where the declaration cannot be read: then any name may be one.
+    pub targets: Arc<[Arc<str>]>,
+    /// What holds of a declared target that has no endpoint here. Unknown, unless healthy ones were left out.
+    pub unlisted: Health,
     /// Every endpoint and member, in declared order.
     pub endpoints: Arc<[EndpointView]>,
     /// At most five, newest first.
@@ -38,6 +42,14 @@ pub struct CheckView {
     /// How often the check has become each word, in the order of [`Health::ALL`], since this process saw it first.
     pub transitions: [u64; 4],
     pub live: Arc<CheckLive>,
+}
+
+impl CheckView {
+    /// Whether `name` is, or may be, one of its targets.
+    #[must_use]
+    pub fn has_target(&self, name: &str) -> bool {
+        self.targets.is_empty() || self.targets.iter().any(|target| **target == *name)
+    }
 }
 
 /// What moves at every probe of a check, shared by all its views.

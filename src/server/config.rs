@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, ValueEnum, value_parser};
+use clap::{Args, ValueEnum};
 use http::StatusCode;
 use rustix::process::{Resource, getrlimit};
 
@@ -45,25 +45,25 @@ pub struct ServerArgs {
     tls_key: Option<PathBuf>,
     /// Status code of a Healthy answer, 200-599
     #[arg(
-        long, value_name = "CODE", default_value_t = 200, value_parser = value_parser!(u16).range(200..600),
+        long, value_name = "CODE", default_value_t = 200, value_parser = code,
         env = "HEALTHCHECK_OPERATOR_HEALTHY_CODE"
     )]
     healthy_code: u16,
     /// Status code of a Degraded answer, 200-599
     #[arg(
-        long, value_name = "CODE", default_value_t = 200, value_parser = value_parser!(u16).range(200..600),
+        long, value_name = "CODE", default_value_t = 200, value_parser = code,
         env = "HEALTHCHECK_OPERATOR_DEGRADED_CODE"
     )]
     degraded_code: u16,
     /// Status code of an Unhealthy answer, 200-599
     #[arg(
-        long, value_name = "CODE", default_value_t = 503, value_parser = value_parser!(u16).range(200..600),
+        long, value_name = "CODE", default_value_t = 503, value_parser = code,
         env = "HEALTHCHECK_OPERATOR_UNHEALTHY_CODE"
     )]
     unhealthy_code: u16,
     /// Status code of an Unknown answer, 200-599
     #[arg(
-        long, value_name = "CODE", default_value_t = 503, value_parser = value_parser!(u16).range(200..600),
+        long, value_name = "CODE", default_value_t = 503, value_parser = code,
         env = "HEALTHCHECK_OPERATOR_UNKNOWN_CODE"
     )]
     unknown_code: u16,
@@ -226,6 +226,11 @@ impl ServerArgs {
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
     let full = if text.starts_with(':') { format!("[::]{text}") } else { text.to_owned() };
     full.parse().map_err(|_| "want ADDRESS:PORT with an IP address, like 127.0.0.1:8080, [::]:8080 or :8080".into())
+}
+
+/// A status that a load balancer understands as a word about health; 1xx is none.
+fn code(text: &str) -> Result<u16, String> {
+    text.parse().ok().filter(|code| (200..600).contains(code)).ok_or_else(|| "want a status from 200 to 599".to_owned())
 }
 
 fn parse_body(text: &str) -> Result<String, String> {

@@ -41,10 +41,21 @@ pub fn parse(uri: &Uri) -> Result<Asked, String> {
                             so leave the parameter out"
                     .into());
             }
-            _ => {}
+            other => refuse_misspelt(other)?,
         }
     }
     Ok(asked)
+}
+
+/// What is nearly one of ours was meant to be: ignored, it would make the answer one over other checks than were asked
+/// for.
+fn refuse_misspelt(name: &str) -> Result<(), String> {
+    const OURS: [&str; 5] = ["labelSelector", "exclude", "verbose", "format", "fresh"];
+    let plain = |name: &str| name.replace(['-', '_'], "").to_ascii_lowercase();
+    match OURS.into_iter().find(|ours| *ours != name && plain(ours) == plain(name)) {
+        Some(ours) => Err(format!("{name}: no such parameter; did you mean {ours}?")),
+        None => Ok(()),
+    }
 }
 
 /// A parameter that stands alone is set.

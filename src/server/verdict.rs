@@ -31,10 +31,6 @@ impl Filter {
     fn is_everything(&self) -> bool {
         self.excluded.is_empty() && self.selector == PodSelector::default()
     }
-
-    pub fn passes(&self, view: &CheckView) -> bool {
-        !self.excluded.contains(&view.key) && self.selector.matches(&view.labels)
-    }
 }
 
 /// The verdict over a subject, and what it was made of.
@@ -45,11 +41,13 @@ pub struct Verdict {
     pub totals: Totals,
     /// The checks that were asked about, suspended ones too. Empty where nobody asked for them.
     pub checks: Vec<Arc<CheckView>>,
+    /// What was to be left out and is not there; sorted.
+    pub missing: Vec<ObjectKey>,
     /// Whether the board may be believed. If not, `health` and every state read as Unknown.
     pub believed: bool,
 }
 
-/// There is no such namespace, check or target.
+/// There is no such namespace, check or target, or nothing that is labelled so.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct NotFound(String);
@@ -63,34 +61,46 @@ pub fn judge(board: &Board, subject: Subject, filter: &Filter, listed: bool) -> 
     let believed = board.is_current();
     let (totals, checks) = match &subject {
         Subject::All if !listed && filter.is_everything() => (board.totals(), Vec::new()),
-        Subject::All => filtered(board.all(), filter),
+        Subject::All => filtered(board.all(), filter, believed)?,
         Subject::Namespace(namespace) => {
             let all = board.namespace(namespace);
             if believed && all.is_empty() {
                 return Err(NotFound(format!("no HealthCheck in namespace {namespace:?}")));
             }
-            filtered(all, filter)
+            filtered(all, filter, believed)?
         }
         Subject::Check(key) | Subject::Target(key, _) => match board.get(key) {
-            Some(view) => filtered(vec![view], filter),
+            Some(view) => filtered(vec![view], filter, believed)?,
             None if believed => return Err(NotFound(format!("no HealthCheck {:?}", key.to_string()))),
             None => Default::default(),
         },
     };
-    let mut verdict = Verdict { subject, health: Health::Unknown, totals, checks, believed };
+    let mut missing: Vec<_> = filter.excluded.iter().filter(|key| board.get(key).is_none()).cloned().collect();
+    missing.sort();
+    let mut verdict = Verdict { subject, health: Health::Unknown, totals, checks, missing, believed };
     if believed {
         verdict.health = health(&verdict)?;
     }
     Ok(verdict)
 }
 
-fn filtered(mut views: Vec<Arc<CheckView>>, filter: &Filter) -> (Totals, Vec<Arc<CheckView>>) {
-    if !filter.is_everything() {
-        views.retain(|view| filter.passes(view));
+/// A selector that matches nothing is taken for a name that does not exist: whoever mistyped it must not read health.
+/// What is excluded may well have been deleted meanwhile.
+fn filtered(
+    mut views: Vec<Arc<CheckView>>,
+    filter: &Filter,
+    believed: bool,
+) -> Result<(Totals, Vec<Arc<CheckView>>), NotFound> {
+    if filter.selector != PodSelector::default() {
+        views.retain(|view| filter.selector.matches(&view.labels));
+        if views.is_empty() && believed {
+            return Err(NotFound("no HealthCheck asked about matches labelSelector".into()));
+        }
     }
+    views.retain(|view| !filter.excluded.contains(&view.key));
     let mut totals = Totals::default();
     views.iter().for_each(|view| totals.add(view));
-    (totals, views)
+    Ok((totals, views))
 }
 
 fn health(verdict: &Verdict) -> Result<Health, NotFound> {
@@ -101,36 +111,43 @@ fn health(verdict: &Verdict) -> Result<Health, NotFound> {
         Subject::Check(_) if view.suspended => Ok(Health::Healthy),
         Subject::Check(_) => Ok(view.health),
         Subject::Target(key, target) => {
-            let mut endpoints = view.endpoints.iter().filter(|endpoint| *endpoint.target == **target).peekable();
-            if endpoints.peek().is_none() {
-                return Err(NotFound(format!("no target {target:?} with an endpoint in HealthCheck \"{key}\"")));
+            if !view.has_target(target) {
+                return Err(NotFound(format!("no target {target:?} in HealthCheck \"{key}\"")));
             }
             if view.suspended {
                 return Ok(Health::Healthy);
             }
-            Ok(worst(endpoints))
+            let endpoints = view.endpoints.iter().filter(|endpoint| *endpoint.target == **target);
+            Ok(worst(endpoints).unwrap_or(view.unlisted))
         }
     }
 }
 
-/// Unhealthy beats Unknown beats Healthy, as over objects.
-fn worst<'a>(endpoints: impl Iterator<Item = &'a EndpointView>) -> Health {
+/// Unhealthy beats Unknown beats Healthy, as over objects. `None` of no endpoints.
+fn worst<'a>(endpoints: impl Iterator<Item = &'a EndpointView>) -> Option<Health> {
     let rank = |state: EndpointState| match state {
         state if state.is_unhealthy() => 2,
         EndpointState::Unknown => 1,
         _ => 0,
     };
-    match endpoints.map(|endpoint| rank(endpoint.state)).max() {
-        Some(2) => Health::Unhealthy,
-        Some(0) => Health::Healthy,
-        _ => Health::Unknown,
-    }
+    endpoints.map(|endpoint| rank(endpoint.state)).max().map(|worst| match worst {
+        2 => Health::Unhealthy,
+        1 => Health::Unknown,
+        _ => Health::Healthy,
+    })
 }
 
 impl Verdict {
     /// Over no checks at all.
     pub fn empty(subject: Subject) -> Self {
-        Self { subject, health: Health::Healthy, totals: Totals::default(), checks: Vec::new(), believed: true }
+        Self {
+            subject,
+            health: Health::Healthy,
+            totals: Totals::default(),
+            checks: Vec::new(),
+            missing: Vec::new(),
+            believed: true,
+        }
     }
 
     /// What may be said of a check of this verdict.
@@ -163,8 +180,11 @@ impl Verdict {
         match (&self.subject, self.checks.first()) {
             (Subject::Check(_), Some(view)) => check_why(view),
             (Subject::Target(..), Some(view)) => {
-                let bad = self.endpoints(view).find(|endpoint| worst(std::iter::once(*endpoint)) == self.health);
-                bad.map(endpoint_why).unwrap_or_default()
+                let of_this = |endpoint: &&EndpointView| worst(std::iter::once(*endpoint)) == Some(self.health);
+                match self.endpoints(view).next() {
+                    None if self.health == Health::Unknown => "no endpoints".into(),
+                    _ => self.endpoints(view).find(of_this).map(endpoint_why).unwrap_or_default(),
+                }
             }
             _ => self.counts(),
         }
@@ -175,6 +195,9 @@ impl Verdict {
         let mut text = Health::ALL.map(count).join(", ");
         if self.totals.suspended > 0 {
             text.push_str(&format!(", {} suspended", self.totals.suspended));
+        }
+        for key in &self.missing {
+            text.push_str(&format!("; exclude: no HealthCheck \"{key}\""));
         }
         text
     }
@@ -219,6 +242,8 @@ mod tests {
             message: String::new(),
             since: jiff::Timestamp::UNIX_EPOCH,
             counts: crate::check::Counts::default(),
+            targets: Arc::default(),
+            unlisted: Health::Unknown,
             endpoints: Arc::default(),
             outages: Arc::default(),
             probes: "tcp".into(),

@@ -38,8 +38,36 @@ impl fmt::Display for Fault {
             write!(f, ":{line}:{column}")?;
         }
         if let Some(path) = &self.field_path {
-            write!(f, ": {path}")?;
+            write!(f, ": {}", Visible(path))?;
         }
-        write!(f, ": {}", self.message)
+        write!(f, ": {}", Visible(&self.message))
+    }
+}
+
+/// What files say goes to terminals and logs, where a control character would be obeyed. Line ends are our own.
+struct Visible<'a>(&'a str);
+
+impl fmt::Display for Visible<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c {
+            c if c.is_control() && c != '\n' => write!(f, "{}", c.escape_default()),
+            c => write!(f, "{c}"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_obeys_nothing_in_it() {
+        let fault = Fault {
+            line: Some(3),
+            column: Some(7),
+            field_path: Some("spec.int\u{1b}[31mx".into()),
+            ..Fault::of_file("a.yaml", "unknown\r\u{9b}2J field é\nnext")
+        };
+        assert_eq!(fault.to_string(), "a.yaml:3:7: spec.int\\u{1b}[31mx: unknown\\r\\u{9b}2J field é\nnext");
     }
 }

@@ -41,7 +41,7 @@ fn matrix() -> Vec<Refused> {
         refused(
             "field in the wrong place",
             check("web", "  targets: [{name: t, host: h, port: 1, path: /}]"),
-            ":5:41: spec.targets[0].path: unknown field: remove it",
+            ":5:41: spec.targets[0].path: unknown field here: it belongs to spec.targets[0].probe.http",
         ),
         refused(
             "wrong unit",
@@ -126,7 +126,10 @@ async fn a_bad_flag_names_itself_and_the_mend() -> anyhow::Result<()> {
         (&["standalone", "-f", &file, "--max-in-flight", "0"], &["--max-in-flight", "1..=65536"]),
         (&["standalone", "-f", &file, "--max-in-flight", "many"], &["--max-in-flight", "'many'"]),
         (&["standalone", "-f", &file, "--max-in-flight-per-host", "-1"], &["-1"]),
-        (&["standalone", "-f", &file, "--unhealthy-code", "1000"], &["--unhealthy-code", "200..600"]),
+        (
+            &["standalone", "-f", &file, "--unhealthy-code", "1000"],
+            &["--unhealthy-code", "want a status from 200 to 599"],
+        ),
         (&["standalone", "-f", &file, "--details", "all"], &["--details", "none, summary, full"]),
         (&["standalone", "-f", &file, "-o", "json"], &["--once"]),
         (&["standalone", "-f", &file, "--tls-cert", "x.pem"], &["--tls-key"]),
@@ -140,6 +143,11 @@ async fn a_bad_flag_names_itself_and_the_mend() -> anyhow::Result<()> {
         (&["standelone"], &["standelone", "standalone"]),
         (&["validate"], &["--filename"]),
         (&["probe", "tcp", "localhost"], &["the port is missing", "HOST:PORT"]),
+        (&["probe", "tcp", "http://localhost:80"], &["no scheme here", "HOST:PORT"]),
+        (
+            &["probe", "http", "GET", "https://localhost", "200", "--ca-file", &file],
+            &["--ca-file", "holds no certificate in PEM"],
+        ),
         (&["probe", "tcp", "::1:80"], &["an IPv6 address goes in brackets"]),
         (&["probe", "tcp", "127.0.0.1:0"], &["1 to 65535"]),
         (&["probe", "http", "GET", "localhost", "200"], &["the scheme is missing"]),

@@ -8,6 +8,8 @@ use anyhow::ensure;
 use crate::checks::{
     Files, SOON, check, healthy, metric, no_panic, quick_http, standalone, v1, wait_metric, wait_printed,
 };
+use rustix::process::Signal;
+
 use crate::support::operator::Operator;
 use crate::support::targets::HttpTarget;
 use crate::support::wait::{wait_for, wait_until};
@@ -30,6 +32,18 @@ async fn vanishes(operator: &Operator, name: &str) -> anyhow::Result<()> {
     assert_eq!(operator.admin_get(&format!("/v1/healthchecks/shop/{name}")).await?.status, 404);
     let metrics = operator.admin_get("/metrics").await?.body;
     assert!(!metrics.contains(&format!("name=\"{name}\"")), "{metrics}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_hangup_reads_the_files_again_and_ends_nothing() -> anyhow::Result<()> {
+    let files = Files::with(&[plain("web")]);
+    let operator = healthy(&files.file("checks.yaml")).await?;
+    operator.process().signal(Signal::HUP)?;
+    wait_printed(&operator, "SIGHUP: reading the files again").await?;
+    files.write("checks.yaml", &[plain("web"), plain("api")]);
+    appears(&operator, "api").await?;
+    no_panic(&operator);
     Ok(())
 }
 

@@ -70,7 +70,12 @@ async fn a_label_selector_and_exclusions_choose_the_set() {
         ("?labelSelector=tier=web,team", 200, "Healthy"),
         ("?labelSelector=tier+in+(db)", 200, "Degraded"),
         ("?labelSelector=tier&labelSelector=!team&exclude=shop/payments", 200, "Degraded"),
-        ("?labelSelector=tier=none", 200, "Healthy"),
+        (
+            "?labelSelector=tier&exclude=shop/payments&exclude=shop/search&exclude=shop/orders&exclude=shop/checkout",
+            200,
+            "Healthy",
+        ),
+        ("?labelSelector=tier=none", 404, "no HealthCheck asked about matches labelSelector\n"),
         ("?exclude=shop/payments", 503, "Unknown"),
         ("?exclude=shop/payments&exclude=shop/search", 200, "Degraded"),
         ("?exclude=shop/payments&exclude=shop/search&exclude=shop/orders", 200, "Healthy"),
@@ -81,6 +86,37 @@ async fn a_label_selector_and_exclusions_choose_the_set() {
     }
     let narrowed = fixture.get("/healthz/shop?labelSelector=tier=db&verbose").await;
     assert!(narrowed.body.contains("shop/orders") && !narrowed.body.contains("checkout"), "{}", narrowed.body);
+}
+
+#[tokio::test]
+async fn what_is_excluded_and_is_not_there_is_told() {
+    let fixture = Fixture::start().await;
+    Check::new("shop", "web", Health::Healthy).put(&fixture.board);
+    let answer = fixture.get("/healthz?exclude=shop/wep&exclude=shop/app").await;
+    let ends = "0 unknown; exclude: no HealthCheck \"shop/app\"; exclude: no HealthCheck \"shop/wep\"\n";
+    assert!(answer.code == 200 && answer.body.ends_with(ends), "{}", answer.body);
+}
+
+#[tokio::test]
+async fn a_declared_target_without_an_endpoint_is_not_absent() {
+    let fixture = Fixture::start().await;
+    let check = || Check::new("shop", "pool", Health::Unknown).target("pods");
+    check().endpoint(endpoint("db", "10.0.0.1:5432", EndpointState::Healthy)).put(&fixture.board);
+    let answer = fixture.get("/healthz/shop/pool/pods").await;
+    assert_eq!((answer.code, answer.body.as_str()), (503, "Unknown; no endpoints\n"));
+    let answer = fixture.get("/healthz/shop/pool/pods?format=json").await;
+    let document: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
+    assert_eq!(document["checks"]["pods:responseTime"][0]["output"], "no endpoints", "{document}");
+    assert_eq!(fixture.get("/healthz/shop/pool/db").await.code, 200);
+    assert_eq!(fixture.get("/healthz/shop/pool/pod").await.code, 404);
+    // A standby knows that what its status has no room for is healthy.
+    check().edit(|view| view.unlisted = Health::Healthy).put(&fixture.board);
+    assert_eq!(fixture.get("/healthz/shop/pool/pods").await.body, "Healthy\n");
+    // Of what cannot be read nobody knows which targets it has.
+    Check::new("shop", "pool", Health::Unknown).put(&fixture.board);
+    assert_eq!(fixture.get("/healthz/shop/pool/any").await.code, 503);
+    check().suspended().put(&fixture.board);
+    assert_eq!(fixture.get("/healthz/shop/pool/pods").await.code, 200);
 }
 
 #[tokio::test]
@@ -95,6 +131,9 @@ async fn a_bad_parameter_is_named() {
         ("format=xml", "format: \"xml\" is unknown"),
         ("fresh=true", "fresh: not supported"),
         ("fresh", "fresh: not supported"),
+        ("labelselector=a", "labelselector: no such parameter; did you mean labelSelector?"),
+        ("label-selector=a", "label-selector: no such parameter; did you mean labelSelector?"),
+        ("Exclude=a/b", "Exclude: no such parameter; did you mean exclude?"),
     ] {
         let answer = fixture.get(&format!("/healthz?{query}")).await;
         assert_eq!(answer.code, 400, "{query}");

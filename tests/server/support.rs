@@ -154,6 +154,8 @@ impl Check {
             message: String::new(),
             since: at("2026-11-01T10:00:00Z"),
             counts: Counts::default(),
+            targets: Arc::default(),
+            unlisted: Health::Unknown,
             endpoints: Arc::default(),
             outages: Arc::default(),
             probes: "http".into(),
@@ -181,12 +183,21 @@ impl Check {
         self
     }
 
+    /// A declared target, with no endpoint yet.
+    pub fn target(mut self, name: &str) -> Self {
+        self.0.targets = self.0.targets.iter().cloned().chain([name.into()]).collect();
+        self
+    }
+
     pub fn endpoint(mut self, endpoint: EndpointView) -> Self {
         self.0.counts.total += 1;
         match endpoint.state {
             state if state.is_healthy() => self.0.counts.healthy += 1,
             state if state.is_unhealthy() => self.0.counts.unhealthy += 1,
             _ => self.0.counts.unknown += 1,
+        }
+        if !self.0.targets.contains(&endpoint.target) {
+            self = self.target(&endpoint.target.clone());
         }
         self.0.endpoints = self.0.endpoints.iter().cloned().chain([endpoint]).collect();
         self

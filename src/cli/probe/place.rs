@@ -29,6 +29,9 @@ pub(super) fn method(text: &str) -> Result<Arc<str>, String> {
 
 pub(super) fn host_and_port(text: &str) -> Result<Dial, String> {
     let shape = "write HOST:PORT, such as db.example.com:5432 or [::1]:5432";
+    if text.contains("://") {
+        return Err(format!("no scheme here; {shape}"));
+    }
     let (host, port) = text.rsplit_once(':').ok_or_else(|| format!("the port is missing; {shape}"))?;
     let number = port.bytes().all(|b| b.is_ascii_digit()).then(|| port.parse::<u16>().ok()).flatten();
     let port = number.filter(|port| *port > 0).ok_or("the port must be a number from 1 to 65535")?;

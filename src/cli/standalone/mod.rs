@@ -156,11 +156,16 @@ pub async fn run(args: StandaloneArgs) -> anyhow::Result<Exit> {
     running.metrics.config_reload_success.set(1);
     let serving = tokio::spawn(servers.serve(running.stop.clone()));
     let stop = signals::stop()?;
+    let mut hangup = signals::hangup()?;
     tokio::pin!(stop);
     loop {
         tokio::select! {
             () = &mut stop => break,
             () = watch.changed() => reload(&mut files, &running).await,
+            _ = hangup.recv() => {
+                tracing::info!("SIGHUP: reading the files again");
+                reload(&mut files, &running).await;
+            }
         }
     }
     running.stop.cancel();

@@ -36,6 +36,8 @@ pub(super) fn undecided(
         message: message.to_owned(),
         since: former.filter(|view| view.health == Health::Unknown).map_or(now, |view| view.since),
         counts: Counts::default(),
+        targets: check.map_or_else(Arc::default, Check::target_names),
+        unlisted: Health::Unknown,
         endpoints: Arc::default(),
         outages: former.map_or_else(Arc::default, |view| view.outages.clone()),
         probes: "".into(),

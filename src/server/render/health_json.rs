@@ -74,9 +74,13 @@ fn checks(verdict: &Verdict, details: Details) -> BTreeMap<String, Vec<Entry>> {
     let alone = matches!(verdict.subject, Subject::Check(_) | Subject::Target(..));
     for view in verdict.checks.iter().filter(|view| alone || !view.suspended) {
         let prefix = if alone { String::new() } else { format!("{}/", view.key) };
-        if view.endpoints.is_empty() {
-            // Without it a check that has nothing to probe would be missing without a trace.
-            checks.insert(format!("{}:responseTime", view.key), vec![whole(verdict, view)]);
+        if verdict.endpoints(view).next().is_none() {
+            // Without it a check or target that has nothing to probe would be missing without a trace.
+            let name = match &verdict.subject {
+                Subject::Target(_, target) => target.clone(),
+                _ => view.key.to_string(),
+            };
+            checks.insert(format!("{name}:responseTime"), vec![whole(verdict, view)]);
         }
         for endpoint in verdict.endpoints(view) {
             let key = format!("{prefix}{}:responseTime", endpoint.target);
@@ -87,13 +91,16 @@ fn checks(verdict: &Verdict, details: Details) -> BTreeMap<String, Vec<Entry>> {
 }
 
 fn whole(verdict: &Verdict, view: &CheckView) -> Entry {
-    let why = check_why(view);
+    let (health, why) = match verdict.subject {
+        Subject::Target(..) => (verdict.health, verdict.why()),
+        _ => (verdict.health_of(view), check_why(view)),
+    };
     Entry {
         component_id: None,
         component_type: "component",
         observed_value: None,
         observed_unit: None,
-        status: status(verdict.health_of(view)),
+        status: status(health),
         time: None,
         output: (!why.is_empty()).then_some(why),
     }
