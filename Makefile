@@ -1,7 +1,7 @@
 # A thin list of commands; each does its own set-up.
 CARGO ?= cargo
 
-.PHONY: help build test lint unit cluster-free deny generate image bench setup demo demo-down
+.PHONY: help build test lint unit cluster-free deny generate image bench setup demo demo-down e2e
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -25,8 +25,11 @@ deny: ## Licences, banned crates, duplicates
 cluster-free: ## The tests without the `cluster` feature
 	$(CARGO) test --no-default-features
 
-unit: ## The tests of every tier, a real API server included
+unit: ## The tests of every tier, a real API server and a real node included
 	$(CARGO) test
+
+e2e: ## The tests on a real node alone (Linux, root)
+	$(CARGO) test --test e2e
 
 generate: ## crds/, and what the chart makes from it and from its values
 	$(CARGO) run --quiet -- crds > crds/healthchecks.healthcheck-operator.dev.yaml

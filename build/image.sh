@@ -7,7 +7,7 @@
 #
 # IMAGE_PREFIX  what comes before the images' names, such as registry.example/team/ (default nothing)
 # IMAGE_TAG     tag (default: the package's version)
-# BINARY, BUSYBOX, CA_BUNDLE: see build/rootfs.sh
+# BINARY, BUSYBOX, CA_BUNDLE, PROFILE: see build/rootfs.sh
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 out=${1:-$top/target/images}

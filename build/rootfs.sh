@@ -8,11 +8,13 @@
 # BINARY     a static healthcheck-operator; without it one is built with cargo
 # BUSYBOX    a static busybox (default /bin/busybox, Debian's busybox-static)
 # CA_BUNDLE  certificate authorities in PEM (default Debian's ca-certificates)
+# PROFILE    cargo's profile to build with (default release; the node tests take e2e)
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 dir=${1:?usage: build/rootfs.sh DIR}
 busybox=${BUSYBOX:-/bin/busybox}
 bundle=${CA_BUNDLE:-/etc/ssl/certs/ca-certificates.crt}
+profile=${PROFILE:-release}
 
 fail() {
 	echo "rootfs.sh: $*" >&2
@@ -31,9 +33,9 @@ build_binary() {
 	local host
 	host=$(rustc -vV | sed -n 's/^host: //p')
 	(cd "$top" && RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" \
-		cargo build --release --locked --target "$host" --bin healthcheck-operator >&2) ||
+		cargo build --profile "$profile" --locked --target "$host" --bin healthcheck-operator >&2) ||
 		fail "cargo could not build the binary; what it said is above"
-	echo "${CARGO_TARGET_DIR:-$top/target}/$host/release/healthcheck-operator"
+	echo "${CARGO_TARGET_DIR:-$top/target}/$host/$profile/healthcheck-operator"
 }
 
 base() {

@@ -4,7 +4,7 @@
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures::StreamExt;
@@ -24,9 +24,12 @@ pub enum Change<K> {
     Gone(K),
 }
 
+/// Changes with the moment each arrived, or why there is a gap.
+type Tape<K> = Mutex<anyhow::Result<Vec<(Instant, Change<K>)>>>;
+
 /// A recording that goes on until it is dropped.
 pub struct Recorder<K> {
-    changes: Arc<Mutex<anyhow::Result<Vec<Change<K>>>>>,
+    changes: Arc<Tape<K>>,
     watching: JoinHandle<()>,
 }
 
@@ -48,7 +51,7 @@ where
     pub async fn start(api: Api<K>) -> anyhow::Result<Self> {
         let list = api.list(&ListParams::default()).await?;
         let mut version = list.metadata.resource_version.context("a list without a version")?;
-        let first = list.items.into_iter().map(Change::Now).collect();
+        let first = list.items.into_iter().map(|object| (Instant::now(), Change::Now(object))).collect();
         let changes = Arc::new(Mutex::new(Ok(first)));
         let shared = Arc::clone(&changes);
         let watching = tokio::spawn(async move {
@@ -66,6 +69,14 @@ where
     /// # Errors
     /// When the recording has a gap, and so proves nothing.
     pub fn changes(&self) -> anyhow::Result<Vec<Change<K>>> {
+        Ok(self.timed()?.into_iter().map(|(_, change)| change).collect())
+    }
+
+    /// The same, each with the moment it arrived here: some milliseconds after it was written.
+    ///
+    /// # Errors
+    /// As [`Recorder::changes`].
+    pub fn timed(&self) -> anyhow::Result<Vec<(Instant, Change<K>)>> {
         match &*lock(&self.changes) {
             Ok(changes) => Ok(changes.clone()),
             Err(gap) => anyhow::bail!("the recording has a gap: {gap:#}"),
@@ -113,11 +124,7 @@ where
 }
 
 /// One watch until it ends; an error is a gap.
-async fn watch<K>(
-    api: &Api<K>,
-    version: &mut String,
-    changes: &Mutex<anyhow::Result<Vec<Change<K>>>>,
-) -> anyhow::Result<()>
+async fn watch<K>(api: &Api<K>, version: &mut String, changes: &Tape<K>) -> anyhow::Result<()>
 where
     K: Resource + Clone + Debug + DeserializeOwned,
 {
@@ -140,7 +147,7 @@ where
         let (Change::Now(object) | Change::Gone(object)) = &change;
         *version = object.resource_version().context("an object without a version")?;
         if let Ok(changes) = &mut *lock(changes) {
-            changes.push(change);
+            changes.push((Instant::now(), change));
         }
     }
     Ok(())

@@ -1,0 +1,178 @@
+//! The operator, installed by real Helm from the chart of this repository.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams};
+use tokio::process::Command;
+
+use crate::node::Node;
+use crate::room::SOON;
+use crate::shell;
+use crate::support::wait::wait_until;
+
+/// Which Helm; a release may change hands between them.
+#[derive(Clone, Copy, Debug)]
+pub enum Helm {
+    Three,
+    Four,
+}
+
+/// A release of the chart, installed or not.
+#[derive(Clone)]
+pub struct Release {
+    node: Arc<Node>,
+    namespace: String,
+    pub name: String,
+}
+
+impl Release {
+    pub fn new(node: Arc<Node>, namespace: &str, name: &str) -> Self {
+        Self { node, namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+
+    /// What the chart calls its objects.
+    pub fn full_name(&self) -> String {
+        let chart = "healthcheck-operator";
+        let name = if self.name.contains(chart) { self.name.clone() } else { format!("{}-{chart}", self.name) };
+        // Long names are cut so that there is room for what comes after them.
+        name.chars().take(49).collect::<String>().trim_end_matches('-').to_owned()
+    }
+
+    /// `helm upgrade --install --wait`: returns when the pods of the release are ready.
+    ///
+    /// # Errors
+    /// When Helm fails, or warns of anything.
+    pub async fn upgrade(&self, values: &[&str]) -> anyhow::Result<()> {
+        self.upgrade_by(Helm::Four, values).await
+    }
+
+    /// The same, by a certain Helm.
+    ///
+    /// # Errors
+    /// As [`Release::upgrade`].
+    pub async fn upgrade_by(&self, helm: Helm, values: &[&str]) -> anyhow::Result<()> {
+        let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/healthcheck-operator");
+        // Never pulled: the node has the images, and no way to a registry.
+        let fixed = ["upgrade", "--install", &self.name, chart, "--wait", "--timeout", "2m"];
+        let mut args: Vec<&str> = fixed.to_vec();
+        args.extend(["--set", "image.pullPolicy=Never"]);
+        args.extend(values);
+        let said = self.run(helm, &args).await?;
+        // What the API server warns of (a deprecated field, a violated Pod Security level) is said there.
+        ensure!(!said.to_lowercase().contains("warning"), "helm {args:?}: {said}");
+        Ok(())
+    }
+
+    /// `helm uninstall --wait`.
+    ///
+    /// # Errors
+    /// When Helm fails.
+    pub async fn uninstall_by(&self, helm: Helm) -> anyhow::Result<()> {
+        self.run(helm, &["uninstall", &self.name, "--wait", "--timeout", "2m"]).await.map(|_| ())
+    }
+
+    /// `helm test`: the operator's own `doctor`.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn test(&self) -> anyhow::Result<()> {
+        self.run(Helm::Four, &["test", &self.name, "--timeout", "2m"]).await.map(|_| ())
+    }
+
+    /// Uninstalls it unless somebody did.
+    ///
+    /// # Errors
+    /// When Helm fails.
+    pub async fn uninstall_if_there(&self) -> anyhow::Result<()> {
+        self.run(Helm::Four, &["uninstall", &self.name, "--ignore-not-found"]).await.map(|_| ())
+    }
+
+    /// What it said on stderr.
+    async fn run(&self, helm: Helm, args: &[&str]) -> anyhow::Result<String> {
+        let program = match helm {
+            Helm::Three => self.node.fact("HELM3"),
+            Helm::Four => self.node.fact("HELM4"),
+        };
+        let home = self.node.run_dir().join("helm");
+        let mut command = Command::new(program);
+        command
+            .args(args)
+            .arg("--namespace")
+            .arg(&self.namespace)
+            .arg("--kubeconfig")
+            .arg(self.node.fact("KUBECONFIG"));
+        for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+            command.env(variable, &home);
+        }
+        Ok(shell::run_both(&mut command).await?.1)
+    }
+
+    /// Its pods that are not on their way out.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub async fn pods(&self) -> anyhow::Result<Vec<Pod>> {
+        let api: Api<Pod> = Api::namespaced(self.node.client().await?, &self.namespace);
+        let mine = ListParams::default().labels(&format!("app.kubernetes.io/instance={}", self.name));
+        let mut pods = api.list(&mine).await?.items;
+        pods.retain(|pod| pod.metadata.deletion_timestamp.is_none());
+        Ok(pods)
+    }
+
+    /// The pod that probes: who holds the lease.
+    ///
+    /// # Errors
+    /// When nobody does.
+    pub async fn leader(&self) -> anyhow::Result<String> {
+        let leases: Api<Lease> = Api::namespaced(self.node.client().await?, &self.namespace);
+        let lease = leases.get(&self.full_name()).await?;
+        let holder = lease.spec.and_then(|spec| spec.holder_identity).context("nobody holds the lease")?;
+        // What follows is by chance: two processes of one pod are two holders.
+        Ok(holder.split('_').next().unwrap_or_default().to_owned())
+    }
+
+    /// Waits until one of its pods that is none of `before` holds the lease.
+    ///
+    /// # Errors
+    /// After [`SOON`], with who holds it.
+    pub async fn taken_over(&self, before: &[String]) -> anyhow::Result<()> {
+        wait_until("another pod to hold the lease", SOON, || async {
+            let now = self.leader().await?;
+            ensure!(!before.contains(&now), "{now}");
+            anyhow::Ok(())
+        })
+        .await
+    }
+
+    /// The process of each of its pods, with the pod's name.
+    ///
+    /// # Errors
+    /// When one has none.
+    pub async fn processes(&self) -> anyhow::Result<Vec<(String, u32)>> {
+        let mut processes = Vec::new();
+        for pod in self.pods().await? {
+            let name = pod.metadata.name.context("a pod without a name")?;
+            let said = self.node.script("pid", &[&self.namespace, &name, "controller"]).await?;
+            processes.push((name, said.trim().parse()?));
+        }
+        Ok(processes)
+    }
+
+    /// Writes the logs of its pods, and of their containers before, into a directory.
+    pub async fn keep_logs(&self, directory: &Path) {
+        for pod in self.pods().await.unwrap_or_default() {
+            let Some(name) = pod.metadata.name else { continue };
+            for (args, file) in [(&[][..], "log"), (&["--previous"][..], "previous.log")] {
+                let mut all = vec!["logs", "--namespace", &self.namespace, &name, "--all-containers"];
+                all.extend(args);
+                if let Ok(said) = self.node.kubectl(&all).await {
+                    let _ = std::fs::write(directory.join(format!("{name}.{file}")), said);
+                }
+            }
+        }
+    }
+}
