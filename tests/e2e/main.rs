@@ -21,6 +21,7 @@ mod memory;
 mod proxies;
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use libtest_mimic::Arguments;
 
@@ -30,6 +31,7 @@ use support::programs::skip;
 use support::run_dir;
 
 fn main() -> ExitCode {
+    let begun = Instant::now();
     let mut args = Arguments::from_args();
     args.test_threads = Some(1);
     if !args.list
@@ -52,6 +54,9 @@ fn main() -> ExitCode {
     let left = suite.end();
     if let Err(left) = &left {
         println!("the node did not go as it should: {left:#}");
+    }
+    if !args.list {
+        println!("the suite took {:.0} s, the images' build included", begun.elapsed().as_secs_f64());
     }
     let failed = conclusion.has_failed() || left.is_err();
     run_dir::finish(failed);
