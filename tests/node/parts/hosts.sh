@@ -36,11 +36,9 @@ add_host() {
 	[[ "$ip" == "$LAN_PREFIX".* ]] || fail "$ip is not in $LAN_CIDR"
 	! grep -qsx "$ip" "$run"/hosts/*/ip || fail "$ip has a host already"
 	mkdir -p "$dir"
-	local leg="h${ip##*.}" hardware
-	# One for each address: who knew an earlier host of this address would send to that one's for half a minute.
-	printf -v hardware '02:00:%02x:%02x:%02x:%02x' ${ip//./ }
+	local leg="h${ip##*.}"
 	ip netns add "$space"
-	ip -n "$NETNS" link add "$leg" type veth peer name eth0 address "$hardware" netns "$space"
+	ip -n "$NETNS" link add "$leg" type veth peer name eth0 address "$(hardware_of "$ip")" netns "$space"
 	ip -n "$NETNS" link set "$leg" master "$BRIDGE" up
 	ip -n "$space" link set lo up
 	ip -n "$space" address add "$ip/24" dev eth0

@@ -32,7 +32,9 @@ take_slot() {
 make_network() {
 	local in=(ip -n "$NETNS")
 	"${in[@]}" link set lo up
-	"${in[@]}" link add "$BRIDGE" type bridge
+	# Left alone a bridge takes the lowest address of its ports, and so another one when a host comes or goes: who
+	# knew the former would send there for half a minute.
+	"${in[@]}" link add "$BRIDGE" address "$(hardware_of "$NODE_IP")" type bridge
 	"${in[@]}" address add "$NODE_IP/24" dev "$BRIDGE"
 	"${in[@]}" link set "$BRIDGE" up
 	"${in[@]}" route add unreachable default

@@ -63,6 +63,12 @@ set_into_node() {
 	into_node=(nsenter "--net=/run/netns/$NETNS" "--mount=/proc/$MOUNTS_PID/ns/mnt" --)
 }
 
+# The hardware address that goes with an address: whoever knew an earlier host of the same address would send to that
+# one's for half a minute.
+hardware_of() {
+	printf '02:00:%02x:%02x:%02x:%02x' ${1//./ }
+}
+
 kubectl() {
 	"$KUBECTL" --kubeconfig "$KUBECONFIG" --cache-dir "$run/kubectl-cache" "$@"
 }
