@@ -1,6 +1,11 @@
 //! The watch of HealthChecks, for leader and standby alike.
 
-use std::{borrow::Cow, collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use kube::{Api, Client, Resource, api::ObjectMeta};
 use serde::{Deserialize, Deserializer};
@@ -99,6 +104,7 @@ pub fn watch_checks<T: Send + 'static, I: Send + 'static>(
     client: &Client,
     selection: &Selection,
     metrics: &Metrics,
+    complaints: &Complaints,
     keep: fn(Object) -> Option<T>,
     wrap: fn(usize, Told<T>) -> I,
     sender: &mpsc::Sender<I>,
@@ -110,16 +116,12 @@ pub fn watch_checks<T: Send + 'static, I: Send + 'static>(
     };
     let mut watches = JoinSet::new();
     for (index, api) in apis.into_iter().enumerate() {
-        let labels = selection.labels.clone();
-        watches.spawn(watch(
-            "healthchecks",
-            api,
-            labels,
-            metrics.clone(),
-            keep,
-            move |told| wrap(index, told),
-            sender.clone(),
-        ));
+        let (labels, complaints) = (selection.labels.clone(), complaints.clone());
+        let wrap = move |told| {
+            complaints.hear(index, &told);
+            wrap(index, told)
+        };
+        watches.spawn(watch("healthchecks", api, labels, metrics.clone(), keep, wrap, sender.clone()));
     }
     watches
 }
@@ -199,13 +201,52 @@ pub fn facts(object: Object) -> Option<CheckFacts> {
 pub fn tell_readiness<T>(readiness: &Readiness, told: &Told<T>) {
     match told {
         Told::Complete => readiness.ready("crd"),
-        Told::Failed(CallError::NotFound(_)) => {
-            readiness
-                .not_ready("crd", "the CRD healthchecks.healthcheck-operator.dev is not installed; waiting for it");
+        Told::Failed(error) => {
+            if let Some(trouble) = trouble(error) {
+                readiness.not_ready("crd", trouble);
+            }
         }
-        Told::Failed(error @ (CallError::Forbidden(_) | CallError::Unauthorized(_))) => {
-            readiness.not_ready("crd", format!("HealthChecks cannot be watched: {error}"));
+        Told::Begin | Told::Is(_) | Told::Gone(_) => {}
+    }
+}
+
+/// What keeps HealthChecks from being watched, and the mend; `None`: it passes by itself.
+fn trouble(error: &CallError) -> Option<String> {
+    match error {
+        CallError::NotFound(_) => Some(
+            "the CRD healthchecks.healthcheck-operator.dev is not installed; waiting for it (healthcheck-operator crds prints it)"
+                .to_owned(),
+        ),
+        CallError::Forbidden(message) => Some(format!(
+            "HealthChecks cannot be watched: {message}; grant list and watch on healthchecks in {}",
+            crate::api::GROUP
+        )),
+        CallError::Unauthorized(message) => Some(format!(
+            "HealthChecks cannot be watched: the API server refuses our credentials ({message}); check the service account"
+        )),
+        _ => None,
+    }
+}
+
+/// What keeps each watch of HealthChecks from beginning: logged once, however often and in whichever role it is met.
+/// Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Complaints(Arc<Mutex<HashMap<usize, String>>>);
+
+impl Complaints {
+    fn hear<T>(&self, watch: usize, told: &Told<T>) {
+        // Whoever panicked while holding it left a whole map.
+        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match told {
+            Told::Failed(error) => {
+                let Some(trouble) = trouble(error) else { return };
+                if made.get(&watch) != Some(&trouble) {
+                    tracing::warn!("{trouble}");
+                    made.insert(watch, trouble);
+                }
+            }
+            Told::Complete if made.remove(&watch).is_some() => tracing::info!("HealthChecks are watched"),
+            Told::Complete | Told::Begin | Told::Is(_) | Told::Gone(_) => {}
         }
-        Told::Begin | Told::Is(_) | Told::Gone(_) | Told::Failed(_) => {}
     }
 }

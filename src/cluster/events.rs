@@ -1,6 +1,6 @@
 //! Events: one for each transition that was written, none for anything else.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
@@ -9,7 +9,7 @@ use kube::{
 };
 use tokio::sync::mpsc;
 
-use super::client::call;
+use super::client::{CallError, call};
 use crate::{
     api::{API_VERSION, KIND},
     check::{Health, HealthReason, ObjectKey},
@@ -75,6 +75,8 @@ impl Transition {
 pub async fn publish(client: Client, prober: String, mut transitions: mpsc::Receiver<Transition>) {
     let recorder =
         Recorder::new(client, Reporter { controller: super::patch::FIELD_MANAGER.to_owned(), instance: Some(prober) });
+    // Namespaces in which we may write none: said once, until one is let through.
+    let mut refused: HashSet<Arc<str>> = HashSet::new();
     while let Some(transition) = transitions.recv().await {
         let reference = ObjectReference {
             api_version: Some(API_VERSION.to_owned()),
@@ -87,9 +89,18 @@ pub async fn publish(client: Client, prober: String, mut transitions: mpsc::Rece
         let event = transition.event();
         for attempt in 1..=ATTEMPTS {
             match call(recorder.publish(&event, &reference)).await {
-                Ok(()) => break,
+                Ok(()) => {
+                    refused.remove(&transition.check.namespace);
+                    break;
+                }
                 Err(error) if error.is_outage() && attempt < ATTEMPTS => {
                     tokio::time::sleep(Duration::from_millis(500) * attempt).await;
+                }
+                Err(CallError::Forbidden(message)) => {
+                    if refused.insert(transition.check.namespace.clone()) {
+                        tracing::warn!(check = %transition.check, "cannot write events: {message}; grant create and patch on events in events.k8s.io, or start with --disable-events");
+                    }
+                    break;
                 }
                 Err(error) => {
                     tracing::warn!(check = %transition.check, reason = event.reason, "event not written: {error}");

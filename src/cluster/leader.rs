@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     annotation_plan::{AnnotationPlan, Orphan},
-    checks::{Selection, facts, tell_readiness, watch_checks},
+    checks::{Complaints, Selection, facts, tell_readiness, watch_checks},
     client::{CallError, call},
     events,
     index::{SourceChange, facts::SliceFacts},
@@ -59,6 +59,7 @@ pub struct Parts {
     pub metrics: Metrics,
     pub beats: Beats,
     pub readiness: Readiness,
+    pub complaints: Complaints,
 }
 
 enum Input {
@@ -107,7 +108,8 @@ pub async fn lead(parts: Parts, engine: Engine, stop: CancellationToken) -> anyh
     let (events_sender, events_inbox) = mpsc::channel(1024);
     // Without a bound, as the writer must never wait for who may be waiting for it. Each write tells once.
     let (annotated_sender, mut annotated) = mpsc::unbounded_channel();
-    let watches = watch_checks(&parts.client, &parts.selection, &parts.metrics, facts, Input::Check, &inputs);
+    let watches =
+        watch_checks(&parts.client, &parts.selection, &parts.metrics, &parts.complaints, facts, Input::Check, &inputs);
     let events_task = if parts.events {
         tokio::spawn(events::publish(parts.client.clone(), parts.prober.clone(), events_inbox))
     } else {

@@ -208,6 +208,7 @@ impl Elector {
             || silent >= self.options.duration.max(promised)
             || (first && self.is_predecessor(&holder));
         if !free {
+            self.complaint = None;
             return POLL;
         }
         tracing::info!(former = %holder, "taking the lease");
@@ -263,7 +264,6 @@ impl Elector {
     }
 
     fn stand_by(&mut self) {
-        self.complaint = None;
         self.held.end();
         self.role.send_if_modified(|role| std::mem::replace(role, Role::Standby) != Role::Standby);
     }
@@ -272,6 +272,9 @@ impl Elector {
         let complaint = match error {
             CallError::Forbidden(message) => {
                 format!("{message}; grant get, create and update on leases in namespace {}", self.options.namespace)
+            }
+            CallError::Unauthorized(message) => {
+                format!("the API server refuses our credentials ({message}); check the service account")
             }
             other => other.to_string(),
         };

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    checks::{Listing, Object, Selection, tell_readiness, watch_checks},
+    checks::{Complaints, Listing, Object, Selection, tell_readiness, watch_checks},
     prior::mirrored,
     watch::Told,
     writer::confirmed_within,
@@ -35,6 +35,7 @@ pub struct Parts {
     pub metrics: Metrics,
     pub beats: Beats,
     pub readiness: Readiness,
+    pub complaints: Complaints,
 }
 
 /// What the last status of a check says, and until when.
@@ -60,7 +61,8 @@ struct Input(usize, Told<Object>);
 /// Mirrors until `stop`.
 pub async fn mirror(parts: Parts, stop: CancellationToken) {
     let (sender, mut inbox) = mpsc::channel(1024);
-    let _watches = watch_checks(&parts.client, &parts.selection, &parts.metrics, Some, Input, &sender);
+    let _watches =
+        watch_checks(&parts.client, &parts.selection, &parts.metrics, &parts.complaints, Some, Input, &sender);
     let listing = Listing::new(&parts.selection);
     super::begin_sync(&parts.readiness, &parts.board);
     let mut mirror = Mirror { parts, listing, seen: BTreeMap::new(), synced: false };
@@ -230,6 +232,7 @@ mod tests {
             metrics: Metrics::default(),
             beats: Beats::default(),
             readiness: Readiness::default(),
+            complaints: Complaints::default(),
         };
         let listing = Listing::new(&parts.selection);
         Mirror { parts, listing, seen: BTreeMap::new(), synced: false }

@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    checks::Selection,
+    checks::{Complaints, Selection},
     client::{CallError, Connection, call, client},
     egress_facts::{self, OwnPods},
     leader,
@@ -77,6 +77,8 @@ struct Operator {
     egress_known: CancellationToken,
     prober: Arc<Prober>,
     references: ReferenceStore,
+    /// What keeps HealthChecks from being watched, whichever role it is met in.
+    complaints: Complaints,
 }
 
 /// Runs the operator until `stop`.
@@ -108,7 +110,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             "HTTP"
         }
     });
-    if !greet(&api, &config, &options, &stop).await? {
+    if !greet(&api, &config, &options, &readiness, &stop).await? {
         servers_stop.cancel();
         return Ok(());
     }
@@ -155,8 +157,19 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         scripts,
         name_servers: NameServers::System,
     }));
-    let operator =
-        Operator { options, client: api, board, metrics, beats, readiness, held, egress_known, prober, references };
+    let operator = Operator {
+        options,
+        client: api,
+        board,
+        metrics,
+        beats,
+        readiness,
+        held,
+        egress_known,
+        prober,
+        references,
+        complaints: Complaints::default(),
+    };
 
     let failure;
     {
@@ -220,13 +233,21 @@ async fn grant(api: &Client, identity: &Identity) -> Grant {
     Grant { cluster_role: identity.secret_reader.clone(), subject }
 }
 
-/// Says a first word to the API server. `false`: told to stop before it answered.
+/// Says a first word to the API server, and waits until it answers. `false`: told to stop before it did.
 ///
 /// # Errors
-/// When it refuses us, or cannot be reached and was named by hand: then a person is waiting to be told.
-async fn greet(api: &Client, config: &Config, options: &Options, stop: &CancellationToken) -> anyhow::Result<bool> {
+/// When it refuses us, or cannot be reached, and was named by hand: then a person is waiting to be told. In a pod nobody
+/// is, and to end would only be to be started again: what is mended there, a token say, is seen while we wait.
+async fn greet(
+    api: &Client,
+    config: &Config,
+    options: &Options,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+) -> anyhow::Result<bool> {
     let by_hand = options.connection.kubeconfig.is_some() || options.connection.context.is_some();
-    let mut said = false;
+    // Each of the two is said once, however often the one turns into the other.
+    let (mut refused, mut unreachable) = (false, false);
     loop {
         let answer = tokio::select! {
             () = stop.cancelled() => return Ok(false),
@@ -241,9 +262,16 @@ async fn greet(api: &Client, config: &Config, options: &Options, stop: &Cancella
             // Whoever may not ask for the version may still be let do everything else.
             Err(CallError::Forbidden(_)) => return Ok(true),
             Err(CallError::Unauthorized(message)) => {
-                bail!(
+                let told = format!(
                     "the API server {server} refused our credentials ({message}); check the kubeconfig's user, or the service account"
-                )
+                );
+                if by_hand {
+                    bail!(told);
+                }
+                if !std::mem::replace(&mut refused, true) {
+                    tracing::warn!("{told}; trying again");
+                }
+                readiness.not_ready("egress", told);
             }
             Err(error) if by_hand => {
                 return Err(error).with_context(|| {
@@ -251,11 +279,15 @@ async fn greet(api: &Client, config: &Config, options: &Options, stop: &Cancella
                 });
             }
             Err(error) => {
-                if !std::mem::replace(&mut said, true) {
+                if !std::mem::replace(&mut unreachable, true) {
                     tracing::warn!(%server, "waiting for the API server: {error}");
                 }
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                readiness.not_ready("egress", format!("waiting for the API server {server}: {error}"));
             }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(false),
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
     }
 }
@@ -334,6 +366,7 @@ impl Operator {
             metrics: self.metrics.clone(),
             beats: self.beats.clone(),
             readiness: self.readiness.clone(),
+            complaints: self.complaints.clone(),
         };
         let leader_stop = stop.child_token();
         let leading = async {
@@ -355,6 +388,7 @@ impl Operator {
             metrics: self.metrics.clone(),
             beats: self.beats.clone(),
             readiness: self.readiness.clone(),
+            complaints: self.complaints.clone(),
         };
         mirror::mirror(parts, stop.clone()).await;
         if stop.is_cancelled() { Ok(()) } else { bail!("the mirror ended by itself; this is a bug") }

@@ -25,19 +25,13 @@ pub fn trials(suite: &Suite) -> Vec<Trial> {
     ]
 }
 
-/// Another account's view of the same namespace.
-async fn stage_as(stage: &Stage, account: &str) -> anyhow::Result<Stage> {
-    let credentials = stage.cluster.service_account(&stage.namespace, account).await?;
-    Ok(Stage { cluster: stage.cluster.clone(), namespace: stage.namespace.clone(), account: credentials })
-}
-
 fn user(stage: &Stage, account: &str) -> String {
     format!("system:serviceaccount:{}:{account}", stage.namespace)
 }
 
 async fn standby(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     let stage = Stage::new(cluster.clone(), "standby").await?;
-    let second = stage_as(&stage, "second").await?;
+    let second = stage.as_account("second").await?;
     cluster.bind(&stage.namespace, "second", "cluster-admin").await?;
     let address = fresh_address();
     let web = HttpTarget::start_on((address, free_port()).into()).await?;
@@ -130,7 +124,7 @@ fn rules(rules: Value) -> anyhow::Result<Vec<PolicyRule>> {
 
 async fn forbidden(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     let stage = Stage::new(cluster.clone(), "forbidden").await?;
-    let limited = stage_as(&stage, "limited").await?;
+    let limited = stage.as_account("limited").await?;
     let checks = json!([
         {"apiGroups": ["healthcheck-operator.dev"], "resources": ["healthchecks"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": ["healthcheck-operator.dev"], "resources": ["healthchecks/status"], "verbs": ["patch"]},

@@ -10,6 +10,7 @@ mod annotations;
 mod bounds;
 mod chart;
 mod controller;
+mod denied;
 mod faults;
 mod grants;
 mod harness;
@@ -19,6 +20,7 @@ mod mends;
 mod outages;
 mod rbac;
 mod readme;
+mod refusals;
 mod scripts;
 mod stage;
 mod suite;
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         bounds::trials(&suite),
         chart::trials(&suite),
         controller::trials(&suite),
+        denied::trials(&suite),
         faults::trials(&suite),
         grants::trials(&suite),
         harness::trials(&suite),
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         outages::trials(&suite),
         rbac::trials(&suite),
         readme::trials(&suite),
+        refusals::trials(&suite),
         scripts::trials(&suite),
         tls::trials(&suite),
         upkeep::trials(&suite),

@@ -39,6 +39,12 @@ impl Stage {
         Ok(Self { cluster, namespace, account })
     }
 
+    /// The same namespace for an operator that runs as another account, which may do nothing yet.
+    pub async fn as_account(&self, name: &str) -> anyhow::Result<Self> {
+        let account = self.cluster.service_account(&self.namespace, name).await?;
+        Ok(Self { cluster: self.cluster.clone(), namespace: self.namespace.clone(), account })
+    }
+
     /// The user name of the operator in the audit log.
     pub fn user(&self) -> String {
         format!("system:serviceaccount:{}:{ACCOUNT}", self.namespace)

@@ -94,6 +94,8 @@ pub struct Writer {
     /// Small changes that are being gathered.
     gathering: HashSet<ObjectKey>,
     flights: JoinSet<Ended>,
+    /// What we may not write, and in which namespace: said once, until it is let through.
+    refused: HashSet<(&'static str, Arc<str>)>,
 }
 
 impl Writer {
@@ -107,6 +109,7 @@ impl Writer {
             slices: HashMap::new(),
             gathering: HashSet::new(),
             flights: JoinSet::new(),
+            refused: HashSet::new(),
         }
     }
 

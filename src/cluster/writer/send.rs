@@ -21,6 +21,9 @@ use crate::{
 };
 
 const IN_FLIGHT: usize = 8;
+/// What is written, as RBAC names it.
+const SLICES: &str = "endpointslices";
+const STATUSES: &str = "healthchecks/status";
 
 /// A write that has ended.
 pub(super) struct Ended {
@@ -123,6 +126,7 @@ impl Writer {
                 }
                 Ok(version) => {
                     self.queue.done(&WriteKey::Status(check.clone()));
+                    self.let_through(STATUSES, &check);
                     self.status_written(&check, &status, claim, version);
                 }
                 Err(error) => self.status_failed(check, urgency, &error, now_there),
@@ -137,16 +141,37 @@ impl Writer {
                         return;
                     }
                     Err(CallError::Forbidden(message)) => {
-                        tracing::warn!(%slice, "cannot annotate: {message}; grant patch on endpointslices, or start with --disable-annotations");
+                        let mend = "grant patch on endpointslices, or start with --disable-annotations";
+                        self.refused(SLICES, &slice, &format!("cannot annotate: {message}; {mend}"));
                         self.queue.failed(&key, Instant::now());
                     }
-                    _ => self.queue.done(&key),
+                    Ok(_) => {
+                        self.let_through(SLICES, &slice);
+                        self.queue.done(&key);
+                    }
+                    Err(_) => self.queue.done(&key),
                 }
                 if self.parts.annotated.send(Annotated { slice, patch, result }).is_err() {
                     tracing::debug!("nobody waits for annotations any more");
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Says once that we may not write `what` in the namespace of `object`: a right that is missing is missed by all of
+    /// them, and at every attempt.
+    fn refused(&mut self, what: &'static str, object: &ObjectKey, told: &str) {
+        if self.refused.insert((what, object.namespace.clone())) {
+            tracing::warn!(%object, "{told}");
+        } else {
+            tracing::debug!(%object, "{told}");
+        }
+    }
+
+    fn let_through(&mut self, what: &'static str, object: &ObjectKey) {
+        if self.refused.remove(&(what, object.namespace.clone())) {
+            tracing::info!(namespace = %object.namespace, "{what} can be written again");
         }
     }
 
@@ -204,6 +229,14 @@ impl Writer {
             }
             CallError::Invalid(_) | CallError::Conflict(_) => {
                 tracing::debug!(%check, %error, "status held back; looking again");
+            }
+            CallError::Forbidden(message) => {
+                let told = format!("cannot write the status: {message}; grant patch on {STATUSES}");
+                self.refused(STATUSES, &check, &told);
+            }
+            CallError::Unauthorized(message) => {
+                let told = "the API server refuses our credentials";
+                self.refused(STATUSES, &check, &format!("cannot write the status: {told} ({message})"));
             }
             other => tracing::warn!(%check, "cannot write the status: {other}"),
         }
