@@ -117,3 +117,44 @@ fn block_on<T>(command: impl Future<Output = T>) -> anyhow::Result<T> {
     runtime.shutdown_background();
     Ok(done)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Flags that ask for one thing now, and are no configuration of a server.
+    const WITHOUT: [&str; 4] = ["help", "version", "once", "output"];
+    /// What one side calls by another name than the other, and is the same.
+    const SHARED: [(&str, &str, &str); 1] = [("runner", "socket", "HEALTHCHECK_OPERATOR_RUNNER_SOCKET")];
+
+    #[test]
+    fn every_flag_of_what_serves_has_an_environment_variable_of_its_name() {
+        let mut cli = Cli::command();
+        cli.build();
+        let mut seen = 0;
+        for name in ["controller", "standalone", "runner"] {
+            let Some(command) = cli.find_subcommand(name) else {
+                assert!(name == "controller" && !cfg!(feature = "cluster"), "no {name}");
+                continue;
+            };
+            for argument in command.get_arguments() {
+                let flag = argument.get_long().unwrap_or_else(|| panic!("{name}: {} is no flag", argument.get_id()));
+                if WITHOUT.contains(&flag) {
+                    continue;
+                }
+                let shared = SHARED.iter().find(|(command, known, _)| (*command, *known) == (name, flag));
+                let usual = format!("HEALTHCHECK_OPERATOR_{}", flag.replace('-', "_").to_uppercase());
+                let wanted = shared.map_or(usual, |(_, _, variable)| (*variable).to_owned());
+                let found = argument.get_env().and_then(|name| name.to_str());
+                assert_eq!(found, Some(wanted.as_str()), "{name} --{flag}");
+                seen += 1;
+            }
+        }
+        assert!(seen > 20, "{seen} flags are too few to be all");
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -60,7 +60,7 @@ impl LogArgs {
             // They would be told on the same broken standard error, where telling them panics.
             .log_internal_errors(false)
             .with_span_events(FmtSpan::NONE)
-            .with_ansi(std::io::stderr().is_terminal() && !no_color());
+            .with_ansi(std::io::stderr().is_terminal() && !no_color() && !is_dumb());
         match self.log_format {
             LogFormat::Text => builder.finish().try_init()?,
             LogFormat::Json => builder.json().flatten_event(true).finish().try_init()?,
@@ -72,6 +72,11 @@ impl LogArgs {
 /// <https://no-color.org>: set and not empty.
 fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+/// A terminal that would print the colours as text, as an editor's may.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|value| value == "dumb")
 }
 
 fn parse_filter(text: &str) -> Result<String, String> {

@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use healthcheck_operator::api::HealthCheck;
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::stage::{SOON, Stage, fast, health, target};
+use crate::stage::{SOON, Stage, condition, fast, health, target};
 use crate::suite::Suite;
 use crate::support::control_plane::ControlPlane;
-use crate::support::fault_proxy::{Fault, FaultProxy, Match};
+use crate::support::fault_proxy::{Fault, FaultProxy, Match, Rule};
+use crate::support::netns::fresh_address;
+use crate::support::ports::free_port;
 use crate::support::targets::HttpTarget;
 use crate::support::wait::wait_until;
 
@@ -22,6 +25,7 @@ pub fn trials(suite: &Suite) -> Vec<Trial> {
         suite.trial_alone("outages::the_api_server_is_frozen", false, frozen),
         suite.trial_alone("outages::the_api_server_is_killed", false, killed),
         suite.trial("outages::watches_expire", expired),
+        suite.trial("outages::watches_of_services_slices_and_pods_expire", sources_expired),
         suite.trial("outages::events_are_repeated_and_held", repeated),
     ]
 }
@@ -88,6 +92,69 @@ async fn expired(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
         ensure!(rule.hits() == 1, "{name} did not strike");
     }
     ensure!(record.history("web", health)? == ["Healthy"], "{:?}", record.history("web", health)?);
+    Ok(())
+}
+
+async fn sources_expired(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
+    let stage = Stage::new(cluster.clone(), "sources").await?;
+    let proxy = FaultProxy::start(&cluster).await?;
+    let first = fresh_address();
+    let web = HttpTarget::start_on((first, free_port()).into()).await?;
+    let port = json!({"name": "http", "port": 80, "targetPort": web.port()});
+    cluster.service(&stage.namespace, "shop", port.clone()).await?;
+    cluster.pod(&stage.namespace, "p0", "shop", first.into(), true).await?;
+    cluster.wait_endpoints(&stage.namespace, "shop", &[(first.into(), true)]).await?;
+    let _operator = stage.serve(stage.command("hco-0", Some(&proxy.url()))?).await?;
+    let selector = json!({"matchLabels": {"app": "shop"}});
+    stage.apply("service", fast(&[json!({"name": "s", "service": {"name": "shop"}})])).await?;
+    stage.apply("pods", fast(&[json!({"name": "p", "pods": {"selector": selector}, "port": web.port()})])).await?;
+    for name in ["service", "pods"] {
+        stage.wait_health(name, "Healthy").await?;
+    }
+    let record = stage.record().await?;
+    let has = |name: &'static str, summary: String| {
+        let stage = &stage;
+        async move {
+            let what = format!("{name} to have {summary}");
+            let good =
+                |check: &HealthCheck| check.status.iter().any(|status| status.summary.as_ref() == Some(&summary));
+            stage.wait(name, &what, good).await
+        }
+    };
+
+    // After each of the two ways to be told, each of the three still brings news.
+    let mut others = vec![];
+    for (way, fault) in [("event", Fault::GoneEvent), ("answer", Fault::Gone)] {
+        let rules = ["services", "endpointslices", "pods"].map(|resource| {
+            let which = Match::verb("watch").resource(resource).namespace(&stage.namespace);
+            proxy.inject_times(1, which, fault.clone())
+        });
+        // The second kind is met only by a watch that is opened anew.
+        proxy.cut();
+        wait_until("all three to be told", SOON, || async {
+            let hits: Vec<_> = rules.iter().map(Rule::hits).collect();
+            ensure!(hits == [1, 1, 1], "{hits:?}");
+            anyhow::Ok(())
+        })
+        .await?;
+        let more = fresh_address();
+        others.push(HttpTarget::start_on((more, web.port()).into()).await?);
+        let count = others.len() + 1;
+        cluster.pod(&stage.namespace, &format!("p{count}"), "shop", more.into(), true).await?;
+        has("pods", format!("{count}/{count}")).await?;
+        has("service", format!("{count}/{count}")).await?;
+        // A Service that comes: nothing but its own watch tells of it.
+        let name = format!("{way}-service");
+        stage.apply(&name, fast(&[json!({"name": "s", "service": {"name": name}})])).await?;
+        let missing = |check: &HealthCheck| condition(check, "Ready") == "False/InvalidReference";
+        stage.wait(&name, "its Service missing", missing).await?;
+        cluster.service(&stage.namespace, &name, port.clone()).await?;
+        stage.wait(&name, "its Service found", |check| condition(check, "Ready") == "True/Accepted").await?;
+    }
+    for name in ["service", "pods"] {
+        let history = record.history(name, health)?;
+        ensure!(history == ["Healthy"], "{name}: {history:?}");
+    }
     Ok(())
 }
 

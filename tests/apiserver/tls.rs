@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
+use healthcheck_operator::api::Duration;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
@@ -14,7 +15,10 @@ use crate::support::run_dir::sub_dir;
 use crate::support::targets::HttpTarget;
 
 pub fn trials(suite: &Suite) -> Vec<Trial> {
-    vec![suite.trial("tls::an_authority_of_ones_own_is_found_when_made", authority)]
+    vec![
+        suite.trial("tls::an_authority_of_ones_own_is_found_when_made", authority),
+        suite.trial("tls::latency_and_expiry_are_in_the_status", measured),
+    ]
 }
 
 async fn authority(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
@@ -56,5 +60,30 @@ async fn authority(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     ensure!(condition(&check, "Ready") == "True/Accepted", "{:?}", check.status);
     let reasons: Vec<_> = check.status.iter().flat_map(|status| &status.targets).map(|row| &row.reason).collect();
     ensure!(reasons == [&Some("CertificateInvalid".to_owned())], "{:?}", check.status);
+    Ok(())
+}
+
+async fn measured(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
+    let stage = Stage::new(cluster, "measured").await?;
+    let pki = Pki::new(&sub_dir("measured"))?;
+    let signed = pki.server_until("measured", 2031, 5, 17)?;
+    let web = HttpTarget::start_tls(&signed.cert, &signed.key).await?;
+    let plain = HttpTarget::start().await?;
+    let _operator = stage.operator("hco-0").await?;
+    let mut spec = fast(&[target("a", web.address())]);
+    spec["probe"]["http"]["scheme"] = json!("HTTPS");
+    spec["probe"]["http"]["tls"] = json!({"mode": "SkipVerify"});
+    stage.apply("secure", spec).await?;
+    stage.apply("plain", fast(&[target("a", plain.address())])).await?;
+    for (name, expires) in [("secure", Some("2031-05-17T00:00:00Z")), ("plain", None)] {
+        stage.wait_health(name, "Healthy").await?;
+        // As users read it: by the API, not by our own types.
+        let told = stage.kubectl(&["get", "hck", name, "-o", "jsonpath={.status.targets[0]}"]).await?;
+        let row: Value = serde_json::from_str(&told)?;
+        ensure!(row["certificateExpires"].as_str() == expires, "{row}");
+        let latency: Duration = row["latency"].as_str().context("no latency")?.parse()?;
+        ensure!(latency.to_std() > std::time::Duration::ZERO && latency.to_std() < SOON, "{row}");
+        ensure!(row["counters"]["success"].as_u64() >= Some(1), "{row}");
+    }
     Ok(())
 }

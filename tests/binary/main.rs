@@ -9,6 +9,7 @@ mod checks;
 #[cfg(feature = "cluster")]
 mod clusterless;
 mod commands;
+mod environment;
 mod lifecycle;
 mod many;
 mod neighbours;

@@ -42,6 +42,47 @@ async fn old_and_terse_clients_are_answered() {
 }
 
 #[tokio::test]
+async fn old_and_terse_clients_are_answered_by_the_admin_listener_too() {
+    let fixture = Fixture::start().await;
+    fill(&fixture.board);
+    fixture.readiness.not_ready("crd", "waiting");
+    for (path, code, within) in [
+        ("/livez", 200, "ok\n"),
+        ("/livez/", 200, "ok\n"),
+        ("/readyz", 503, "[-]crd failed: waiting\n"),
+        ("/readyz?verbose", 503, "[-]crd failed: waiting\n"),
+        ("/readyz/board/", 200, "ok\n"),
+        ("/metrics", 200, "\n# EOF\n"),
+        ("/metrics/", 200, "\n# EOF\n"),
+        ("/v1/healthchecks", 200, "\"name\":\"ledger\""),
+        ("/v1/healthchecks/bank/", 200, "\"name\":\"ledger\""),
+        ("/v1/healthchecks/bank/ledger", 200, "\"name\":\"ledger\""),
+        ("/v1/healthchecks/bank/nothing", 404, "{\"error\":"),
+        ("/", 404, "{\"error\":"),
+    ] {
+        for method in ["GET", "HEAD", "OPTIONS"] {
+            for request in [
+                format!("{method} {path} HTTP/1.0\r\n\r\n"),
+                format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n\r\n"),
+                format!("{method} http://lb.example{path} HTTP/1.1\r\nHost: lb.example\r\nConnection: close\r\n\r\n"),
+            ] {
+                let response = raw(fixture.admin, &request).await;
+                let (head, sent) = response.split_once("\r\n\r\n").expect("a whole answer");
+                let version = if request.contains("HTTP/1.0") { "HTTP/1.0" } else { "HTTP/1.1" };
+                assert!(head.starts_with(&format!("{version} {code} ")), "{request}: {head}");
+                assert!(!head.to_lowercase().contains("location:"), "{request}: {head}");
+                if method == "HEAD" {
+                    assert_eq!(sent, "", "{request}");
+                    assert!(!head.contains("content-length: 0"), "the length that GET would have: {head}");
+                } else {
+                    assert!(sent.contains(within), "{request}: {sent}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn head_and_options_say_what_get_says() {
     let fixture = Fixture::start().await;
     fill(&fixture.board);

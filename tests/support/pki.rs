@@ -50,13 +50,19 @@ impl Pki {
     /// The API server's own certificate.
     pub fn server(&self) -> anyhow::Result<Signed> {
         let names = ["127.0.0.1", "localhost", "kubernetes.default.svc"].map(String::from);
-        self.sign("kube-apiserver", None, &names, ExtendedKeyUsagePurpose::ServerAuth)
+        self.sign("kube-apiserver", None, &names, ExtendedKeyUsagePurpose::ServerAuth, None)
+    }
+
+    /// A server's certificate for loopback that expires at the beginning of a day, in UTC.
+    pub fn server_until(&self, name: &str, year: i32, month: u8, day: u8) -> anyhow::Result<Signed> {
+        let names = ["127.0.0.1", "localhost"].map(String::from);
+        self.sign(name, None, &names, ExtendedKeyUsagePurpose::ServerAuth, Some((year, month, day)))
     }
 
     /// A client's certificate: Kubernetes reads the common name as the user and the organisation
     /// as the group.
     pub fn client(&self, user: &str, group: Option<&str>) -> anyhow::Result<Signed> {
-        self.sign(user, group, &[], ExtendedKeyUsagePurpose::ClientAuth)
+        self.sign(user, group, &[], ExtendedKeyUsagePurpose::ClientAuth, None)
     }
 
     /// A bare key pair, for signing ServiceAccount tokens: the private half, then the public one.
@@ -75,6 +81,7 @@ impl Pki {
         group: Option<&str>,
         names: &[String],
         usage: ExtendedKeyUsagePurpose,
+        until: Option<(i32, u8, u8)>,
     ) -> anyhow::Result<Signed> {
         let mut params = CertificateParams::new(names)?;
         params.distinguished_name.push(DnType::CommonName, user);
@@ -83,6 +90,9 @@ impl Pki {
         }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![usage];
+        if let Some((year, month, day)) = until {
+            params.not_after = rcgen::date_time_ymd(year, month, day);
+        }
         let key = KeyPair::generate()?;
         let file = user.replace(':', "-");
         let signed = Signed {
