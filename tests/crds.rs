@@ -2,8 +2,9 @@
 
 use healthcheck_operator::{
     api::crd,
-    check::{EndpointState, Health},
+    check::{EndpointState, GateReason, Health},
     engine::OUTAGE_TARGETS,
+    gate::Effective,
 };
 
 const FILE: &str = "crds/healthchecks.healthcheck-operator.dev.yaml";
@@ -32,6 +33,9 @@ fn the_words_of_the_status_are_the_words_of_the_engine() {
     assert_eq!(status["targets"]["items"]["properties"]["state"]["enum"], serde_json::json!(states));
     let outage = &status["outages"]["items"]["properties"];
     assert_eq!(outage["targets"]["maxItems"], serde_json::json!(OUTAGE_TARGETS));
+    let gates: Vec<_> = GateReason::ALL.iter().map(|reason| reason.as_str()).collect();
+    assert_eq!(status["gates"]["items"]["properties"]["effective"]["enum"], serde_json::json!(gates));
+    assert!(Effective::ALL.iter().all(|effective| GateReason::parse(effective.as_str()).is_some()));
 }
 
 /// `kubectl explain` prints these; a field without one is a field nobody can use.
@@ -65,7 +69,8 @@ fn every_text_list_and_map_of_the_spec_is_bounded() {
         let bounded = match field["type"].as_str() {
             Some("string") => !field["maxLength"].is_null() || !field["enum"].is_null(),
             Some("array") => !field["maxItems"].is_null(),
-            Some("object") => !field["properties"].is_null() || !field["maxProperties"].is_null(),
+            // One that has no fields at all holds nothing: the API server drops whatever is in it.
+            Some("object") => field["additionalProperties"].is_null() || !field["maxProperties"].is_null(),
             _ => true,
         };
         assert!(bounded, "{path}");

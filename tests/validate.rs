@@ -106,6 +106,14 @@ fn what_needs_a_cluster_is_a_fault_only_when_asked() {
 }
 
 #[test]
+fn gates_are_no_fault_without_a_cluster_and_said_to_do_nothing() {
+    let manifest = format!("{GOOD}  gates:\n  - {{name: traffic, endpointSlice: {{service: orders-db}}}}\n");
+    assert_eq!(told(&run(&["validate", "-f", "-"], &manifest)), (0, "ok shop/orders-db (-:1)\n".into(), String::new()));
+    let line = "ok shop/orders-db (-:1); gates do nothing without a cluster\n";
+    assert_eq!(told(&run(&["validate", "--standalone", "-f", "-"], &manifest)), (0, line.to_owned(), String::new()));
+}
+
+#[test]
 fn nothing_to_check_is_a_fault() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let path = directory.path().display().to_string();

@@ -88,7 +88,7 @@ fn the_rules_of_the_crd_say_the_same_as_the_files_do() {
     let (schema, beyond) = schema_for_kube_cel();
     let schema = compile_schema(&schema);
     assert!(!schema.has_errors(), "{:?}", schema.compilation_errors());
-    assert_eq!(beyond.len(), 5, "more rules than are known to be beyond kube-cel: {beyond:#?}");
+    assert_eq!(beyond.len(), 6, "more rules than are known to be beyond kube-cel: {beyond:#?}");
     for_each_case(|case| {
         let found = evaluated(&schema, &case.accepted());
         if !found.is_empty() {
@@ -162,10 +162,12 @@ fn every_bound_of_every_field_has_a_case() {
             }
         }
     }
-    /// Without indices; a target's own probe is the same type as the default one.
+    /// Without indices; a target's own probe is the same type as the default one, a gate's selector as a target's.
     fn plain(path: &str) -> String {
         let without_indices: String = path.chars().filter(|c| !c.is_ascii_digit()).collect();
-        without_indices.replace("spec.targets[].probe", "spec.probe")
+        without_indices
+            .replace("spec.targets[].probe", "spec.probe")
+            .replace("spec.gates[].podReadiness.selector", "spec.targets[].pods.selector")
     }
     let mut bounds = BTreeSet::new();
     collect(&crd::schema()["properties"]["spec"], "spec", &mut bounds);

@@ -6,6 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 pub const READY: &str = "Ready";
 /// The verdict.
 pub const HEALTHY: &str = "Healthy";
+/// What the gates do: only where there are any.
+pub const GATES_APPLIED: &str = "GatesApplied";
 /// Nothing will change before a human acts; absent otherwise.
 pub const STALLED: &str = "Stalled";
 

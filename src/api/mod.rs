@@ -6,6 +6,7 @@
 pub mod conditions;
 pub mod crd;
 mod duration;
+mod gate;
 mod int_or_string;
 pub mod probe;
 pub mod rules;
@@ -14,6 +15,7 @@ pub mod status;
 mod target;
 
 pub use duration::{Duration, ParseDurationError};
+pub use gate::{AnnotationGate, EndpointSliceGate, Gate, GateMode, GatePolicy, PodReadinessGate};
 pub use int_or_string::IntOrString;
 pub use spec::{Annotations, FailureThresholds, HealthCheck, HealthCheckSpec, InitialState};
 pub use status::HealthCheckStatus;

@@ -3,9 +3,13 @@
 //! Each message stands here once, for the API server, for `compile` and for the tests that hold the two together.
 //! Everything a rule touches has a bounded length, or the API server refuses the CRD as too expensive.
 
+mod gates;
+
 use kube::core::Rule;
 
 use super::Duration;
+
+pub use gates::*;
 
 /// A span from `min` to `max`, both included, with the message for what lies outside.
 #[derive(Clone, Copy, Debug)]

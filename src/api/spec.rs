@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Duration, HealthCheckStatus, IntOrString, Target, probe::Probe, rules};
+use super::{Duration, Gate, HealthCheckStatus, IntOrString, Target, probe::Probe, rules};
 
 /// What is probed, how often, and when it counts as healthy.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -35,6 +35,8 @@ use super::{Duration, HealthCheckStatus, IntOrString, Target, probe::Probe, rule
         description = "kinds of probe in use"),
     printcolumn(name = "Interval", type_ = "string", json_path = ".spec.interval", priority = 1,
         description = "from the start of one probe to the start of the next"),
+    printcolumn(name = "Gate", type_ = "string", json_path = ".status.gate", priority = 1,
+        description = "what the gates do"),
     printcolumn(name = "Prober", type_ = "string", json_path = ".status.prober", priority = 1,
         description = "the replica that probes"),
     printcolumn(name = "Message", type_ = "string",
@@ -57,7 +59,17 @@ use super::{Duration, HealthCheckStatus, IntOrString, Target, probe::Probe, rule
     validation = rules::target_script_timeouts_within_intervals(),
     validation = rules::placeless_targets_are_scripts(),
     validation = rules::targets_have_ports(),
-    validation = rules::min_healthy_possible()
+    validation = rules::min_healthy_possible(),
+    validation = rules::endpoint_slice_gate_has_addresses(),
+    validation = rules::endpoint_slice_gate_has_ports(),
+    validation = rules::endpoint_slice_gate_takes_addresses(),
+    validation = rules::endpoint_slice_gate_is_no_target(),
+    validation = rules::endpoint_slice_gates_differ(),
+    validation = rules::pod_readiness_gate_has_pods(),
+    validation = rules::pod_readiness_gates_differ(),
+    validation = rules::annotation_gate_has_service(),
+    validation = rules::annotation_gate_is_one(),
+    validation = rules::annotation_gate_is_on()
 )]
 pub struct HealthCheckSpec {
     /// Stops probing while true: the health reads Unknown with reason Suspended. Default false.
@@ -135,6 +147,12 @@ pub struct HealthCheckSpec {
     /// Whether the EndpointSlices of service targets carry the health as an annotation: On or Off. Default On.
     #[serde(default)]
     pub annotations: Annotations,
+
+    /// What may move traffic by the verdicts, at most 8 gates with different names. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub gates: Vec<Gate>,
 }
 
 /// Consecutive failures of one class that make an endpoint Unhealthy.

@@ -47,7 +47,7 @@ pub struct HealthCheckStatus {
     #[schemars(with = "Counts")]
     pub counts: Option<Counts>,
 
-    /// Ready: accepted and probed; Healthy: the verdict; Stalled: a human must act.
+    /// Ready: accepted and probed; Healthy: the verdict; GatesApplied: what the gates do; Stalled: a human must act.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -62,6 +62,12 @@ pub struct HealthCheckStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5))]
     pub outages: Vec<Outage>,
+
+    /// What each gate does, at most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub gates: Vec<GateStatus>,
 
     /// When this status was last confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,6 +88,11 @@ pub struct HealthCheckStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub probes: Option<String>,
+
+    /// The gate that is limited most and what it does, as in "traffic: FailOpen".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub gate: Option<String>,
 }
 
 /// Members by state.
@@ -159,6 +170,37 @@ pub struct Counters {
     pub timeout: u32,
 }
 
+/// What one gate does.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct GateStatus {
+    /// Name of the gate in the spec.
+    pub name: String,
+
+    /// What decides at present: Enforced or DryRun, a limit (FailOpen, FailStatic, FailClosed, Frozen, Held), or why nothing is written.
+    #[schemars(extend("enum" = [
+        "Enforced", "DryRun", "FailOpen", "FailStatic", "FailClosed", "Frozen", "Held",
+        "Conflict", "Forbidden", "NotFound", "InvalidOverride", "Pending"
+    ]))]
+    pub effective: String,
+
+    /// Endpoints that the verdicts alone would publish as ready.
+    pub desired_ready: u32,
+
+    /// Endpoints that are published as ready; in a DryRun, that would be.
+    pub published_ready: u32,
+
+    /// Since when effective has been this word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Time")]
+    pub since: Option<Time>,
+
+    /// Why, for people, at most 256 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 256))]
+    pub message: Option<String>,
+}
+
 /// A time for which the check was Unhealthy.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -195,10 +237,12 @@ impl<'de> Deserialize<'de> for HealthCheckStatus {
             conditions: readable_items(&mut parts, "conditions"),
             targets: readable_items(&mut parts, "targets"),
             outages: readable_items(&mut parts, "outages"),
+            gates: readable_items(&mut parts, "gates"),
             observed_at: readable(&mut parts, "observedAt"),
             prober: readable(&mut parts, "prober"),
             epoch: readable(&mut parts, "epoch"),
             probes: readable(&mut parts, "probes"),
+            gate: readable(&mut parts, "gate"),
         })
     }
 }
@@ -240,10 +284,13 @@ mod tests {
             }],
             "outages": [{"start": "2026-11-20T12:00:00Z", "end": "2026-11-20T12:05:00Z",
                 "reason": "TargetsUnhealthy", "targets": ["a"]}],
+            "gates": [{"name": "traffic", "effective": "FailOpen", "desiredReady": 0, "publishedReady": 2,
+                "since": "2026-11-21T12:00:00Z", "message": "0 of 2 healthy, minReady is 1"}],
             "observedAt": "2026-11-21T12:01:00Z",
             "prober": "hco-0",
             "epoch": 7,
-            "probes": "tcp"
+            "probes": "tcp",
+            "gate": "traffic: FailOpen"
         })
     }
 

@@ -16,6 +16,7 @@ use super::{IntOrString, probe::Probe, rules};
     validation = rules::composite_without_port(),
     validation = rules::composite_without_probe(),
     validation = rules::port_has_place(),
+    validation = rules::zone_has_addresses(),
     validation = rules::host_port_is_number()
 )]
 pub struct Target {
@@ -53,6 +54,11 @@ pub struct Target {
     /// Reported, but never makes the HealthCheck Unhealthy. Default false.
     #[serde(default)]
     pub optional: bool,
+
+    /// Zone that an endpointSlice gate publishes for the addresses of host, service or pods, a label value of 1 to 63 characters. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(min = 1, max = 63), regex(pattern = rules::LABEL_VALUE_PATTERN))]
+    pub zone: Option<String>,
 
     /// How this target is probed. Default: spec.probe.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
-use super::{ObjectKey, Probe};
+use super::{Gate, ObjectKey, Probe};
 
 /// One HealthCheck, with every default filled in and every rule checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Check {
     /// Whether EndpointSlices of `service` targets are annotated.
     pub annotations: bool,
     pub targets: Vec<Target>,
+    /// What may move traffic by the verdicts; without a cluster, nothing does.
+    pub gates: Vec<Gate>,
 }
 
 impl Check {
@@ -119,6 +121,8 @@ pub struct Target {
     pub port: Option<PortRef>,
     /// Reported, but never makes the check Unhealthy.
     pub optional: bool,
+    /// The zone that is published for its endpoints.
+    pub zone: Option<Arc<str>>,
     pub probe: Arc<Probe>,
 }
 

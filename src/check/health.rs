@@ -49,10 +49,12 @@ pub enum HealthReason {
     NoTargets,
     ProberIsolated,
     ProbeError,
+    /// Endpoints flip so often that gates wait; the verdict is as true as ever.
+    Flapping,
 }
 
 impl HealthReason {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::AllTargetsHealthy,
         Self::MinimumMet,
         Self::TargetsUnhealthy,
@@ -62,6 +64,7 @@ impl HealthReason {
         Self::NoTargets,
         Self::ProberIsolated,
         Self::ProbeError,
+        Self::Flapping,
     ];
 
     #[must_use]
@@ -76,6 +79,7 @@ impl HealthReason {
             Self::NoTargets => "NoTargets",
             Self::ProberIsolated => "ProberIsolated",
             Self::ProbeError => "ProbeError",
+            Self::Flapping => "Flapping",
         }
     }
 

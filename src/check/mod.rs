@@ -5,6 +5,7 @@
 mod definition;
 mod endpoint;
 mod gate;
+mod gate_reason;
 mod health;
 mod key;
 mod outcome;
@@ -18,6 +19,7 @@ pub use definition::{
 };
 pub use endpoint::{Attempt, Dial, Endpoint};
 pub use gate::{Gate, GateKind, GateLimits, GateMode, GatePolicy};
+pub use gate_reason::GateReason;
 pub use health::{Counts, EndpointState, Health, HealthReason};
 pub use key::ObjectKey;
 pub use outcome::{Outcome, Report, clean_message};

@@ -36,7 +36,7 @@ pub struct ValidateArgs {
 pub fn run(args: &ValidateArgs) -> anyhow::Result<Exit> {
     let mode = if args.standalone { Mode::Standalone } else { Mode::Cluster };
     let loaded = examine(&args.filenames, mode);
-    print(&loaded, args.output).context("cannot print the result")?;
+    print(&loaded, mode, args.output).context("cannot print the result")?;
     Ok(if loaded.faults.is_empty() { Exit::Ok } else { Exit::Usage })
 }
 
@@ -52,10 +52,17 @@ fn examine(filenames: &[PathBuf], mode: Mode) -> Loaded {
     Loaded { faults, ..loaded }
 }
 
-fn print(loaded: &Loaded, output: Output) -> anyhow::Result<()> {
+fn print(loaded: &Loaded, mode: Mode, output: Output) -> anyhow::Result<()> {
     match output {
         Output::Text if loaded.faults.is_empty() => {
-            let line = |one: &Declared| format!("ok {} ({}:{})\n", one.check.key, one.file, one.line);
+            let line = |one: &Declared| {
+                let note = if mode == Mode::Standalone && !one.check.gates.is_empty() {
+                    "; gates do nothing without a cluster"
+                } else {
+                    ""
+                };
+                format!("ok {} ({}:{}){note}\n", one.check.key, one.file, one.line)
+            };
             print_out(&loaded.declared.iter().map(line).collect::<String>())?;
             let mut stderr = std::io::stderr().lock();
             for warning in warnings(loaded) {

@@ -68,6 +68,8 @@ pub fn compose(
         prober: Some(author.prober.to_owned()),
         epoch: Some(author.epoch),
         probes: Some(view.probes.to_string()),
+        gates: vec![],
+        gate: None,
     }
 }
 

@@ -6,9 +6,10 @@ use super::{probe_rules::parse_statuses, spec_rules::parse_percent};
 use crate::{
     api::{self, HealthCheck, HealthCheckSpec, IntOrString, probe as written},
     check::{
-        Check, Connection, Handshake, HeaderSource, Host, HttpHeader, HttpProbe, InitialState, MinHealthy, ObjectKey,
-        Place, PodSelector, PortRef, Probe, ProbeKind, Redirects, Reference, ReferenceKind, Rhythm, Scheme,
-        ScriptProbe, SelectorOperator, SelectorRequirement, Target, TcpProbe, Thresholds, Tls, TlsMode,
+        Check, Connection, Gate, GateKind, GateLimits, GateMode, GatePolicy, Handshake, HeaderSource, Host, HttpHeader,
+        HttpProbe, InitialState, MinHealthy, ObjectKey, Place, PodSelector, PortRef, Probe, ProbeKind, Redirects,
+        Reference, ReferenceKind, Rhythm, Scheme, ScriptProbe, SelectorOperator, SelectorRequirement, Target, TcpProbe,
+        Thresholds, Tls, TlsMode,
     },
 };
 
@@ -47,9 +48,10 @@ pub fn check(object: &HealthCheck) -> Check {
             api::InitialState::Unhealthy => InitialState::Unhealthy,
         },
         stale_after,
-        min_healthy: min_healthy(&spec.min_healthy),
+        min_healthy: members(&spec.min_healthy),
         annotations: spec.annotations == api::Annotations::On,
         targets,
+        gates: spec.gates.iter().map(gate).collect(),
     }
 }
 
@@ -74,8 +76,8 @@ fn thresholds(spec: &HealthCheckSpec) -> Thresholds {
 }
 
 /// What the rules let through is a number or a percentage; anything else would ask for all, the safest reading.
-fn min_healthy(min_healthy: &IntOrString) -> MinHealthy {
-    match min_healthy {
+fn members(number: &IntOrString) -> MinHealthy {
+    match number {
         IntOrString::Int(count) => MinHealthy::Count(u32::try_from(*count).unwrap_or(u32::MAX)),
         IntOrString::String(text) => MinHealthy::Percent(parse_percent(text).unwrap_or(100)),
     }
@@ -101,6 +103,7 @@ fn targets(spec: &HealthCheckSpec, namespace: &str, timeout: Duration) -> Vec<Ta
             place: place(target),
             port: target.port.as_ref().map(port),
             optional: target.optional,
+            zone: target.zone.as_deref().map(Into::into),
             probe: shared(build_probe(probe, target, namespace, timeout)),
         });
     }
@@ -118,6 +121,51 @@ fn place(target: &api::Target) -> Place {
         Place::Check { name: check.name.as_str().into() }
     } else {
         Place::Nowhere
+    }
+}
+
+fn gate(gate: &api::Gate) -> Gate {
+    let kind = gate_kind(gate);
+    // A verdict about all pods at once knows no floor: ready are all of them or none.
+    let fewest = match kind {
+        GateKind::PodReadiness { selector: Some(_), .. } => 0,
+        _ => 1,
+    };
+    Gate {
+        name: gate.name.as_str().into(),
+        kind,
+        mode: match gate.mode {
+            api::GateMode::Enforce => GateMode::Enforce,
+            api::GateMode::DryRun => GateMode::DryRun,
+        },
+        limits: GateLimits {
+            min_ready: gate.min_ready.as_ref().map_or(MinHealthy::Count(fewest), members),
+            max_removed_percent: gate.max_removed_percent,
+            when_below: policy(gate.when_below),
+            when_unknown: policy(gate.when_unknown),
+        },
+    }
+}
+
+/// The rules let exactly one through. An annotation withholds nothing, so it is what is left.
+fn gate_kind(gate: &api::Gate) -> GateKind {
+    if let Some(slice) = &gate.endpoint_slice {
+        GateKind::EndpointSlice { service: slice.service.as_str().into(), port: slice.port.as_ref().map(port) }
+    } else if let Some(readiness) = &gate.pod_readiness {
+        GateKind::PodReadiness {
+            condition_type: readiness.condition_type.as_str().into(),
+            selector: readiness.selector.as_ref().map(selector),
+        }
+    } else {
+        GateKind::Annotation
+    }
+}
+
+const fn policy(policy: api::GatePolicy) -> GatePolicy {
+    match policy {
+        api::GatePolicy::FailOpen => GatePolicy::FailOpen,
+        api::GatePolicy::FailStatic => GatePolicy::FailStatic,
+        api::GatePolicy::FailClosed => GatePolicy::FailClosed,
     }
 }
 

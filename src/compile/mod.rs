@@ -4,6 +4,7 @@
 //! (an older CRD may have let an object in); all problems are told at once, each with the path of its field.
 
 mod build;
+mod gate_rules;
 pub mod graph;
 pub mod metadata;
 mod probe_rules;
@@ -53,5 +54,6 @@ pub fn validate(object: &HealthCheck, mode: Mode) -> Vec<Problem> {
         Err(error) => problems.add("spec", format!("cannot be read: {error}")),
     }
     spec_rules::check(&object.spec, mode, &mut problems);
+    gate_rules::check(&object.spec, object.metadata.namespace.as_deref(), &mut problems);
     problems.into_vec()
 }

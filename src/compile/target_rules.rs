@@ -36,19 +36,25 @@ fn check_place(target: &Target, path: &str, problems: &mut Problems) {
         problems.require(target.port.is_none(), format!("{path}.port"), rules::COMPOSITE_WITH_PORT);
         problems.require(target.probe.is_none(), format!("{path}.probe"), rules::COMPOSITE_WITH_PROBE);
     }
+    let addresses = target.host.is_some() || target.service.is_some() || target.pods.is_some();
+    problems.require(addresses || target.zone.is_none(), format!("{path}.zone"), rules::ZONE_WITHOUT_ADDRESSES);
 }
 
 fn check_port(target: &Target, path: &str, problems: &mut Problems) {
     let Some(port) = &target.port else { return };
     let path = format!("{path}.port");
-    let well_formed = match port {
-        IntOrString::Int(number) => (1..=65535).contains(number),
-        IntOrString::String(name) => is_port_name(name),
-    };
-    problems.require(well_formed, &path, rules::PORT_FORMAT);
+    problems.require(is_port(port), &path, rules::PORT_FORMAT);
     problems.require(has_place(target), &path, rules::PORT_WITHOUT_PLACE);
     let named = matches!(port, IntOrString::String(_));
     problems.require(!(named && target.host.is_some()), &path, rules::PORT_NAME_ON_HOST);
+}
+
+/// The number of a port, or a name it may have.
+pub fn is_port(port: &IntOrString) -> bool {
+    match port {
+        IntOrString::Int(number) => (1..=65535).contains(number),
+        IntOrString::String(name) => is_port_name(name),
+    }
 }
 
 /// A script alone may be nowhere; TCP and HTTP need a port, which a Service or a scheme may bring.
@@ -68,7 +74,7 @@ fn has_place(target: &Target) -> bool {
     target.host.is_some() || target.service.is_some() || target.pods.is_some() || target.health_check.is_some()
 }
 
-fn check_selector(selector: &LabelSelector, path: &str, problems: &mut Problems) {
+pub fn check_selector(selector: &LabelSelector, path: &str, problems: &mut Problems) {
     let empty = selector.match_labels.is_empty() && selector.match_expressions.is_empty();
     problems.require(!empty, path, rules::SELECTOR_EMPTY);
     let labels = selector.match_labels.iter().all(|(key, value)| is_label_key(key) && is_label_value(value));
@@ -119,7 +125,7 @@ fn is_label_prefix(prefix: &str) -> bool {
     prefix.len() <= 253 && prefix.bytes().all(allowed) && edge(prefix.bytes().next()) && edge(prefix.bytes().last())
 }
 
-fn is_label_name(name: &str) -> bool {
+pub fn is_label_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     let edge = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
     name.len() <= 63 && name.bytes().all(allowed) && edge(name.bytes().next()) && edge(name.bytes().last())

@@ -1,5 +1,6 @@
 //! What comes out of `compile`: exact defaults, and every problem at once.
 
+mod gates;
 mod whole;
 
 use std::time::Duration;
@@ -216,6 +217,11 @@ fn any_value() -> impl Strategy<Value = Value> {
         "expectedStatuses",
         "failureThresholds",
         "connect",
+        "gates",
+        "endpointSlice",
+        "podReadiness",
+        "annotation",
+        "FailOpen",
         "99999h99999h",
         "\u{0}",
         "é",
@@ -250,6 +256,12 @@ fn nearly_right() -> impl Strategy<Value = Value> {
             {"name": "b", "pods": {"selector": {"matchLabels": {"a": "b"},
                 "matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}]}}, "port": "http"},
             {"name": "c", "probe": {"script": {"source": "true", "env": [{"name": "A"}]}}},
+        ],
+        "gates": [
+            {"name": "a", "endpointSlice": {"service": "s", "port": "pg"}, "minReady": "50%", "whenBelow": "FailClosed"},
+            {"name": "b", "podReadiness": {"conditionType": "healthcheck-operator.dev/x",
+                "selector": {"matchLabels": {"a": "b"}}}, "mode": "DryRun"},
+            {"name": "c", "annotation": {}},
         ],
     });
     let mut pointers = Vec::new();

@@ -162,7 +162,7 @@ fn http() -> Arc<Probe> {
 
 fn target(name: &str) -> Target {
     let place = Place::Host(Host::Address([10, 0, 0, 1].into()));
-    Target { name: name.into(), place, port: None, optional: false, probe: tcp() }
+    Target { name: name.into(), place, port: None, optional: false, zone: None, probe: tcp() }
 }
 
 fn member(name: &str, of: &str) -> Target {
@@ -185,6 +185,7 @@ fn check(name: &str, targets: Vec<Target>) -> Check {
         min_healthy: MinHealthy::Percent(100),
         annotations: true,
         targets,
+        gates: vec![],
     }
 }
 

@@ -101,7 +101,8 @@ async fn kubectl_shows_it(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
         ensure!(shown[1][..4] == ["orders", "Degraded", "1/2", "MinimumMet"], "{shown:?}");
     }
     let wide = rows(&stage.kubectl(&["get", "hck", "-o", "wide"]).await?);
-    let header = ["NAME", "HEALTH", "TARGETS", "REASON", "SINCE", "PROBES", "INTERVAL", "PROBER", "MESSAGE", "AGE"];
+    let header =
+        ["NAME", "HEALTH", "TARGETS", "REASON", "SINCE", "PROBES", "INTERVAL", "GATE", "PROBER", "MESSAGE", "AGE"];
     ensure!(wide[0] == header, "{wide:?}");
     let row = &wide[1];
     ensure!(row[5..9] == ["http,tcp", "1s", "hco-0", "db: connection refused"], "{wide:?}");

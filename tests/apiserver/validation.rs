@@ -108,6 +108,10 @@ async fn defaults(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
             {"name": "c", "host": "db", "probe": {"tcp": {"port": 1}}},
             {"name": "d", "probe": {"script": {"source": "x", "env": [{"name": "A"}]}}},
             {"name": "e", "host": "db", "probe": {"http": {"scheme": "HTTPS", "tls": {}}}},
+            {"name": "f", "service": {"name": "db"}, "zone": "eu-a"},
+        ], "gates": [
+            {"name": "a", "podReadiness": {"conditionType": "healthcheck-operator.dev/db"}},
+            {"name": "b", "annotation": {}, "minReady": "50%"},
         ]},
     });
     let served = create(&cluster.client(), "default", &manifest, true).await?;
@@ -143,6 +147,9 @@ async fn kubectl(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     cluster.apply(&namespace, manifest).await?;
     let status = json!({"status": {
         "health": "Degraded", "summary": "2/3", "since": "2026-01-01T00:00:00Z", "probes": "http,tcp", "prober": "hco-0",
+        "gate": "traffic: FailOpen",
+        "gates": [{"name": "traffic", "effective": "FailOpen", "desiredReady": 0, "publishedReady": 3,
+            "since": "2026-01-01T00:00:00Z", "message": "0 of 3 healthy, minReady is 1"}],
         "conditions": [
             {"type": "Ready", "status": "True", "reason": "Probing", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"},
             {"type": "Healthy", "status": "True", "reason": "MinimumMet", "message": "c: connection refused",
@@ -162,7 +169,7 @@ async fn kubectl(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
         ),
         (
             &["get", "healthchecks", "--output=wide"],
-            "NAME HEALTH TARGETS REASON SINCE PROBES INTERVAL PROBER MESSAGE AGE",
+            "NAME HEALTH TARGETS REASON SINCE PROBES INTERVAL GATE PROBER MESSAGE AGE",
             &["db", "Degraded", "2/3", "MinimumMet"],
         ),
         (&["get", "health"], "NAME HEALTH TARGETS REASON SINCE AGE", &["db", "Degraded"]),
@@ -179,7 +186,7 @@ async fn kubectl(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
         ensure!(rows[1].starts_with(row), "{args:?}: {table}");
     }
     let wide = cluster.kubectl_ok(&["--namespace", &namespace, "get", "hc", "db", "--output=wide"]).await?;
-    for cell in ["http,tcp", "10s", "hco-0", "c: connection refused"] {
+    for cell in ["http,tcp", "10s", "traffic: FailOpen", "hco-0", "c: connection refused"] {
         ensure!(wide.contains(cell), "no '{cell}' in {wide}");
     }
     let none = cluster

@@ -86,6 +86,9 @@ impl Files {
                 Some(same) if *same == check => same,
                 _ => {
                     change.applied += 1;
+                    if !check.gates.is_empty() {
+                        tracing::warn!(check = %check.key, "gates need a cluster to act on: here they do nothing");
+                    }
                     let check = Arc::new(check);
                     super::send(engine, check.clone()).await;
                     check

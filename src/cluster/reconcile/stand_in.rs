@@ -71,5 +71,6 @@ pub(super) fn bare(key: &ObjectKey, entry: &Entry, known: Option<&Check>) -> Che
         min_healthy: MinHealthy::Percent(100),
         annotations: false,
         targets: vec![],
+        gates: vec![],
     }
 }

@@ -35,7 +35,7 @@ spec:
   annotations: "Off"
   probe: {tcp: {port: 7001, handshake: Full}}
   targets:
-  - {name: address, host: 10.0.0.1, port: 5432, optional: true}
+  - {name: address, host: 10.0.0.1, port: 5432, optional: true, zone: eu-a}
   - name: service
     service: {name: orders}
     port: web
@@ -78,7 +78,7 @@ spec:
 
 fn target(name: &str, place: Place, port: Option<PortRef>, timeout_ms: u64, kind: ProbeKind) -> Target {
     let probe = Probe { timeout: Duration::from_millis(timeout_ms), kind };
-    Target { name: name.into(), place, port, optional: false, probe: probe.into() }
+    Target { name: name.into(), place, port, optional: false, zone: None, probe: probe.into() }
 }
 
 fn reference(kind: ReferenceKind, name: &str, key: &str) -> Option<Reference> {
@@ -155,6 +155,7 @@ fn targets() -> Vec<Target> {
     let address = |text: &str| Place::Host(Host::Address(text.parse().expect("an address")));
     let mut first = target("address", address("10.0.0.1"), Some(PortRef::Number(5432)), 1500, connect());
     first.optional = true;
+    first.zone = Some("eu-a".into());
     vec![
         first,
         target(
@@ -216,6 +217,7 @@ fn every_field_that_is_written_reaches_the_check() {
         min_healthy: MinHealthy::Count(2),
         annotations: false,
         targets: targets(),
+        gates: vec![],
     };
     // One by one first: a difference in a whole check is hard to find.
     for (found, wanted) in check.targets.iter().zip(&expected.targets) {
@@ -224,19 +226,22 @@ fn every_field_that_is_written_reaches_the_check() {
     assert_eq!(check, expected);
 }
 
-/// A field that comes to the schema and not to the manifest above would be compiled unseen.
+/// A field that comes to the schema and not to the manifests would be compiled unseen.
 #[test]
 fn the_manifest_names_every_field_of_the_schema() {
     let (mut known, mut named) = (BTreeSet::new(), BTreeSet::new());
     fields(&crd::schema()["properties"]["spec"], "spec", &mut known);
     paths(&written()["spec"], "spec", &mut named);
+    // An annotation gate and `annotations: Off` exclude each other, so gates have a manifest of their own.
+    paths(&super::gates::written()["spec"], "spec", &mut named);
     let missing: Vec<_> = known.difference(&named).collect();
     assert!(known.len() > 50 && missing.is_empty(), "not in the manifest: {missing:#?}");
 }
 
-/// A target's own probe is the same type as the default one.
+/// A target's own probe is the same type as the default one, a gate's selector as a target's.
 fn plain(path: &str) -> String {
     path.replace("spec.targets[].probe", "spec.probe")
+        .replace("spec.gates[].podReadiness.selector", "spec.targets[].pods.selector")
 }
 
 fn fields(schema: &Value, path: &str, known: &mut BTreeSet<String>) {
