@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{EngineArgs, Exit, exit::Failed, signals};
 use crate::{
     api,
-    cluster::{self, Connection, Identity, Options, Selection},
+    cluster::{self, Connection, Features, Identity, Options, Selection},
     server::{AdminDefault, ServerArgs, ServerError},
 };
 
@@ -77,6 +77,9 @@ pub struct ControllerArgs {
     /// Write no annotations on EndpointSlices
     #[arg(long, env = "HEALTHCHECK_OPERATOR_DISABLE_ANNOTATIONS")]
     disable_annotations: bool,
+    /// Write no EndpointSlices: endpointSlice gates do nothing, and say so
+    #[arg(long, env = "HEALTHCHECK_OPERATOR_DISABLE_ENDPOINT_SLICES")]
+    disable_endpoint_slices: bool,
     /// Write no events
     #[arg(long, env = "HEALTHCHECK_OPERATOR_DISABLE_EVENTS")]
     disable_events: bool,
@@ -128,6 +131,7 @@ impl ControllerArgs {
             scripts: self.allow_scripts.then(|| self.runner_socket.clone()),
             egress_allow: self.egress_allow.clone(),
             annotations: !self.disable_annotations,
+            gates: Features { endpoint_slices: !self.disable_endpoint_slices },
             events: !self.disable_events,
             server: self.servers.config(AdminDefault::Everywhere).map_err(anyhow::Error::msg)?,
             limits: self.engine.limits(),
@@ -234,7 +238,7 @@ mod tests {
         assert_eq!(options.refresh, Duration::from_secs(300));
         assert_eq!((options.lease_duration, options.lease_renew), (Duration::from_secs(15), Duration::from_secs(10)));
         assert_eq!(options.lease_name, "healthcheck-operator");
-        assert!(options.scripts.is_none() && options.annotations && options.events);
+        assert!(options.scripts.is_none() && options.annotations && options.events && options.gates.endpoint_slices);
         assert!(options.selection.namespaces.is_empty() && options.selection.labels.is_none());
     }
 

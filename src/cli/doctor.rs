@@ -35,6 +35,9 @@ pub struct DoctorArgs {
     /// The operator writes no annotations on EndpointSlices
     #[arg(long, env = "HEALTHCHECK_OPERATOR_DISABLE_ANNOTATIONS")]
     disable_annotations: bool,
+    /// The operator writes no EndpointSlices
+    #[arg(long, env = "HEALTHCHECK_OPERATOR_DISABLE_ENDPOINT_SLICES")]
+    disable_endpoint_slices: bool,
     /// The operator writes no events
     #[arg(long, env = "HEALTHCHECK_OPERATOR_DISABLE_EVENTS")]
     disable_events: bool,
@@ -78,6 +81,7 @@ const ALWAYS: [Need; 10] = [
     ("authorization.k8s.io", "subjectaccessreviews", &["create"], false),
 ];
 const ANNOTATIONS: Need = ("discovery.k8s.io", "endpointslices", &["patch"], false);
+const ENDPOINT_SLICES: Need = ("discovery.k8s.io", "endpointslices", &["create", "patch", "delete"], false);
 const EVENTS: Need = ("events.k8s.io", "events", &["create", "patch"], false);
 /// What is not in a namespace, whatever is watched.
 const CLUSTER_SCOPED: [&str; 3] = ["nodes", "tokenreviews", "subjectaccessreviews"];
@@ -143,6 +147,9 @@ async fn permissions(client: &Client, args: &DoctorArgs, findings: &mut Findings
     let mut needs = ALWAYS.to_vec();
     if !args.disable_annotations {
         needs.push(ANNOTATIONS);
+    }
+    if !args.disable_endpoint_slices {
+        needs.push(ENDPOINT_SLICES);
     }
     if !args.disable_events {
         needs.push(EVENTS);

@@ -92,6 +92,7 @@ mod tests {
             optional: false,
             state: EndpointState::Unhealthy,
             stale: false,
+            measured: true,
             since: jiff::Timestamp::UNIX_EPOCH,
             reason: Some(reason),
             message: "".into(),

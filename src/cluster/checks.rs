@@ -24,6 +24,7 @@ use crate::{
     api::{HealthCheck, HealthCheckSpec, HealthCheckStatus},
     check::ObjectKey,
     compile::{self, Mode},
+    gate::annotation_key,
     server::Readiness,
     telemetry::Metrics,
 };
@@ -190,6 +191,11 @@ pub fn facts(object: Object) -> Option<CheckFacts> {
         uid: metadata.uid.as_deref().unwrap_or_default().into(),
         generation: metadata.generation.unwrap_or(0),
         labels: metadata.labels.unwrap_or_default().into_iter().collect(),
+        created: metadata.creation_timestamp.map(|time| time.0),
+        overrides: metadata
+            .annotations
+            .and_then(|mut annotations| annotations.remove(&annotation_key()))
+            .map(|text| text.as_str().into()),
         compiled,
         server: Box::new(server),
         prior: earlier,

@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 
 use super::client::{CallError, call};
 use crate::{
-    api::{API_VERSION, KIND},
-    check::{Health, HealthReason, ObjectKey},
+    api::{API_VERSION, KIND, status::GateStatus},
+    check::{GateReason, Health, HealthReason, ObjectKey},
     engine::CheckView,
 };
 
@@ -27,6 +27,68 @@ pub struct Transition {
     pub uid: Arc<str>,
     pub health: Health,
     pub view: Arc<CheckView>,
+}
+
+/// A gate whose rule changed, as it was written.
+#[derive(Clone, Debug)]
+pub struct GateChange {
+    pub check: ObjectKey,
+    pub uid: Arc<str>,
+    pub gate: GateStatus,
+}
+
+/// What an event is about.
+#[derive(Clone, Debug)]
+pub enum News {
+    Verdict(Transition),
+    Gate(GateChange),
+}
+
+impl News {
+    #[must_use]
+    pub const fn check(&self) -> &ObjectKey {
+        match self {
+            Self::Verdict(transition) => &transition.check,
+            Self::Gate(change) => &change.check,
+        }
+    }
+
+    const fn uid(&self) -> &Arc<str> {
+        match self {
+            Self::Verdict(transition) => &transition.uid,
+            Self::Gate(change) => &change.uid,
+        }
+    }
+
+    fn event(&self) -> Event {
+        match self {
+            Self::Verdict(transition) => transition.event(),
+            Self::Gate(change) => change.event(),
+        }
+    }
+}
+
+impl GateChange {
+    fn event(&self) -> Event {
+        let gate = &self.gate;
+        let counts = format!("{} desired, {} published as ready", gate.desired_ready, gate.published_ready);
+        let message = gate.message.as_deref().unwrap_or(&counts);
+        let expected = [GateReason::Enforced, GateReason::DryRun].map(GateReason::as_str);
+        Event {
+            type_: if expected.contains(&gate.effective.as_str()) { EventType::Normal } else { EventType::Warning },
+            reason: format!("Gate{}", gate.effective),
+            note: Some(fit(format!("gate {} of this HealthCheck: {message}", gate.name))),
+            action: "Gate".to_owned(),
+            secondary: None,
+        }
+    }
+}
+
+fn fit(mut note: String) -> String {
+    while note.len() > NOTE_LIMIT {
+        note.pop();
+    }
+    note
 }
 
 impl Transition {
@@ -49,10 +111,7 @@ impl Transition {
         if !self.view.message.is_empty() {
             note = format!("{note}: {}", self.view.message);
         }
-        while note.len() > NOTE_LIMIT {
-            note.pop();
-        }
-        note
+        fit(note)
     }
 
     fn event(&self) -> Event {
@@ -71,39 +130,39 @@ impl Transition {
     }
 }
 
-/// Publishes `transitions` until there are no more.
-pub async fn publish(client: Client, prober: String, mut transitions: mpsc::Receiver<Transition>) {
+/// Publishes `news` until there is no more.
+pub async fn publish(client: Client, prober: String, mut news: mpsc::Receiver<News>) {
     let recorder =
         Recorder::new(client, Reporter { controller: super::patch::FIELD_MANAGER.to_owned(), instance: Some(prober) });
     // Namespaces in which we may write none: said once, until one is let through.
     let mut refused: HashSet<Arc<str>> = HashSet::new();
-    while let Some(transition) = transitions.recv().await {
+    while let Some(news) = news.recv().await {
         let reference = ObjectReference {
             api_version: Some(API_VERSION.to_owned()),
             kind: Some(KIND.to_owned()),
-            name: Some(transition.check.name.to_string()),
-            namespace: Some(transition.check.namespace.to_string()),
-            uid: Some(transition.uid.to_string()),
+            name: Some(news.check().name.to_string()),
+            namespace: Some(news.check().namespace.to_string()),
+            uid: Some(news.uid().to_string()),
             ..ObjectReference::default()
         };
-        let event = transition.event();
+        let event = news.event();
         for attempt in 1..=ATTEMPTS {
             match call(recorder.publish(&event, &reference)).await {
                 Ok(()) => {
-                    refused.remove(&transition.check.namespace);
+                    refused.remove(&news.check().namespace);
                     break;
                 }
                 Err(error) if error.is_outage() && attempt < ATTEMPTS => {
                     tokio::time::sleep(Duration::from_millis(500) * attempt).await;
                 }
                 Err(CallError::Forbidden(message)) => {
-                    if refused.insert(transition.check.namespace.clone()) {
-                        tracing::warn!(check = %transition.check, "cannot write events: {message}; grant create and patch on events in events.k8s.io, or start with --disable-events");
+                    if refused.insert(news.check().namespace.clone()) {
+                        tracing::warn!(check = %news.check(), "cannot write events: {message}; grant create and patch on events in events.k8s.io, or start with --disable-events");
                     }
                     break;
                 }
                 Err(error) => {
-                    tracing::warn!(check = %transition.check, reason = event.reason, "event not written: {error}");
+                    tracing::warn!(check = %news.check(), reason = event.reason, "event not written: {error}");
                     break;
                 }
             }

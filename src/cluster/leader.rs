@@ -1,6 +1,8 @@
 //! The active replica: it watches, probes and writes. Begins with fresh lists, so that what the former leader wrote
 //! last is what it goes on from.
 
+mod gating;
+
 use std::{
     collections::{BTreeSet, HashSet},
     sync::Arc,
@@ -13,11 +15,13 @@ use kube::{Api, Client};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+use self::gating::Learnt;
 use super::{
     annotation_plan::{AnnotationPlan, Orphan},
     checks::{Complaints, Selection, facts, tell_readiness, watch_checks},
     client::{CallError, call},
     events,
+    gates::{Features, Gates},
     index::{SourceChange, facts::SliceFacts},
     lease::Held,
     orphans::{self, Sweeps},
@@ -32,6 +36,7 @@ use crate::{
     api::HealthCheck,
     check::ObjectKey,
     engine::{Board, Engine},
+    probe::Prober,
     server::Readiness,
     telemetry::{Beats, Metrics},
 };
@@ -54,7 +59,10 @@ pub struct Parts {
     pub refresh: Duration,
     pub scripts_allowed: bool,
     pub annotations: bool,
+    pub gates: Features,
     pub events: bool,
+    /// Looks names up as probes do.
+    pub names: Arc<Prober>,
     pub references: ReferenceStore,
     pub metrics: Metrics,
     pub beats: Beats,
@@ -72,6 +80,7 @@ enum Input {
     Found(Vec<SliceFacts>, bool),
     /// Whether everything was taken from a slice that had to be.
     Cleared(bool),
+    Gate(Learnt),
 }
 
 struct Leader {
@@ -79,6 +88,7 @@ struct Leader {
     engine: Engine,
     reconciler: Reconciler,
     plan: AnnotationPlan,
+    gates: Gates,
     sources: SourceWatches<Input>,
     notes: mpsc::Sender<Note>,
     inputs: mpsc::Sender<Input>,
@@ -108,6 +118,7 @@ pub async fn lead(parts: Parts, engine: Engine, stop: CancellationToken) -> anyh
     let (events_sender, events_inbox) = mpsc::channel(1024);
     // Without a bound, as the writer must never wait for who may be waiting for it. Each write tells once.
     let (annotated_sender, mut annotated) = mpsc::unbounded_channel();
+    let (gated_sender, mut gated) = mpsc::unbounded_channel();
     let watches =
         watch_checks(&parts.client, &parts.selection, &parts.metrics, &parts.complaints, facts, Input::Check, &inputs);
     let events_task = if parts.events {
@@ -123,6 +134,7 @@ pub async fn lead(parts: Parts, engine: Engine, stop: CancellationToken) -> anyh
         refresh: parts.refresh,
         events: events_sender,
         annotated: annotated_sender,
+        gated: gated_sender,
         beats: parts.beats.clone(),
     });
     let writer_stop = CancellationToken::new();
@@ -134,6 +146,7 @@ pub async fn lead(parts: Parts, engine: Engine, stop: CancellationToken) -> anyh
     let mut leader = Leader {
         reconciler: Reconciler::new(&parts.selection, parts.scripts_allowed, parts.refresh),
         plan: AnnotationPlan::default(),
+        gates: Gates::new(parts.gates, parts.metrics.gates.clone()),
         sources: SourceWatches::new(parts.client.clone(), parts.metrics.clone(), inputs.clone(), Input::Source),
         parts,
         engine,
@@ -156,11 +169,13 @@ pub async fn lead(parts: Parts, engine: Engine, stop: CancellationToken) -> anyh
         tokio::select! {
             () = stop.cancelled() => break,
             _ = inbox.recv_many(&mut batch, 256) => {
-                for input in batch.drain(..) { leader.input(input) }
+                for input in batch.drain(..) { leader.input(input).await }
             }
             keys = subscription.changed() => {
-                for key in keys { leader.reconciler.verdict_changed(&key) }
+                for key in &keys { leader.reconciler.verdict_changed(key) }
+                leader.verdicts_changed(&keys);
             }
+            Some(ended) = gated.recv() => leader.gate_ended(&ended),
             Some(ended) = annotated.recv() => leader.annotated(&ended),
             Some(_) = leader.tasks.join_next() => {}
             _ = tick.tick() => leader.tick(),
@@ -175,6 +190,8 @@ pub async fn lead(parts: Parts, engine: Engine, stop: CancellationToken) -> anyh
     writer_stop.cancel();
     // What the last writes tell is not waited for: nobody would act on it any more.
     annotated.close();
+    gated.close();
+    leader.parts.metrics.gates.clear();
     let written = match broken {
         Some(Ok(())) => Err(anyhow::anyhow!("the writer ended by itself; this is a bug")),
         Some(ended) => ended.context("the writer broke down; this is a bug"),
@@ -193,7 +210,7 @@ async fn drain<T>(mut inbox: mpsc::Receiver<T>) {
 }
 
 impl Leader {
-    fn input(&mut self, input: Input) {
+    async fn input(&mut self, input: Input) {
         match input {
             Input::Check(index, told) => {
                 tell_readiness(&self.parts.readiness, &told);
@@ -212,6 +229,7 @@ impl Leader {
                     self.reconciler.look_at_slices();
                 }
             }
+            Input::Gate(learnt) => self.learnt(learnt).await,
             Input::Found(slices, whole) => {
                 for slice in slices {
                     self.stray(slice);
@@ -244,6 +262,7 @@ impl Leader {
         }
         self.finish_sync().await;
         self.withdraw();
+        self.gate().await;
         if self.parts.annotations && self.reconciler.is_complete() {
             self.annotate().await;
         }
@@ -303,6 +322,7 @@ impl Leader {
         // Watches that nobody refers to end after a while.
         self.watched = None;
         let seconds = self.born.elapsed().as_secs();
+        self.sweep_gates(seconds);
         if seconds.is_multiple_of(REFERENCES.as_secs()) {
             for (key, version, references) in self.reconciler.referring() {
                 self.look_up(key, version, references);

@@ -8,7 +8,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -28,10 +28,12 @@ use super::{
     boottime,
     client::{CallError, call},
 };
-use crate::telemetry::Beats;
+use crate::{api::GROUP, telemetry::Beats};
 
 /// How often the Lease is read by a standby, and how soon a failed renewal is tried again.
 const POLL: Duration = Duration::from_secs(1);
+/// How often the holder looks at it between renewals: for the release marker.
+const LOOK: Duration = Duration::from_secs(2);
 /// The time of one read that counts at most toward silence: what is longer is a gap of our own, not the holder's.
 const COUNTED_GAP: Duration = Duration::from_secs(3);
 
@@ -57,23 +59,51 @@ pub enum Role {
     Leader,
 }
 
-/// Tells, at any moment, whether the Lease is held by the boot clock. Cheap to clone.
+/// The release marker: an annotation on our own Lease. While it stands no gate acts, in whatever replica: whoever
+/// uninstalls sets it first, and then releases what the gates hold.
+#[must_use]
+pub fn release_marker() -> String {
+    format!("{GROUP}/release")
+}
+
+/// Tells, at any moment, whether the Lease is held by the boot clock, and whether the release marker was last seen on
+/// it. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Held(Arc<AtomicU64>);
+pub struct Held(Arc<HeldState>);
+
+#[derive(Debug, Default)]
+struct HeldState {
+    /// Boot time in milliseconds.
+    until: AtomicU64,
+    released: AtomicBool,
+}
 
 impl Held {
     /// Whether writing is allowed at this very moment.
     #[must_use]
     pub fn now(&self) -> bool {
-        boottime::now().as_millis() < u128::from(self.0.load(Relaxed))
+        boottime::now().as_millis() < u128::from(self.0.until.load(Relaxed))
+    }
+
+    /// Whether no gate may act.
+    #[must_use]
+    pub fn is_released(&self) -> bool {
+        self.0.released.load(Relaxed)
+    }
+
+    fn saw(&self, lease: &Lease) {
+        let released = lease.annotations().contains_key(&release_marker());
+        if self.0.released.swap(released, Relaxed) != released {
+            tracing::info!(released, "the release marker on the lease has {}", if released { "come" } else { "gone" });
+        }
     }
 
     fn until(&self, end: Duration) {
-        self.0.store(u64::try_from(end.as_millis()).unwrap_or(u64::MAX), Relaxed);
+        self.0.until.store(u64::try_from(end.as_millis()).unwrap_or(u64::MAX), Relaxed);
     }
 
     fn end(&self) {
-        self.0.store(0, Relaxed);
+        self.0.until.store(0, Relaxed);
     }
 }
 
@@ -116,6 +146,8 @@ pub struct Elector {
     held: Held,
     beats: Beats,
     silence: Silence,
+    /// Boot time of the last renewal.
+    renewed: Duration,
     /// Nothing of the Lease was read yet.
     first: bool,
     /// What was complained about last, so that it is said once.
@@ -137,6 +169,7 @@ impl Elector {
             held: held.clone(),
             beats,
             silence: Silence::default(),
+            renewed: Duration::ZERO,
             first: true,
             complaint: None,
         };
@@ -191,7 +224,11 @@ impl Elector {
     async fn judge(&mut self, lease: Lease, sent: Duration) -> Duration {
         let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
         let first = std::mem::take(&mut self.first);
+        self.held.saw(&lease);
         if holder == self.identity {
+            if let Some(rest) = self.until_renewal() {
+                return rest;
+            }
             let renewed = self.replace(&lease).await;
             return self.took(renewed, sent);
         }
@@ -214,6 +251,13 @@ impl Elector {
         tracing::info!(former = %holder, "taking the lease");
         let replaced = self.replace(&lease).await;
         self.took(replaced, sent)
+    }
+
+    /// How long to wait while the Lease is held and need not be renewed yet.
+    fn until_renewal(&self) -> Option<Duration> {
+        let due = self.renewed + self.options.renew;
+        let rest = due.saturating_sub(boottime::now());
+        (*self.role.borrow() == Role::Leader && !rest.is_zero()).then(|| rest.min(LOOK))
     }
 
     async fn replace(&self, lease: &Lease) -> Result<Lease, CallError> {
@@ -248,11 +292,12 @@ impl Elector {
             Ok(_) => {
                 self.complaint = None;
                 self.held.until(sent + self.options.duration);
+                self.renewed = sent;
                 let became = self.role.send_if_modified(|role| std::mem::replace(role, Role::Leader) != Role::Leader);
                 if became {
                     tracing::info!(identity = %self.identity, "holding the lease");
                 }
-                self.options.renew
+                self.options.renew.min(LOOK)
             }
             // Somebody was faster: look again.
             Err(CallError::Conflict(_)) => Duration::from_millis(200),

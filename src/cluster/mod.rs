@@ -1,7 +1,7 @@
 //! The operator in a cluster: watches, the active replica and its standby, and everything that is written to the API.
 //!
 //! `operator` wires and supervises. `lease` decides the role; `leader` (with `reconcile`, `index` and `writer`) or
-//! `mirror` plays it. Pure parts: `index`, `reconcile`, `status`, `prior`, `annotate`, `queue`.
+//! `mirror` plays it. `gates` moves traffic. Pure parts: `index`, `reconcile`, `status`, `prior`, `annotate`, `queue`.
 
 mod annotate;
 mod annotation_plan;
@@ -10,6 +10,7 @@ mod checks;
 mod client;
 mod egress_facts;
 mod events;
+mod gates;
 mod index;
 mod leader;
 mod lease;
@@ -31,6 +32,7 @@ mod writer;
 
 pub use checks::Selection;
 pub use client::{CallError, Connection, call, client};
+pub use gates::Features;
 pub use operator::{Identity, Options, run};
 
 /// A role begins to list. What the former one left on the board answers meanwhile, as long as it may be believed: a

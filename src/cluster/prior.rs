@@ -127,6 +127,7 @@ pub fn mirrored(object: &HealthCheck, check: Option<&Check>, believed_for: Durat
                 optional: optional(&row.target),
                 state: if fresh { row.state } else { EndpointState::Unknown },
                 stale: !fresh,
+                measured: !fresh || row.state != EndpointState::Unknown,
                 since: row.since,
                 reason: row.reason,
                 message: row.message.as_str().into(),

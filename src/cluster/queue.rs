@@ -11,6 +11,8 @@ use tokio::time::Instant;
 /// How soon a key is to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Urgency {
+    /// It moves traffic.
+    Gate,
     /// A verdict or a spec changed.
     Transition,
     /// Something smaller changed.
@@ -19,7 +21,7 @@ pub enum Urgency {
     Refresh,
 }
 
-const CLASSES: usize = 3;
+const CLASSES: usize = 4;
 /// The shortest pause after a failed write, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
@@ -138,7 +140,7 @@ impl<K: Clone + Eq + Hash> WriteQueue<K> {
         if open > now {
             return Next::Wait(open);
         }
-        for class in [Urgency::Transition, Urgency::Change, Urgency::Refresh] {
+        for class in [Urgency::Gate, Urgency::Transition, Urgency::Change, Urgency::Refresh] {
             if class == Urgency::Refresh {
                 let ready = self.refreshes.ready_at(now);
                 if ready > now {
@@ -229,7 +231,8 @@ mod tests {
         queue.push(2, Urgency::Change);
         queue.push(1, Urgency::Transition);
         queue.push(3, Urgency::Refresh);
-        assert_eq!(drain(&mut queue, now), [3, 1, 2]);
+        queue.push(4, Urgency::Gate);
+        assert_eq!(drain(&mut queue, now), [4, 3, 1, 2]);
         assert_eq!(queue.len(), 0);
     }
 

@@ -7,7 +7,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::ObjectMeta;
 
 use super::status::{fingerprint, headline};
-use crate::{api::HealthCheckStatus, check::Health};
+use crate::{
+    api::{HealthCheckStatus, status::GateStatus},
+    check::Health,
+};
 
 /// An object's own identity and what its status says, without the rows.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +23,7 @@ pub struct ServerState {
     pub health: Option<Health>,
     pub observed_at: Option<Timestamp>,
     pub conditions: Vec<Condition>,
+    pub gates: Vec<GateStatus>,
     pub fingerprint: u64,
     pub headline: u64,
 }
@@ -38,6 +42,7 @@ impl ServerState {
             health: status.health.as_deref().and_then(Health::parse),
             observed_at: status.observed_at.as_ref().map(|time| time.0),
             conditions: status.conditions.clone(),
+            gates: status.gates.clone(),
             fingerprint: fingerprint(status),
             headline: headline(status),
         }
@@ -54,6 +59,7 @@ impl ServerState {
             health: status.health.as_deref().and_then(Health::parse),
             observed_at: status.observed_at.as_ref().map(|time| time.0),
             conditions: status.conditions.clone(),
+            gates: status.gates.clone(),
             fingerprint: fingerprint(status),
             headline: headline(status),
         };

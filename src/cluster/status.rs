@@ -31,6 +31,8 @@ pub struct Acceptance {
     pub generation: i64,
     /// Everything that is wrong with it; empty: accepted.
     pub problems: Vec<Problem>,
+    /// The names of its gates; `None`: nobody can read them.
+    pub gates: Option<Vec<std::sync::Arc<str>>>,
 }
 
 /// Who writes.
@@ -40,7 +42,7 @@ pub struct Author<'a> {
     pub epoch: i64,
 }
 
-/// The status that `view` and `acceptance` call for. `previous` are the conditions that were written last: they know
+/// The status that `view` and `acceptance` call for, but for the gates (`gates::report::tell`). `previous` are the conditions that were written last: they know
 /// since when a condition says what it says.
 #[must_use]
 pub fn compose(
@@ -232,6 +234,9 @@ pub fn headline(status: &HealthCheckStatus) -> u64 {
     status.observed_generation.hash(&mut hasher);
     status.health.hash(&mut hasher);
     status.summary.hash(&mut hasher);
+    for gate in &status.gates {
+        (&gate.name, &gate.effective).hash(&mut hasher);
+    }
     for condition in &status.conditions {
         (&condition.type_, &condition.status, &condition.reason).hash(&mut hasher);
     }
@@ -257,6 +262,7 @@ mod tests {
             optional: false,
             state,
             stale: false,
+            measured: true,
             since: Timestamp::UNIX_EPOCH,
             reason: state.is_unhealthy().then_some(Reason::ConnectionRefused),
             message: "".into(),
@@ -289,7 +295,7 @@ mod tests {
     }
 
     fn accepted(problems: Vec<Problem>) -> Acceptance {
-        Acceptance { uid: "u".into(), generation: 3, problems }
+        Acceptance { uid: "u".into(), generation: 3, problems, gates: Some(vec![]) }
     }
 
     fn problem(kind: ProblemKind) -> Problem {

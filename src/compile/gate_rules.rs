@@ -87,7 +87,8 @@ fn check_published_targets(spec: &HealthCheckSpec, problems: &mut Problems) {
 }
 
 /// Whether an EndpointSlice takes the address, and a client can have a connection to it.
-fn is_publishable(address: IpAddr) -> bool {
+#[must_use]
+pub fn is_publishable(address: IpAddr) -> bool {
     let link_local_or_broadcast = match address.to_canonical() {
         IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
         IpAddr::V6(address) => address.is_unicast_link_local(),

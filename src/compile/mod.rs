@@ -21,6 +21,8 @@ use crate::{
 };
 
 pub use build::DEFAULT_NAMESPACE;
+#[cfg(feature = "cluster")]
+pub use gate_rules::is_publishable;
 pub use problem::{Problem, Problems};
 
 /// Where the checks are to run.

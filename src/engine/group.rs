@@ -257,6 +257,7 @@ pub(super) fn member_row(target: &Arc<str>, optional: bool, since: Timestamp, me
             optional,
             state,
             stale: decided && state == EndpointState::Unknown,
+            measured: decided,
             since,
             reason: None,
             message: told.into(),

@@ -67,6 +67,7 @@ impl Record {
                 optional: self.endpoint.optional,
                 state: judgement.shown(initial),
                 stale: judgement.stale,
+                measured: !judgement.is_undecided(),
                 since: judgement.since,
                 reason: judgement.reason,
                 message: judgement.told(),

@@ -89,6 +89,8 @@ pub struct EndpointView {
     pub state: EndpointState,
     /// There was a verdict, and it is too old to be believed.
     pub stale: bool,
+    /// There is, or was, a verdict: not so where nothing was seen yet and `state` only says what was declared.
+    pub measured: bool,
     pub since: Timestamp,
     /// Why the last attempt did not succeed; `None` when it did, or when there was none.
     pub reason: Option<Reason>,

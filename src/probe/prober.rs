@@ -1,6 +1,6 @@
 //! The ordinary lane: every kind of probe, on tokio.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
 
@@ -92,6 +92,14 @@ impl Prober {
         let Settings { egress, references, scripts, name_servers } = settings;
         let resolver = NameResolver::new(&name_servers);
         Self { egress, references, scripts, resolver, tls: TlsClients::new() }
+    }
+
+    /// The addresses of a DNS name, as a probe of it would find them: at least one, at most 16. `None` when nobody knows,
+    /// or nobody answers `within` this time.
+    pub async fn addresses(&self, name: &str, within: Duration) -> Option<Vec<IpAddr>> {
+        let progress = Progress::start(within);
+        let found = timeout_at(progress.deadline, self.resolver.addresses(name, &progress)).await;
+        found.ok()?.inspect_err(|failure| tracing::debug!(name, failure.message, "name not looked up")).ok()
     }
 
     async fn within<F>(&self, progress: &Progress, attempt: F) -> Result<Answer, Failure>

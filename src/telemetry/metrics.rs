@@ -13,6 +13,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use super::GateGauges;
+
 /// Labels of `healthcheck_operator_probes_total`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ProbeLabels {
@@ -59,6 +61,7 @@ pub struct Metrics {
     pub watch_last_event: Family<WatchLabels, Gauge>,
     pub leader: Gauge,
     pub config_reload_success: Gauge,
+    pub gates: GateGauges,
 }
 
 impl fmt::Debug for Metrics {
@@ -82,13 +85,15 @@ impl Default for Metrics {
             watch_last_event: Family::default(),
             leader: Gauge::default(),
             config_reload_success: Gauge::default(),
+            gates: GateGauges::default(),
         }
     }
 }
 
 impl Metrics {
-    /// Registers everything under `healthcheck_operator_`.
+    /// Registers everything under `healthcheck_operator_`, and the gates under `healthcheck_gate_`.
     pub fn register(&self, registry: &mut Registry) {
+        registry.register_collector(Box::new(self.gates.clone()));
         let registry = registry.sub_registry_with_prefix("healthcheck_operator");
         registry.register("probes", "Probes that ended, by kind, outcome and reason", self.probes.clone());
         registry.register_with_unit(

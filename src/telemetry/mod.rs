@@ -1,10 +1,12 @@
 //! Metrics, logs, and the beats of our own loops.
 
 mod beats;
+mod gates;
 pub mod logs;
 pub mod metrics;
 pub mod process;
 
 pub use beats::{Beat, Beats};
+pub use gates::{GateGauges, GateSeries};
 pub use logs::LogArgs;
 pub use metrics::Metrics;

@@ -191,6 +191,28 @@ impl Release {
             stage.wait_health("shop", "Healthy").await?;
         }
 
+        // A gate makes slices, changes them and takes them away.
+        let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "gated"}, "spec": {"ports": [{"port": 80}]}});
+        cluster.apply(&stage.namespace, &service.to_string()).await?;
+        let mut spec = fast(&[target("a", self.web.address())]);
+        spec["gates"] = json!([{"name": "traffic", "endpointSlice": {"service": "gated"}, "whenBelow": "FailClosed"}]);
+        stage.apply("gated", spec).await?;
+        let gate = async |wanted: &'static str| {
+            stage.wait("gated", wanted, |check| condition(check, "GatesApplied") == wanted).await
+        };
+        gate("True/Enforced").await?;
+        self.web.set_status(500);
+        gate("True/FailClosed").await?;
+        self.web.set_status(200);
+        gate("True/Enforced").await?;
+        stage.apply("gated", fast(&[target("a", self.web.address())])).await?;
+        wait_until("the slices to go", SOON, || async {
+            let slices = cluster.slices(&stage.namespace, "gated").await?;
+            ensure!(slices.is_empty(), "{slices:?}");
+            anyhow::Ok(())
+        })
+        .await?;
+
         let authority = format!("--from-literal=ca.pem={}", cluster.ca_pem());
         stage.kubectl(&["create", "configmap", "authority", &authority]).await?;
         stage.kubectl(&["create", "secret", "generic", "token", "--from-literal=bearer=x"]).await?;

@@ -12,6 +12,7 @@ mod chart;
 mod controller;
 mod denied;
 mod faults;
+mod gates;
 mod grants;
 mod harness;
 mod leader;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         controller::trials(&suite),
         denied::trials(&suite),
         faults::trials(&suite),
+        gates::trials(&suite),
         grants::trials(&suite),
         harness::trials(&suite),
         leader::trials(&suite),

@@ -229,6 +229,7 @@ pub fn endpoint(target: &str, label: &str, state: EndpointState) -> EndpointView
         optional: false,
         state,
         stale: false,
+        measured: true,
         since: at("2026-11-01T10:00:00Z"),
         reason: unhealthy.then_some(Reason::UnexpectedStatus),
         message: if unhealthy { "unexpected status code; got '503', want '200-399'".into() } else { "".into() },

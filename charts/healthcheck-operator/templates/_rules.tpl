@@ -9,7 +9,7 @@
   verbs: [patch]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
-  verbs: [list, watch{{ if $v.features.annotations }}, patch{{ end }}]
+  verbs: [list, watch{{ if or $v.features.annotations $v.features.endpointSlices }}, patch{{ end }}{{ if $v.features.endpointSlices }}, create, delete{{ end }}]
 - apiGroups: [""]
   resources: [pods, services]
   verbs: [list, watch]

@@ -8,15 +8,22 @@ use k8s_openapi::api::{
 };
 use kube::ResourceExt;
 
-use crate::{api::GROUP, check::ObjectKey};
+use crate::{
+    api::GROUP,
+    check::ObjectKey,
+    cluster::gates::slice::{self, Owned},
+};
 
 /// The label by which an EndpointSlice says whose it is.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// A Service, as far as its ports matter.
+/// A Service, as far as its ports matter, and who makes its EndpointSlices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceFacts {
     pub key: ObjectKey,
+    pub uid: Arc<str>,
+    /// Its slices are made by the cluster, from pods.
+    pub selector: bool,
     pub external_name: bool,
     pub ports: Vec<ServicePort>,
 }
@@ -37,6 +44,10 @@ pub struct SliceFacts {
     pub resource_version: String,
     /// Our own annotations, by the name of the check.
     pub annotations: BTreeMap<String, String>,
+    /// Who makes it; empty where it does not say.
+    pub managed_by: Arc<str>,
+    /// What a gate of ours has written, where it is ours.
+    pub owned: Option<Box<Owned>>,
     /// Number by name; the name is empty where a lone port has none.
     pub ports: Vec<(Arc<str>, u16)>,
     pub endpoints: Vec<EndpointFacts>,
@@ -77,6 +88,8 @@ impl ServiceFacts {
         let ports = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
         Self {
             key: key(service),
+            uid: service.uid().unwrap_or_default().into(),
+            selector: spec.and_then(|spec| spec.selector.as_ref()).is_some_and(|selector| !selector.is_empty()),
             external_name: spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName"),
             ports: ports
                 .iter()
@@ -95,7 +108,8 @@ impl ServiceFacts {
 impl SliceFacts {
     #[must_use]
     pub fn of(slice: &EndpointSlice) -> Self {
-        let service = slice.labels().get(SERVICE_NAME).map(String::as_str).unwrap_or_default();
+        let label = |name: &str| slice.labels().get(name).map(String::as_str).unwrap_or_default();
+        let service = label(SERVICE_NAME);
         let prefix = format!("{GROUP}/");
         let annotations = slice.annotations().iter();
         let ports = slice.ports.as_deref().unwrap_or_default();
@@ -103,6 +117,8 @@ impl SliceFacts {
             key: key(slice),
             service: service.into(),
             resource_version: slice.resource_version().unwrap_or_default(),
+            managed_by: label(slice::MANAGED_BY).into(),
+            owned: Owned::of(slice).map(Box::new),
             annotations: annotations
                 .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), value.clone())))
                 .collect(),

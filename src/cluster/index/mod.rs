@@ -7,8 +7,10 @@ mod sources;
 #[cfg(test)]
 mod tests;
 
+pub use facts::ServicePort;
 pub use problem::{Problem, ProblemKind};
-pub use resolve::resolve;
+pub use resolve::{resolve, service_port};
+use sources::Touched;
 pub use sources::{Scope, SourceChange, SourceKind, Sources};
 
 use std::{
@@ -16,7 +18,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::check::{Check, ObjectKey, Place};
+use crate::check::{Check, GateKind, ObjectKey, Place};
 
 /// The checks, and for each kind of object which of them an object concerns.
 #[derive(Debug, Default)]
@@ -26,6 +28,10 @@ pub struct Index {
     by_service: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     /// Which checks of a namespace refer to pods.
     by_pods: HashMap<Arc<str>, BTreeSet<ObjectKey>>,
+    /// Which checks have a gate that publishes endpoints of a Service.
+    by_gated: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    /// The checks whose gates are to be looked at, and the Services whose slices are.
+    gated: (BTreeSet<ObjectKey>, BTreeSet<ObjectKey>),
     pub sources: Sources,
     /// Rises with every check that comes or goes.
     version: u64,
@@ -48,6 +54,10 @@ impl Index {
                 Place::Host(_) | Place::Check { .. } | Place::Nowhere => {}
             }
         }
+        for service in gated_by(&check) {
+            self.by_gated.entry(service).or_default().insert(check.key.clone());
+        }
+        self.touch_gates(&check);
         self.checks.insert(check.key.clone(), check);
     }
 
@@ -69,7 +79,40 @@ impl Index {
                 self.by_pods.remove(&key.namespace);
             }
         }
+        for service in gated_by(&check) {
+            if let Some(checks) = self.by_gated.get_mut(&service) {
+                checks.remove(key);
+                if checks.is_empty() {
+                    self.by_gated.remove(&service);
+                }
+            }
+        }
+        self.touch_gates(&check);
         Some(check)
+    }
+
+    /// The gates of `check` may be others, and with it who holds the Services that they gate.
+    fn touch_gates(&mut self, check: &Check) {
+        for service in gated_by(check) {
+            self.gated.0.extend(self.by_gated.get(&service).into_iter().flatten().cloned());
+            self.gated.1.insert(service);
+        }
+        self.gated.0.insert(check.key.clone());
+    }
+
+    /// The checks whose gates are to be looked at since this was last asked, and the Services whose slices are.
+    pub fn take_gated(&mut self) -> (BTreeSet<ObjectKey>, BTreeSet<ObjectKey>) {
+        std::mem::take(&mut self.gated)
+    }
+
+    /// The gates of `key` are to be looked at.
+    pub fn look_at_gates(&mut self, key: &ObjectKey) {
+        self.gated.0.insert(key.clone());
+    }
+
+    /// The checks that have a gate which publishes endpoints of `service`.
+    pub fn checks_of_gated(&self, service: &ObjectKey) -> impl Iterator<Item = &ObjectKey> {
+        self.by_gated.get(service).into_iter().flatten()
     }
 
     #[must_use]
@@ -105,7 +148,7 @@ impl Index {
     /// What must be watched for the checks there are.
     #[must_use]
     pub fn scopes(&self) -> BTreeSet<Scope> {
-        let services = self.by_service.keys().flat_map(|service| {
+        let services = self.by_service.keys().chain(self.by_gated.keys()).flat_map(|service| {
             [SourceKind::Services, SourceKind::Slices].map(|kind| Scope { kind, namespace: service.namespace.clone() })
         });
         let pods = self.by_pods.keys().map(|namespace| Scope { kind: SourceKind::Pods, namespace: namespace.clone() });
@@ -121,14 +164,35 @@ impl Index {
     /// Takes a change of a source in, and says which checks it concerns.
     pub fn apply(&mut self, change: SourceChange) -> BTreeSet<ObjectKey> {
         let touched = self.sources.apply(change);
+        self.concerned(touched)
+    }
+
+    /// Takes in what we ourselves wrote to a slice, and says which checks it concerns: see [`Sources::wrote`].
+    pub fn wrote(
+        &mut self,
+        key: &ObjectKey,
+        base: Option<&str>,
+        now_there: Option<facts::SliceFacts>,
+    ) -> BTreeSet<ObjectKey> {
+        let touched = self.sources.wrote(key, base, now_there);
+        self.concerned(touched)
+    }
+
+    fn concerned(&mut self, touched: Touched) -> BTreeSet<ObjectKey> {
         let mut checks = BTreeSet::new();
         for service in &touched.services {
             checks.extend(self.by_service.get(service).into_iter().flatten().cloned());
+        }
+        for service in touched.gated {
+            self.gated.0.extend(self.by_gated.get(&service).into_iter().flatten().cloned());
+            self.gated.1.insert(service);
         }
         for namespace in &touched.pods {
             checks.extend(self.by_pods.get(namespace).into_iter().flatten().cloned());
         }
         if let Some(scope) = &touched.scope {
+            let gated = self.by_gated.iter().filter(|(service, _)| service.namespace == scope.namespace);
+            self.gated.0.extend(gated.flat_map(|(_, checks)| checks).cloned());
             checks.extend(
                 self.namespace(&scope.namespace)
                     .filter(|check| scopes_of(check).contains(scope))
@@ -151,9 +215,27 @@ pub fn services_of(check: &Check) -> BTreeSet<ObjectKey> {
         .collect()
 }
 
+/// The Services of which a check publishes endpoints.
+pub fn gated_by(check: &Check) -> BTreeSet<ObjectKey> {
+    check
+        .gates
+        .iter()
+        .filter_map(|gate| match &gate.kind {
+            GateKind::EndpointSlice { service, .. } => {
+                Some(ObjectKey { namespace: check.key.namespace.clone(), name: service.clone() })
+            }
+            GateKind::PodReadiness { .. } | GateKind::Annotation => None,
+        })
+        .collect()
+}
+
 /// What must be watched for one check.
-fn scopes_of(check: &Check) -> BTreeSet<Scope> {
+pub fn scopes_of(check: &Check) -> BTreeSet<Scope> {
     let of = |kind| Scope { kind, namespace: check.key.namespace.clone() };
+    let gates = check.gates.iter().flat_map(|gate| match &gate.kind {
+        GateKind::EndpointSlice { .. } => vec![of(SourceKind::Services), of(SourceKind::Slices)],
+        GateKind::PodReadiness { .. } | GateKind::Annotation => vec![],
+    });
     check
         .targets
         .iter()
@@ -162,5 +244,6 @@ fn scopes_of(check: &Check) -> BTreeSet<Scope> {
             Place::Pods { .. } => vec![of(SourceKind::Pods)],
             Place::Host(_) | Place::Check { .. } | Place::Nowhere => vec![],
         })
+        .chain(gates)
         .collect()
 }

@@ -162,8 +162,11 @@ fn pod_port(pod: &PodFacts, target: &Target) -> Option<u16> {
     }
 }
 
-/// The port of the Service that is meant.
-fn service_port<'a>(service: &'a ServiceFacts, wanted: Option<&PortRef>) -> Result<&'a ServicePort, String> {
+/// The port of the Service that is meant: `None` is the only one.
+///
+/// # Errors
+/// Why there is none, for people.
+pub fn service_port<'a>(service: &'a ServiceFacts, wanted: Option<&PortRef>) -> Result<&'a ServicePort, String> {
     let name = &service.key.name;
     let known = || {
         let ports = service.ports.iter().map(|port| match &*port.name {

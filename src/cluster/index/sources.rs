@@ -53,10 +53,19 @@ pub enum SourceChange {
 pub struct Touched {
     /// Services that changed, or whose slices did.
     pub services: BTreeSet<ObjectKey>,
+    /// Services that changed, or whose slices did, be it in what moves no endpoint.
+    pub gated: BTreeSet<ObjectKey>,
     /// Namespaces whose pods changed.
     pub pods: BTreeSet<Arc<str>>,
     /// A scope that has just become known, or out of reach.
     pub scope: Option<Scope>,
+}
+
+impl Touched {
+    fn service(&mut self, key: &ObjectKey) {
+        self.services.insert(key.clone());
+        self.gated.insert(key.clone());
+    }
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +133,19 @@ impl Sources {
         }
     }
 
+    /// Notes what we ourselves wrote to a slice (`None`: it is gone), unless it has changed since `base`, the version it was
+    /// computed from (`None`: it was not there).
+    pub(super) fn wrote(&mut self, key: &ObjectKey, base: Option<&str>, now_there: Option<SliceFacts>) -> Touched {
+        let known = self.slice(key).map(|slice| slice.resource_version.as_str());
+        let mut touched = Touched::default();
+        match now_there {
+            _ if known != base => {}
+            Some(slice) => self.put_slice(slice, &mut touched),
+            None => self.drop_slice(key, &mut touched),
+        }
+        touched
+    }
+
     pub(super) fn apply(&mut self, change: SourceChange) -> Touched {
         let mut touched = Touched::default();
         match change {
@@ -131,7 +153,7 @@ impl Sources {
                 Told::Is(service) => {
                     self.note(&scope, &service.key.name);
                     if self.services.get(&service.key) != Some(&service) {
-                        touched.services.insert(service.key.clone());
+                        touched.service(&service.key);
                         self.services.insert(service.key.clone(), service);
                     }
                 }
@@ -177,7 +199,7 @@ impl Sources {
         if let Some(former) = former.filter(|former| *former != slice.service) {
             let former = ObjectKey { namespace: slice.key.namespace.clone(), name: former };
             self.remove_slice_of(&former, &slice.key.name);
-            touched.services.insert(former);
+            touched.service(&former);
         }
         let slices = self.slices.entry(service.clone()).or_default();
         let same = slices.get(&slice.key.name).is_some_and(|known| {
@@ -185,6 +207,7 @@ impl Sources {
             known.ports == slice.ports && known.endpoints == slice.endpoints
         });
         slices.insert(slice.key.name.clone(), slice);
+        touched.gated.insert(service.clone());
         if !same {
             touched.services.insert(service);
         }
@@ -201,7 +224,7 @@ impl Sources {
 
     fn drop_service(&mut self, key: &ObjectKey, touched: &mut Touched) {
         if self.services.remove(key).is_some() {
-            touched.services.insert(key.clone());
+            touched.service(key);
         }
     }
 
@@ -209,7 +232,7 @@ impl Sources {
         if let Some(service) = self.slice_service.remove(key) {
             let service = ObjectKey { namespace: key.namespace.clone(), name: service };
             self.remove_slice_of(&service, &key.name);
-            touched.services.insert(service);
+            touched.service(&service);
         }
     }
 

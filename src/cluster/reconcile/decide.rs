@@ -53,6 +53,7 @@ impl Reconciler {
             for key in before.iter().chain(fresh.keys()) {
                 if self.graph.get(key) != fresh.get(key) && self.entries.contains_key(key) {
                     self.dirty.insert(key.clone());
+                    self.index.look_at_gates(key);
                     self.verdict_changed(key);
                 }
             }
@@ -77,7 +78,7 @@ impl Reconciler {
         problems.extend(self.graph.get(key).into_iter().flatten().cloned());
         let terminal = problems.iter().any(|problem| problem.kind.is_terminal());
         let found = self.index.get(key).cloned();
-        let (check, endpoints) = match found {
+        let (check, endpoints) = match found.clone() {
             Some(check) if !terminal => {
                 let resolved = resolve(&check, &self.index.sources);
                 problems.extend(resolved.problems);
@@ -96,7 +97,13 @@ impl Reconciler {
         };
         problems.sort();
         problems.dedup();
-        let acceptance = Acceptance { uid: entry.uid.clone(), generation: entry.generation, problems };
+        let readable = entry.broken.is_empty();
+        let acceptance = Acceptance {
+            uid: entry.uid.clone(),
+            generation: entry.generation,
+            problems,
+            gates: found.filter(|_| readable).map(|check| check.gates.iter().map(|gate| gate.name.clone()).collect()),
+        };
         let refresh = confirmed_within(self.refresh, self.entries.len());
         let Some(entry) = self.entries.get_mut(key) else { return };
         let prior = entry.prior.take().map(|prior| Prior { refresh, ..*prior });

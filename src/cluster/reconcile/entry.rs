@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use jiff::Timestamp;
+
 use crate::{
     check::{Check, ObjectKey, Place},
     cluster::{index::Problem, referred::Referred, server_state::ServerState},
@@ -16,6 +18,9 @@ pub struct CheckFacts {
     pub uid: Arc<str>,
     pub generation: i64,
     pub labels: BTreeMap<String, String>,
+    pub created: Option<Timestamp>,
+    /// What an operator says by hand, as it is written.
+    pub overrides: Option<Arc<str>>,
     pub compiled: Result<Arc<Check>, Vec<compile::Problem>>,
     pub server: Box<ServerState>,
     /// What an earlier life left in the status.
@@ -33,6 +38,8 @@ pub(super) struct Entry {
     pub(super) uid: Arc<str>,
     pub(super) generation: i64,
     pub(super) labels: BTreeMap<String, String>,
+    pub(super) created: Option<Timestamp>,
+    pub(super) overrides: Option<Arc<str>>,
     /// What is wrong with the spec itself.
     pub(super) broken: Vec<Problem>,
     pub(super) prior: Option<Box<Prior>>,

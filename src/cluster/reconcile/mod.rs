@@ -26,7 +26,7 @@ use self::{
 };
 use super::{
     checks::{Listing, Selection},
-    index::{Index, Problem, ProblemKind, SourceChange, services_of},
+    index::{Index, Problem, ProblemKind, SourceChange, facts::SliceFacts, services_of},
     referred::Referred,
     watch::Told,
     writer::Note,
@@ -121,6 +121,41 @@ impl Reconciler {
         self.entries.contains_key(key)
     }
 
+    /// The UID of the object under `key`.
+    #[must_use]
+    pub fn uid(&self, key: &ObjectKey) -> Option<&Arc<str>> {
+        self.entries.get(key).map(|entry| &entry.uid)
+    }
+
+    /// When the object under `key` was made.
+    #[must_use]
+    pub fn created(&self, key: &ObjectKey) -> Option<Timestamp> {
+        self.entries.get(key).and_then(|entry| entry.created)
+    }
+
+    /// What an operator says of `key` by hand, as it is written.
+    #[must_use]
+    pub fn overrides(&self, key: &ObjectKey) -> Option<&str> {
+        self.entries.get(key).and_then(|entry| entry.overrides.as_deref())
+    }
+
+    /// Whether the engine was given `key`.
+    #[must_use]
+    pub fn runs(&self, key: &ObjectKey) -> bool {
+        self.entries.get(key).is_some_and(|entry| entry.sent)
+    }
+
+    /// Every check that has gates.
+    pub fn gated(&self) -> impl Iterator<Item = ObjectKey> {
+        let gated = |key: &&ObjectKey| self.index.get(key).is_some_and(|check| !check.gates.is_empty());
+        self.entries.keys().filter(gated).cloned()
+    }
+
+    /// Takes in what a gate of ours wrote to a slice: see [`Index::wrote`].
+    pub fn wrote(&mut self, key: &ObjectKey, base: Option<&str>, now_there: Option<SliceFacts>) {
+        self.dirty.extend(self.index.wrote(key, base, now_there));
+    }
+
     /// The check under `key`, unless something is wrong with its spec.
     #[must_use]
     pub fn accepted(&self, key: &ObjectKey) -> Option<&Arc<Check>> {
@@ -163,13 +198,21 @@ impl Reconciler {
     }
 
     fn put(&mut self, facts: CheckFacts) {
-        let CheckFacts { key, uid, generation, labels, compiled, server, prior, references } = facts;
+        let CheckFacts { key, uid, generation, labels, created, overrides, compiled, server, prior, references } =
+            facts;
         self.actions.push(Action::Note(Box::new(Note::Seen(key.clone(), server))));
         let known = self.entries.get(&key);
         if known.is_some_and(|known| known.uid != uid) {
             // Another object of the same name: the former one is gone, though nobody said so.
             self.remove_entry(&key);
-        } else if known.is_some_and(|known| known.generation == generation && known.labels == labels) {
+        } else if let Some(known) = self.entries.get_mut(&key)
+            && known.generation == generation
+            && known.labels == labels
+        {
+            if known.overrides != overrides {
+                known.overrides = overrides;
+                self.index.look_at_gates(&key);
+            }
             return;
         }
         if let Some(former) = self.index.get(&key) {
@@ -189,7 +232,18 @@ impl Reconciler {
         };
         let sent = self.entries.get(&key).is_some_and(|entry| entry.sent);
         let prior = if sent { None } else { prior };
-        let entry = Entry { uid, generation, labels, broken, prior, sent, references, reference_problems: None };
+        let entry = Entry {
+            uid,
+            generation,
+            labels,
+            created,
+            overrides,
+            broken,
+            prior,
+            sent,
+            references,
+            reference_problems: None,
+        };
         self.entries.insert(key.clone(), entry);
         if let Some(check) = check {
             for member in members_of(&check) {

@@ -14,6 +14,7 @@ use crate::{
     api::HealthCheckStatus,
     check::ObjectKey,
     cluster::{
+        gates::report,
         queue::Urgency,
         server_state::ServerState,
         status::{Acceptance, Author, compose, fingerprint, headline, pending},
@@ -40,6 +41,22 @@ impl Writer {
                 self.records.remove(&key);
                 self.gathering.remove(&key);
                 self.forget(&WriteKey::Status(key));
+            }
+            Note::Gates(key, report, view) => {
+                if let Some(record) = self.records.get_mut(&key)
+                    && record.known.uid == report.uid
+                {
+                    record.gates = Some((report, view));
+                    self.consider(&key);
+                }
+            }
+            Note::Gate(key, Some(write)) => {
+                self.gates.insert(key.clone(), write);
+                self.push(WriteKey::Gate(key), Urgency::Gate);
+            }
+            Note::Gate(key, None) => {
+                self.gates.remove(&key);
+                self.forget(&WriteKey::Gate(key));
             }
             Note::Slice(key, Some(patch)) => {
                 self.slices.insert(key.clone(), patch);
@@ -76,6 +93,8 @@ impl Writer {
                     known: state,
                     ours: false,
                     acceptance: None,
+                    gates: None,
+                    gates_awaited: None,
                     born: Instant::now(),
                     sent: None,
                     written: None,
@@ -96,7 +115,17 @@ impl Writer {
         let epoch = record.known.epoch.unwrap_or(0) + i64::from(!record.ours);
         let author = Author { prober: &self.parts.prober, epoch };
         match self.decided(key, record) {
-            Some((view, acceptance)) => Some(compose(&view, acceptance, &record.known.conditions, author, now)),
+            Some((view, acceptance)) => {
+                let mut status = compose(&view, acceptance, &record.known.conditions, author, now);
+                report::tell(
+                    &mut status,
+                    acceptance.gates.as_deref(),
+                    record.gates.as_ref().map(|(report, _)| &**report),
+                    &record.known.gates,
+                    now,
+                );
+                Some(status)
+            }
             None => record.is_undecided().then(|| pending(record.known.generation, author, now)),
         }
     }
@@ -110,6 +139,12 @@ impl Writer {
 
     /// Looks whether `key` has anything to be written.
     pub(super) fn consider(&mut self, key: &ObjectKey) {
+        if let (Some(record), Some(view)) = (self.records.get_mut(key), self.parts.board.get(key))
+            && record.awaits_gates(&view)
+        {
+            self.gathering.insert(key.clone());
+            return;
+        }
         let Some(record) = self.records.get(key) else { return };
         let Some(wanted) = self.wanted(key, record, Timestamp::now()) else { return };
         if headline(&wanted) != record.known.headline {

@@ -23,7 +23,12 @@ use tokio_util::sync::CancellationToken;
 use self::{record::Record, send::Ended};
 use super::{
     client::CallError,
-    events::Transition,
+    events::News,
+    gates::{
+        GateEnded,
+        report::GatesReport,
+        write::{GateKey, GateWrite},
+    },
     lease::Held,
     patch::SlicePatch,
     queue::{Urgency, WriteQueue},
@@ -32,7 +37,7 @@ use super::{
 };
 use crate::{
     check::ObjectKey,
-    engine::{Board, Subscription},
+    engine::{Board, CheckView, Subscription},
     telemetry::Beats,
 };
 
@@ -53,6 +58,10 @@ pub enum Note {
     Gone(ObjectKey),
     /// The annotations of a slice are to change; `None`: they are as they should be.
     Slice(ObjectKey, Option<SlicePatch>),
+    /// What the gates of a check do, and of which view of it they have taken in.
+    Gates(ObjectKey, Box<GatesReport>, Arc<CheckView>),
+    /// What a gate writes; `None`: nothing any more.
+    Gate(GateKey, Option<Box<GateWrite>>),
 }
 
 /// What became of the annotations of a slice.
@@ -68,6 +77,7 @@ pub struct Annotated {
 enum WriteKey {
     Status(ObjectKey),
     Slice(ObjectKey),
+    Gate(GateKey),
 }
 
 /// What the writer works with.
@@ -78,8 +88,9 @@ pub struct Parts {
     pub prober: String,
     /// How often a status is confirmed; stretched when there are many.
     pub refresh: Duration,
-    pub events: mpsc::Sender<Transition>,
+    pub events: mpsc::Sender<News>,
     pub annotated: mpsc::UnboundedSender<Annotated>,
+    pub gated: mpsc::UnboundedSender<GateEnded>,
     pub beats: Beats,
 }
 
@@ -91,6 +102,7 @@ pub struct Writer {
     urgency: HashMap<WriteKey, Urgency>,
     records: BTreeMap<ObjectKey, Record>,
     slices: HashMap<ObjectKey, SlicePatch>,
+    gates: HashMap<GateKey, Box<GateWrite>>,
     /// Small changes that are being gathered.
     gathering: HashSet<ObjectKey>,
     flights: JoinSet<Ended>,
@@ -107,6 +119,7 @@ impl Writer {
             urgency: HashMap::new(),
             records: BTreeMap::new(),
             slices: HashMap::new(),
+            gates: HashMap::new(),
             gathering: HashSet::new(),
             flights: JoinSet::new(),
             refused: HashSet::new(),

@@ -12,7 +12,11 @@ use crate::{
     check::{Health, ObjectKey},
     cluster::{
         client::{CallError, call},
-        events::Transition,
+        events::{GateChange, News, Transition},
+        gates::{
+            report,
+            write::{self, GateKey, GateWrite, Written},
+        },
         patch::{SlicePatch, StatusChange, write_annotations, write_status},
         queue::{Next, Urgency},
         server_state::ServerState,
@@ -46,6 +50,10 @@ pub(super) enum Outcome {
         patch: SlicePatch,
         result: Result<String, CallError>,
     },
+    Gate {
+        write: Box<GateWrite>,
+        result: Result<Written, CallError>,
+    },
 }
 
 impl Writer {
@@ -71,6 +79,19 @@ impl Writer {
 
     fn launch(&mut self, key: WriteKey, urgency: Urgency) {
         match key {
+            WriteKey::Gate(gate) if self.parts.held.is_released() => {
+                // Whoever decides begins anew when the marker is gone.
+                self.gates.remove(&gate);
+                self.queue.done(&WriteKey::Gate(gate));
+            }
+            WriteKey::Gate(gate) => {
+                let Some(write) = self.gates.remove(&gate) else { return self.queue.done(&WriteKey::Gate(gate)) };
+                let client = self.parts.client.clone();
+                self.flights.spawn(async move {
+                    let result = write::send(&client, &gate, &write).await;
+                    Ended { key: WriteKey::Gate(gate), urgency, outcome: Outcome::Gate { write, result } }
+                });
+            }
             WriteKey::Slice(slice) => {
                 let Some(patch) = self.slices.remove(&slice) else { return self.queue.done(&WriteKey::Slice(slice)) };
                 let client = self.parts.client.clone();
@@ -131,6 +152,7 @@ impl Writer {
                 }
                 Err(error) => self.status_failed(check, urgency, &error, now_there),
             },
+            (WriteKey::Gate(gate), Outcome::Gate { write, result }) => self.gate_ended(gate, urgency, write, result),
             (WriteKey::Slice(slice), Outcome::Slice { patch, result }) => {
                 let key = WriteKey::Slice(slice.clone());
                 match &result {
@@ -175,10 +197,40 @@ impl Writer {
         }
     }
 
+    fn gate_ended(
+        &mut self,
+        gate: GateKey,
+        urgency: Urgency,
+        write: Box<GateWrite>,
+        result: Result<Written, CallError>,
+    ) {
+        let key = WriteKey::Gate(gate.clone());
+        match &result {
+            Err(error) if error.is_outage() => {
+                // What was decided meanwhile takes its place.
+                self.queue.unreachable(&key, Instant::now());
+                self.gates.entry(gate).or_insert(write);
+                return self.push(key, urgency);
+            }
+            Err(CallError::Forbidden(message)) => {
+                tracing::warn!(object = %gate.object(), "cannot act as a gate: {message}");
+            }
+            _ => {}
+        }
+        // What waits was computed from what was there before: it would only be refused. Who decides does so again.
+        self.gates.remove(&gate);
+        self.forget(&key);
+        self.queue.done(&key);
+        if self.parts.gated.send(GateEnded { key: gate, write: *write, result }).is_err() {
+            tracing::debug!("nobody waits for gates any more");
+        }
+    }
+
     fn status_written(&mut self, check: &ObjectKey, status: &HealthCheckStatus, claim: bool, version: String) {
         let period = self.period();
         let Some(record) = self.records.get_mut(check) else { return };
         let before = record.known.health;
+        let changed: Vec<_> = report::changes(&record.known.gates, &status.gates).cloned().collect();
         let now = Instant::now();
         if claim {
             record.known.epoch = status.epoch;
@@ -195,14 +247,21 @@ impl Writer {
         if after != before && (before.is_some() || after != Some(Health::Unknown)) {
             self.tell(check, &uid, after);
         }
+        for gate in changed {
+            self.publish(News::Gate(GateChange { check: check.clone(), uid: uid.clone(), gate }));
+        }
         self.consider(check);
     }
 
     fn tell(&self, check: &ObjectKey, uid: &Arc<str>, health: Option<Health>) {
         let (Some(health), Some(view)) = (health, self.parts.board.get(check)) else { return };
-        let transition = Transition { check: check.clone(), uid: uid.clone(), health, view };
-        // Told in order, and bounded; no status waits for an event.
-        if self.parts.events.try_send(transition).is_err() {
+        self.publish(News::Verdict(Transition { check: check.clone(), uid: uid.clone(), health, view }));
+    }
+
+    /// Told in order, and bounded; no status waits for an event.
+    fn publish(&self, news: News) {
+        if let Err(error) = self.parts.events.try_send(news) {
+            let check = error.into_inner().check().clone();
             tracing::warn!(%check, "too many transitions at once; the event of this one is left out");
         }
     }

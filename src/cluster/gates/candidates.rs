@@ -1,0 +1,135 @@
+//! The endpoints of a check as gates see them. Pure.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+
+use super::flaps::Flaps;
+use crate::{
+    check::{Check, Host, Place, PortRef, Target},
+    engine::{CheckView, EndpointView},
+    gate::{Last, Member, Overrides, Population, Verdict, Word},
+};
+
+/// Where traffic goes to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Spot {
+    Address(SocketAddr),
+    /// A target that is a DNS name, by its name, and its port.
+    Name {
+        target: Arc<str>,
+        name: Arc<str>,
+        port: u16,
+    },
+}
+
+impl Spot {
+    /// Where the endpoint of `row` is; `None` where it has no place that traffic could go to.
+    fn of(target: &Target, row: &EndpointView) -> Option<Self> {
+        if let (Place::Host(Host::Name(name)), Some(PortRef::Number(port))) = (&target.place, &target.port) {
+            return Some(Self::Name { target: target.name.clone(), name: name.clone(), port: *port });
+        }
+        let address: SocketAddr = row.label.parse().ok()?;
+        Some(Self::Address(SocketAddr::new(address.ip().to_canonical(), address.port())))
+    }
+
+    #[must_use]
+    pub const fn population(&self) -> Population {
+        match self {
+            Self::Address(_) => Population::Address,
+            Self::Name { .. } => Population::Named,
+        }
+    }
+}
+
+/// One of them. Its label is its identity: it can be read back from what was published.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    pub spot: Spot,
+    pub label: Arc<str>,
+    pub zone: Option<Arc<str>>,
+    pub verdict: Verdict,
+    last_healthy: Option<Timestamp>,
+    word: Option<Word>,
+    flapping: bool,
+}
+
+impl Candidate {
+    /// For a decision. `found`: what was published in an earlier life, which is the word of a probe of then.
+    #[must_use]
+    pub fn member(&self, last: Option<Last>, found: bool) -> Member {
+        let verdict = if found && self.verdict == Verdict::NeverProbed { Verdict::Stale } else { self.verdict };
+        Member {
+            identity: self.label.clone(),
+            label: self.label.clone(),
+            verdict,
+            last_healthy: self.last_healthy,
+            last,
+            word: self.word,
+            flapping: self.flapping,
+        }
+    }
+
+    /// Two targets are one endpoint where they lead to the same place: it is as good as the worse of them.
+    fn merge(&mut self, other: Self) {
+        let rank = |verdict| match verdict {
+            Verdict::Unhealthy => 3,
+            Verdict::Stale => 2,
+            Verdict::NeverProbed => 1,
+            Verdict::Healthy => 0,
+        };
+        if rank(other.verdict) > rank(self.verdict) {
+            self.verdict = other.verdict;
+            self.last_healthy = other.last_healthy;
+        }
+        self.word = match (self.word, other.word) {
+            (Some(Word::Unhealthy), _) | (_, Some(Word::Unhealthy)) => Some(Word::Unhealthy),
+            (one, other) => one.or(other),
+        };
+        self.flapping |= other.flapping;
+        self.zone = self.zone.take().or(other.zone);
+    }
+}
+
+/// Every endpoint of `check` that traffic can go to, each once. `now` is of the clock that `flaps` is kept by.
+#[must_use]
+pub fn candidates(
+    check: &Check,
+    view: &CheckView,
+    overrides: &Overrides,
+    flaps: &Flaps,
+    now: Duration,
+    wall: Timestamp,
+) -> Vec<Candidate> {
+    let targets: BTreeMap<&str, &Target> = check.targets.iter().map(|target| (&*target.name, target)).collect();
+    let mut found: BTreeMap<Spot, Candidate> = BTreeMap::new();
+    for row in view.endpoints.iter() {
+        let Some(target) = targets.get(&*row.target) else { continue };
+        let Some(spot) = Spot::of(target, row) else { continue };
+        let candidate = Candidate {
+            spot: spot.clone(),
+            label: row.label.clone(),
+            zone: target.zone.clone(),
+            verdict: verdict(row),
+            last_healthy: (!row.state.is_healthy() && row.measured).then_some(row.since),
+            word: overrides.in_force(&row.target, wall).map(|(word, _)| word),
+            flapping: flaps.waits_until(row, now).is_some(),
+        };
+        match found.entry(spot) {
+            std::collections::btree_map::Entry::Vacant(free) => {
+                free.insert(candidate);
+            }
+            std::collections::btree_map::Entry::Occupied(mut taken) => taken.get_mut().merge(candidate),
+        }
+    }
+    found.into_values().collect()
+}
+
+fn verdict(row: &EndpointView) -> Verdict {
+    match row.state {
+        _ if !row.measured => Verdict::NeverProbed,
+        state if state.is_healthy() => Verdict::Healthy,
+        state if state.is_unhealthy() => Verdict::Unhealthy,
+        _ => Verdict::Stale,
+    }
+}

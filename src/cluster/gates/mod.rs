@@ -1,0 +1,394 @@
+//! What the verdicts move: gates on the board's side, writes on the server's.
+//!
+//! `Gates` is told what changed (a verdict, a check, what its gates write to) and in its next turn looks at those checks
+//! anew: each gate is decided by `gate::decide`, and what follows is compared with what is there. Nothing is kept that
+//! could not be read back, so a restart changes nothing.
+//!
+//! A kind of gate is a function of [`KindCtx`] that says what the gate does and what is to be written ([`Evaluated`]),
+//! and a variant of [`GateKey`] and [`GateWrite`]. Everything else is the same for all: deciding and remembering
+//! (`decision`), the endpoints (`candidates`), telling (`report`), sending (`write`, through the one writer).
+
+mod book;
+mod candidates;
+mod decision;
+mod endpoint_slice;
+mod flaps;
+mod losses;
+mod names;
+mod release;
+pub mod report;
+pub mod slice;
+mod slices;
+mod standing;
+#[cfg(test)]
+mod tests;
+pub mod write;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use self::{
+    book::Book,
+    candidates::{Candidate, candidates},
+    decision::Memory,
+    flaps::Flaps,
+    losses::Losses,
+    names::Names,
+    release::Owners,
+    report::{GateReport, GatesReport},
+    slice::Owner,
+    write::{GateKey, GateWrite},
+};
+use super::{reconcile::Reconciler, writer::Note};
+use crate::{
+    check::{Check, Gate, GateKind, GateReason, ObjectKey},
+    engine::{Board, CheckView},
+    gate::{Frozen, Overrides},
+    telemetry::GateGauges,
+};
+
+pub use release::find;
+pub use write::GateEnded;
+
+/// How often every gate is looked at, whether or not anybody told of a change.
+const RELOOK: Duration = Duration::from_secs(30);
+
+/// Which kinds of gates may act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    pub endpoint_slices: bool,
+}
+
+/// What a turn reads.
+#[derive(Clone, Copy)]
+pub struct Scene<'a> {
+    pub reconciler: &'a Reconciler,
+    pub board: &'a Board,
+    pub wall: Timestamp,
+}
+
+/// What follows from a turn.
+#[derive(Debug, Default)]
+pub struct Turn {
+    pub notes: Vec<Note>,
+    /// Owners of slices, with their namespace, that nobody here knows. Whether they are there is to be handed to
+    /// [`Gates::judge`].
+    pub owners: Vec<(Arc<str>, Owner)>,
+    /// Names to be looked up, for [`Gates::resolved`].
+    pub names: Vec<Arc<str>>,
+}
+
+/// What a kind of gate works with.
+pub struct KindCtx<'a> {
+    check: &'a Check,
+    gate: &'a Gate,
+    view: &'a CheckView,
+    reconciler: &'a Reconciler,
+    candidates: &'a [Candidate],
+    memory: &'a mut Memory,
+    names: &'a mut Names,
+    book: &'a Book,
+    frozen: Frozen,
+    features: Features,
+    now: Instant,
+}
+
+/// What a gate does, and what is to be written for it.
+#[derive(Debug)]
+pub struct Evaluated {
+    report: GateReport,
+    writes: Vec<(GateKey, GateWrite)>,
+}
+
+impl Evaluated {
+    fn idle(name: &Arc<str>, reason: GateReason, message: impl Into<String>) -> Self {
+        Self { report: GateReport::idle(name, reason, message), writes: vec![] }
+    }
+}
+
+/// What is remembered of one check.
+#[derive(Debug, Default)]
+struct Known {
+    uid: Arc<str>,
+    /// By the gate's name and the Service it gates, where it does.
+    memories: HashMap<(Arc<str>, Arc<str>), Memory>,
+    flaps: Flaps,
+    /// What was last to be written.
+    outstanding: HashSet<GateKey>,
+    /// What was last told, and of which view.
+    reported: Option<GatesReport>,
+    view: Option<Arc<CheckView>>,
+}
+
+/// See the module's own words.
+pub struct Gates {
+    features: Features,
+    gauges: GateGauges,
+    born: Instant,
+    known: HashMap<ObjectKey, Known>,
+    dirty: BTreeSet<ObjectKey>,
+    /// Services whose slices may have lost their gate.
+    services: BTreeSet<ObjectKey>,
+    /// When a check is to be looked at though nobody tells of a change.
+    due: BTreeMap<ObjectKey, Instant>,
+    book: Book,
+    owners: Owners,
+    /// What was last to be taken away of each Service.
+    releasing: HashMap<ObjectKey, HashSet<GateKey>>,
+    names: Names,
+    losses: Losses,
+    frozen: Frozen,
+    relook: Instant,
+    /// No gate acts: the operator is being uninstalled.
+    released: bool,
+}
+
+impl Gates {
+    #[must_use]
+    pub fn new(features: Features, gauges: GateGauges) -> Self {
+        let now = Instant::now();
+        gauges.clear();
+        Self {
+            features,
+            gauges,
+            born: now,
+            known: HashMap::new(),
+            dirty: BTreeSet::new(),
+            services: BTreeSet::new(),
+            due: BTreeMap::new(),
+            book: Book::default(),
+            owners: Owners::default(),
+            releasing: HashMap::new(),
+            names: Names::default(),
+            losses: Losses::default(),
+            frozen: Frozen::default(),
+            relook: now,
+            released: false,
+        }
+    }
+
+    /// The board says something new of `key`.
+    pub fn verdict_changed(&mut self, key: &ObjectKey, scene: Scene<'_>) {
+        let now = self.clock(Instant::now());
+        self.losses.take(key, scene.board, now);
+        self.dirty.insert(key.clone());
+    }
+
+    /// These checks, or what their gates write to, and these Services have changed.
+    pub fn changed(&mut self, checks: BTreeSet<ObjectKey>, services: BTreeSet<ObjectKey>) {
+        self.dirty.extend(checks);
+        self.services.extend(services);
+    }
+
+    /// Whether the release marker stands: then no gate acts.
+    pub fn set_released(&mut self, released: bool) {
+        if std::mem::replace(&mut self.released, released) != released {
+            // What is there is then what it goes on from, as in a new life.
+            self.known.clear();
+            self.releasing.clear();
+            self.book = Book::default();
+            self.relook = Instant::now();
+        }
+    }
+
+    /// A write has ended; the index has taken in what is there now.
+    pub fn ended(&mut self, ended: &GateEnded, scene: Scene<'_>) {
+        self.book.ended(ended, Instant::now());
+        if let Err(error) = &ended.result {
+            tracing::debug!(object = %ended.key.object(), %error, "gate not written; looking again");
+        }
+        let GateKey::Slice(key) = &ended.key;
+        self.touch_slice(key, scene);
+    }
+
+    /// Takes in the addresses of a name; `None`: nobody could be asked.
+    pub fn resolved(&mut self, name: &Arc<str>, found: Option<Vec<IpAddr>>) {
+        self.dirty.extend(self.names.answer(name, found, Instant::now()));
+    }
+
+    /// Looks at everything that changed, or whose time has come. To be called at least every second.
+    pub fn turn(&mut self, scene: Scene<'_>) -> Turn {
+        let now = Instant::now();
+        let mut turn = Turn::default();
+        self.wake(scene, now);
+        let (dirty, services) = (std::mem::take(&mut self.dirty), std::mem::take(&mut self.services));
+        if self.released {
+            return turn;
+        }
+        for key in dirty {
+            self.evaluate(&key, scene, now, &mut turn);
+        }
+        for service in services {
+            self.release(&service, scene, now, &mut turn);
+        }
+        turn.names = self.names.due(now);
+        turn
+    }
+
+    fn clock(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.born)
+    }
+
+    fn wake(&mut self, scene: Scene<'_>, now: Instant) {
+        let due: Vec<_> = self.due.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect();
+        self.dirty.extend(due);
+        for key in self.book.due(now) {
+            let GateKey::Slice(key) = &key;
+            self.touch_slice(key, scene);
+        }
+        let frozen = self.losses.frozen(self.clock(now));
+        if std::mem::replace(&mut self.frozen, frozen) != frozen {
+            tracing::warn!(named = frozen.named, addresses = frozen.address, "gates frozen by correlated losses");
+            self.dirty.extend(self.known.keys().cloned());
+        }
+        if self.relook <= now {
+            self.relook = now + RELOOK;
+            self.dirty.extend(scene.reconciler.gated());
+            self.services.extend(scene.reconciler.index.sources.slices.keys().cloned());
+            self.owners.forget();
+        }
+    }
+
+    fn evaluate(&mut self, key: &ObjectKey, scene: Scene<'_>, now: Instant, turn: &mut Turn) {
+        self.due.remove(key);
+        let Some(check) = scene.reconciler.accepted(key).filter(|check| !check.gates.is_empty()) else {
+            // One whose spec cannot be read keeps what it has.
+            if !scene.reconciler.knows(key) || scene.reconciler.index.get(key).is_some() {
+                self.known.remove(key);
+                self.gauges.set(&key.namespace, &key.name, vec![]);
+            }
+            return;
+        };
+        // The engine comes after the check: what it says of a former version decides nothing.
+        let current = |view: &Arc<CheckView>| view.uid == check.uid && view.generation == check.generation;
+        let Some(view) = scene.board.get(key).filter(current) else { return };
+        if !scene.reconciler.runs(key) || !scene.reconciler.index.is_ready(check) {
+            return;
+        }
+        let clock = self.clock(now);
+        let mut known = self.known.remove(key).filter(|known| known.uid == check.uid).unwrap_or_default();
+        known.uid = check.uid.clone();
+        known.flaps.take(&view, clock);
+        let targets: Vec<_> = check.targets.iter().map(|target| target.name.clone()).collect();
+        let overrides = Overrides::parse(scene.reconciler.overrides(key).unwrap_or_default(), &targets);
+        let candidates = candidates(check, &view, &overrides, &known.flaps, clock, scene.wall);
+
+        let (mut reports, mut writes) = (vec![], vec![]);
+        let mut memories = HashMap::new();
+        for gate in &check.gates {
+            let name = (gate.name.clone(), gates_what(&gate.kind));
+            let mut memory = known.memories.remove(&name).unwrap_or_default();
+            let ctx = KindCtx {
+                check,
+                gate,
+                view: &view,
+                reconciler: scene.reconciler,
+                candidates: &candidates,
+                memory: &mut memory,
+                names: &mut self.names,
+                book: &self.book,
+                frozen: self.frozen,
+                features: self.features,
+                now,
+            };
+            let evaluated = ctx.evaluate();
+            memories.insert(name, memory);
+            reports.push(evaluated.report);
+            writes.extend(evaluated.writes);
+        }
+        known.memories = memories;
+        known.outstanding = self.write_all(writes, std::mem::take(&mut known.outstanding), now, turn);
+        self.look_again(key, &overrides, &known.flaps, scene.wall, now);
+        let report = GatesReport {
+            uid: check.uid.clone(),
+            generation: check.generation,
+            gates: reports,
+            override_problems: overrides.problems,
+        };
+        self.gauges.set(&key.namespace, &key.name, report.series());
+        let same_view = known.view.as_ref().is_some_and(|known| Arc::ptr_eq(known, &view));
+        if !same_view || known.reported.as_ref() != Some(&report) {
+            turn.notes.push(Note::Gates(key.clone(), Box::new(report.clone()), view.clone()));
+            known.reported = Some(report);
+            known.view = Some(view);
+        }
+        self.known.insert(key.clone(), known);
+    }
+
+    fn look_again(&mut self, key: &ObjectKey, overrides: &Overrides, flaps: &Flaps, wall: Timestamp, now: Instant) {
+        let clock = self.clock(now);
+        let held = flaps.next_end(clock).map(|end| end.saturating_sub(clock));
+        let overridden = overrides.next_end(wall).map(|end| end.duration_since(wall).unsigned_abs());
+        if let Some(wait) = held.into_iter().chain(overridden).min() {
+            self.due.insert(key.clone(), now + wait);
+        }
+    }
+
+    /// Has `writes` sent, and what of `former` is not wanted any more taken back. What is outstanding now.
+    fn write_all(
+        &mut self,
+        writes: Vec<(GateKey, GateWrite)>,
+        former: HashSet<GateKey>,
+        now: Instant,
+        turn: &mut Turn,
+    ) -> HashSet<GateKey> {
+        let outstanding: HashSet<_> = writes.iter().map(|(key, _)| key.clone()).collect();
+        for (key, write) in writes {
+            if self.book.may_send(&key, &write, now) {
+                turn.notes.push(Note::Gate(key, Some(Box::new(write))));
+            }
+        }
+        for key in former.into_iter().filter(|key| !outstanding.contains(key)) {
+            if self.book.settled(&key) {
+                turn.notes.push(Note::Gate(key, None));
+            }
+        }
+        outstanding
+    }
+}
+
+/// What a gate writes to, as far as it is named.
+fn gates_what(kind: &GateKind) -> Arc<str> {
+    match kind {
+        GateKind::EndpointSlice { service, .. } => service.clone(),
+        GateKind::PodReadiness { condition_type, .. } => condition_type.clone(),
+        GateKind::Annotation => Arc::from(""),
+    }
+}
+
+impl KindCtx<'_> {
+    fn evaluate(mut self) -> Evaluated {
+        let name = &self.gate.name;
+        match &self.gate.kind {
+            GateKind::EndpointSlice { .. } if !self.features.endpoint_slices => Evaluated::idle(
+                name,
+                GateReason::Forbidden,
+                "endpointSlice gates are switched off here; whoever installs may turn them on (features.endpointSlices)",
+            ),
+            GateKind::EndpointSlice { service, port } => self.endpoint_slice(service, port.as_ref()),
+            GateKind::PodReadiness { .. } => {
+                Evaluated::idle(name, GateReason::Pending, "podReadiness gates are not served by this version")
+            }
+            GateKind::Annotation => self.annotation(),
+        }
+    }
+
+    /// It tells, and withholds nothing: `cluster::annotation_plan` writes it.
+    fn annotation(&self) -> Evaluated {
+        let healthy = self.view.endpoints.iter().filter(|row| row.state.is_healthy()).count();
+        let total = self.view.endpoints.len();
+        let report = GateReport {
+            desired: healthy as u32,
+            published: total as u32,
+            ..GateReport::idle(&self.gate.name, GateReason::Enforced, "")
+        };
+        Evaluated { report, writes: vec![] }
+    }
+}

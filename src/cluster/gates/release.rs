@@ -1,0 +1,156 @@
+//! What no gate wants any more goes: the slices of a HealthCheck that is gone, of a gate that was edited, and of one
+//! that has lost its Service.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{Api, Client, api::ListParams};
+use tokio::time::Instant;
+
+use super::{
+    Gates, Scene, Turn,
+    slice::{MANAGED_BY, MANAGER, Owner},
+    slices,
+    standing::{Fate, fate},
+    write::{GateKey, GateWrite},
+};
+use crate::{
+    check::ObjectKey,
+    cluster::{checks::Selection, client::call, index::facts::SliceFacts},
+};
+
+/// How many slices are read at once.
+const PAGE: u32 = 250;
+
+/// Owners that nobody here knows, and what was found of them: `None` while somebody is asking.
+#[derive(Debug, Default)]
+pub struct Owners(HashMap<(Arc<str>, Owner), Option<bool>>);
+
+impl Owners {
+    /// Answers may have become wrong: whoever matters is asked about again.
+    pub fn forget(&mut self) {
+        self.0.retain(|_, answer| answer.is_none());
+    }
+}
+
+impl Gates {
+    /// Takes away what no gate wants of the slices of `service`.
+    pub(super) fn release(&mut self, service: &ObjectKey, scene: Scene<'_>, now: Instant, turn: &mut Turn) {
+        if !self.features.endpoint_slices {
+            return;
+        }
+        let slices = scene.reconciler.index.sources.slices.get(service);
+        let writes = slices
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .filter_map(|facts| self.judge_slice(service, facts, scene, turn))
+            .collect();
+        let former = self.releasing.remove(service).unwrap_or_default();
+        let outstanding = self.write_all(writes, former, now, turn);
+        if !outstanding.is_empty() {
+            self.releasing.insert(service.clone(), outstanding);
+        }
+    }
+
+    fn judge_slice(
+        &mut self,
+        service: &ObjectKey,
+        facts: &SliceFacts,
+        scene: Scene<'_>,
+        turn: &mut Turn,
+    ) -> Option<(GateKey, GateWrite)> {
+        let owned = facts.owned.as_deref()?;
+        let goes = match fate(service, owned, scene.reconciler) {
+            Fate::Goes => true,
+            Fate::Stays => false,
+            Fate::Unclear => owned.owner.as_ref().is_some_and(|owner| self.is_gone(&service.namespace, owner, turn)),
+        };
+        let write = slices::delete(owned, &facts.resource_version);
+        goes.then(|| (GateKey::Slice(facts.key.clone()), GateWrite::Slice(write)))
+    }
+
+    /// Whether `owner` is known to be gone. Who has not been asked about is.
+    fn is_gone(&mut self, namespace: &Arc<str>, owner: &Owner, turn: &mut Turn) -> bool {
+        let key = (namespace.clone(), owner.clone());
+        match self.owners.0.get(&key) {
+            Some(answer) => *answer == Some(true),
+            None => {
+                self.owners.0.insert(key.clone(), None);
+                turn.owners.push(key);
+                false
+            }
+        }
+    }
+
+    /// Takes in whether an owner is gone; `None`: nobody could be asked.
+    pub fn judge(&mut self, namespace: &Arc<str>, owner: Owner, gone: Option<bool>, scene: Scene<'_>) {
+        let key = (namespace.clone(), owner);
+        match gone {
+            Some(gone) => self.owners.0.insert(key, Some(gone)),
+            None => self.owners.0.remove(&key),
+        };
+        if gone == Some(true) {
+            self.services.extend(
+                scene.reconciler.index.sources.slices.keys().filter(|key| key.namespace == *namespace).cloned(),
+            );
+        }
+    }
+
+    /// Takes in what was found of our slices everywhere: those in namespaces that nobody watches are judged too.
+    pub fn found(&mut self, slices: Vec<SliceFacts>, scene: Scene<'_>) -> Turn {
+        let (now, mut turn) = (Instant::now(), Turn::default());
+        for facts in slices.iter().filter(|_| !self.released) {
+            if scene.reconciler.index.sources.slice(&facts.key).is_none() {
+                let service = ObjectKey { namespace: facts.key.namespace.clone(), name: facts.service.clone() };
+                let writes = self.judge_slice(&service, facts, scene, &mut turn).into_iter().collect();
+                self.write_all(writes, HashSet::new(), now, &mut turn);
+            }
+        }
+        turn
+    }
+
+    /// What is said of the slice `key` may be wrong now.
+    pub(super) fn touch_slice(&mut self, key: &ObjectKey, scene: Scene<'_>) {
+        let index = &scene.reconciler.index;
+        match index.sources.slice(key) {
+            Some(facts) => {
+                let service = ObjectKey { namespace: key.namespace.clone(), name: facts.service.clone() };
+                self.dirty.extend(index.checks_of_gated(&service).cloned());
+                self.services.insert(service);
+            }
+            // A creation that failed, or a slice that is gone: its gate is one of this namespace.
+            None => self.dirty.extend(self.known.keys().filter(|known| known.namespace == key.namespace).cloned()),
+        }
+    }
+}
+
+/// Every slice of ours in the namespaces of `selection`; nothing where they cannot be listed.
+pub async fn find(client: &Client, selection: &Selection) -> Vec<SliceFacts> {
+    let apis: Vec<Api<EndpointSlice>> = if selection.namespaces.is_empty() {
+        vec![Api::all(client.clone())]
+    } else {
+        selection.namespaces.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect()
+    };
+    let mut found = vec![];
+    for api in apis {
+        let mut page = ListParams::default().labels(&format!("{MANAGED_BY}={MANAGER}")).limit(PAGE);
+        loop {
+            let list = match call(api.list(&page)).await {
+                Ok(list) => list,
+                Err(error) => {
+                    tracing::debug!(%error, "slices without a gate not searched for; later again");
+                    return found;
+                }
+            };
+            found.extend(list.items.iter().map(SliceFacts::of));
+            match list.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => page.continue_token = Some(token),
+                None => break,
+            }
+        }
+    }
+    found
+}

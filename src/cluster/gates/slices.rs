@@ -1,0 +1,307 @@
+//! From the endpoints that a gate publishes to what has to be written to its slices. Pure.
+//!
+//! An endpoint stays in the slice where it is, so that one flip rewrites one slice; new ones fill what room there is. A
+//! slice holds one family of addresses and one port, and no more than a hundred endpoints, as those of Kubernetes' own
+//! controller do.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use super::{
+    slice::{Body, Entry, Family, Owned, Owner},
+    write::SliceWrite,
+};
+use crate::{check::ObjectKey, engine::stable_hash};
+
+/// The most endpoints of one slice.
+pub const MAX_ENDPOINTS: usize = 100;
+
+/// For whom slices are written.
+#[derive(Clone, Debug)]
+pub struct Publisher<'a> {
+    pub service: &'a ObjectKey,
+    pub gate: &'a str,
+    pub owner: &'a Owner,
+    /// The name of the Service's port.
+    pub port_name: &'a Arc<str>,
+}
+
+/// An endpoint to be published, ready or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub entry: Entry,
+    pub port: u16,
+}
+
+/// A slice of the gate as it is.
+#[derive(Clone, Debug)]
+pub struct Existing<'a> {
+    pub name: &'a Arc<str>,
+    pub resource_version: &'a str,
+    pub owned: &'a Owned,
+}
+
+type Group = (Family, u16);
+
+/// What to write, and to which slice, so that `existing` come to say `wanted`: creations and changes first, so that
+/// nothing that moves is missing in between.
+#[must_use]
+pub fn plan(publisher: &Publisher<'_>, wanted: &[Wanted], existing: &[Existing<'_>]) -> Vec<(ObjectKey, SliceWrite)> {
+    let mut groups: BTreeMap<Group, BTreeMap<IpAddr, Entry>> = BTreeMap::new();
+    for Wanted { entry, port } in wanted {
+        groups.entry((Family::of(entry.address), *port)).or_default().insert(entry.address, entry.clone());
+    }
+    let mut existing: Vec<_> = existing.iter().collect();
+    existing.sort_unstable_by_key(|slice| slice.name);
+    let taken: BTreeSet<&str> = existing.iter().map(|slice| &***slice.name).collect();
+    let key = |name: &str| ObjectKey::new(&publisher.service.namespace, name);
+
+    let (mut writes, mut deletions) = (vec![], vec![]);
+    let mut slices_of: HashMap<Group, Vec<&Existing<'_>>> = HashMap::new();
+    for slice in existing {
+        match &slice.owned.body {
+            Some(body) if groups.contains_key(&(body.family, body.port)) => {
+                slices_of.entry((body.family, body.port)).or_default().push(slice);
+            }
+            _ => deletions.push(slice),
+        }
+    }
+    for (group, mut entries) in groups {
+        let slices = slices_of.remove(&group).unwrap_or_default();
+        let mut kept: Vec<Vec<Entry>> = slices.iter().map(|slice| keep(slice, &mut entries)).collect();
+        let mut rest = entries.into_values();
+        for entries in &mut kept {
+            entries.extend(rest.by_ref().take(MAX_ENDPOINTS.saturating_sub(entries.len())));
+            entries.sort_unstable();
+        }
+        let body = |entries| Body { family: group.0, port: group.1, port_name: publisher.port_name.clone(), entries };
+        for (slice, entries) in slices.into_iter().zip(kept) {
+            if entries.is_empty() {
+                deletions.push(slice);
+                continue;
+            }
+            let body = body(entries);
+            if slice.owned.body.as_ref() != Some(&body) {
+                let resource_version = slice.resource_version.to_owned();
+                writes.push((key(slice.name), SliceWrite::Change { resource_version, body }));
+            }
+        }
+        let rest: Vec<_> = rest.collect();
+        let free = (0..).map(|ordinal| name(publisher, group, ordinal)).filter(|name| !taken.contains(&**name));
+        for (entries, name) in rest.chunks(MAX_ENDPOINTS).zip(free) {
+            let key = key(&name);
+            let body = body(entries.to_vec());
+            let object = body.object(&key, &publisher.service.name, publisher.gate, publisher.owner);
+            writes.push((key, SliceWrite::Create(Box::new(object))));
+        }
+    }
+    writes.extend(deletions.into_iter().map(|slice| (key(slice.name), delete(slice.owned, slice.resource_version))));
+    writes
+}
+
+/// Takes a slice of ours away.
+#[must_use]
+pub fn delete(owned: &Owned, resource_version: &str) -> SliceWrite {
+    SliceWrite::Delete { uid: owned.uid.clone(), resource_version: resource_version.to_owned() }
+}
+
+/// The entries that stay in `slice`, taken out of `entries`.
+fn keep(slice: &Existing<'_>, entries: &mut BTreeMap<IpAddr, Entry>) -> Vec<Entry> {
+    let there = slice.owned.body.iter().flat_map(|body| &body.entries);
+    there.filter_map(|entry| entries.remove(&entry.address)).take(MAX_ENDPOINTS).collect()
+}
+
+/// The same in every life, so that a creation that is tried again meets itself.
+fn name(publisher: &Publisher<'_>, (family, port): Group, ordinal: u32) -> String {
+    let family = match family {
+        Family::V4 => "4",
+        Family::V6 => "6",
+    };
+    let parts = [
+        &*publisher.owner.uid,
+        publisher.gate,
+        &*publisher.service.name,
+        family,
+        &port.to_string(),
+        &ordinal.to_string(),
+    ];
+    format!("{}-{:010x}", publisher.service.name, stable_hash(&parts) & 0xff_ffff_ffff)
+}
+
+/// What slices say of each address, and which are the addresses of each target that is a DNS name.
+#[derive(Clone, Debug, Default)]
+pub struct Published {
+    pub ready: HashMap<SocketAddr, bool>,
+    /// By target and port.
+    pub names: HashMap<(Arc<str>, u16), Vec<IpAddr>>,
+}
+
+impl Published {
+    #[must_use]
+    pub fn read(existing: &[Existing<'_>]) -> Self {
+        let mut published = Self::default();
+        for body in existing.iter().filter_map(|slice| slice.owned.body.as_ref()) {
+            for entry in &body.entries {
+                published.ready.insert(SocketAddr::new(entry.address, body.port), entry.ready);
+                if let Some(target) = &entry.name_of {
+                    published.names.entry((target.clone(), body.port)).or_default().push(entry.address);
+                }
+            }
+        }
+        published
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn service() -> ObjectKey {
+        ObjectKey::new("shop", "db")
+    }
+
+    fn owner() -> Owner {
+        Owner { name: "db".into(), uid: "u".into() }
+    }
+
+    /// A server that takes what it is sent.
+    #[derive(Clone, Debug, Default)]
+    struct Server {
+        slices: BTreeMap<Arc<str>, (u32, Owned)>,
+        writes: usize,
+    }
+
+    impl Server {
+        fn publish(&mut self, wanted: &[Wanted]) -> Vec<(ObjectKey, SliceWrite)> {
+            let versions: BTreeMap<_, _> =
+                self.slices.iter().map(|(name, (version, _))| (name.clone(), version.to_string())).collect();
+            let existing: Vec<_> = self
+                .slices
+                .iter()
+                .map(|(name, (_, owned))| Existing { name, resource_version: &versions[name], owned })
+                .collect();
+            let (service, owner, port_name) = (service(), owner(), "pg".into());
+            let publisher = Publisher { service: &service, gate: "traffic", owner: &owner, port_name: &port_name };
+            let writes = plan(&publisher, wanted, &existing);
+            for (key, write) in writes.clone() {
+                self.take(key, write);
+            }
+            writes
+        }
+
+        fn take(&mut self, key: ObjectKey, write: SliceWrite) {
+            self.writes += 1;
+            let version = self.writes as u32;
+            match write {
+                SliceWrite::Create(object) => {
+                    let owned = Owned::of(&object).expect("ours");
+                    assert!(self.slices.insert(key.name, (version, owned)).is_none(), "created twice");
+                }
+                SliceWrite::Change { resource_version, body } => {
+                    let slice = self.slices.get_mut(&key.name).expect("there");
+                    assert_eq!(slice.0.to_string(), resource_version);
+                    let owned = Owned { body: Some(body), ..slice.1.clone() };
+                    *slice = (version, owned);
+                }
+                SliceWrite::Delete { .. } => {
+                    self.slices.remove(&key.name).expect("there");
+                }
+            }
+        }
+
+        fn says(&self) -> BTreeMap<SocketAddr, bool> {
+            let mut says = BTreeMap::new();
+            for (_, owned) in self.slices.values() {
+                let body = owned.body.as_ref().expect("as we write it");
+                assert!(!body.entries.is_empty() && body.entries.len() <= MAX_ENDPOINTS);
+                for entry in &body.entries {
+                    assert_eq!(Family::of(entry.address), body.family);
+                    let twice = says.insert(SocketAddr::new(entry.address, body.port), entry.ready);
+                    assert_eq!(twice, None, "{} is in two slices", entry.address);
+                }
+            }
+            says
+        }
+    }
+
+    fn wanted(address: IpAddr, port: u16, ready: bool) -> Wanted {
+        Wanted { entry: Entry { address, ready, zone: None, name_of: None }, port }
+    }
+
+    fn many(count: u16) -> Vec<Wanted> {
+        (0..count).map(|index| wanted([10, 0, (index >> 8) as u8, index as u8].into(), 80, true)).collect()
+    }
+
+    #[test]
+    fn a_flip_of_one_of_250_rewrites_one_of_three_slices() {
+        let mut server = Server::default();
+        let mut endpoints = many(250);
+        assert_eq!(server.publish(&endpoints).len(), 3);
+        endpoints[120].entry.ready = false;
+        let writes = server.publish(&endpoints);
+        assert!(matches!(writes.as_slice(), [(_, SliceWrite::Change { .. })]), "{writes:?}");
+        assert!(server.publish(&endpoints).is_empty());
+        endpoints.remove(30);
+        assert_eq!(server.publish(&endpoints).len(), 1, "the others stay where they are");
+        endpoints.push(wanted([10, 9, 9, 9].into(), 80, true));
+        assert_eq!(server.publish(&endpoints).len(), 1);
+        assert_eq!(server.slices.len(), 3);
+    }
+
+    #[test]
+    fn what_is_edited_by_hand_is_put_right() {
+        let mut server = Server::default();
+        server.publish(&many(3));
+        for (_, owned) in server.slices.values_mut() {
+            owned.body = None;
+        }
+        let writes = server.publish(&many(3));
+        assert!(
+            matches!(writes.as_slice(), [(_, SliceWrite::Create(_)), (_, SliceWrite::Delete { .. })]),
+            "there before the other goes: {writes:?}"
+        );
+        assert_eq!(server.says().len(), 3);
+    }
+
+    fn endpoint() -> impl Strategy<Value = (IpAddr, u16)> {
+        let v4 = (0..=255_u8, 0..2_u8).prop_map(|(low, high)| IpAddr::from([10, 0, high, low]));
+        let v6 = (0..200_u16).prop_map(|low| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, low]));
+        (prop_oneof![3 => v4, 1 => v6], prop_oneof![9 => Just(80_u16), 1 => Just(81_u16)])
+    }
+
+    proptest! {
+        #[test]
+        fn slices_say_what_is_wanted_and_nothing_is_written_twice(
+            rounds in prop::collection::vec(prop::collection::btree_map(endpoint(), any::<bool>(), 0..330), 1..5),
+        ) {
+            let mut server = Server::default();
+            for round in rounds {
+                let all: Vec<_> = round.iter().map(|((address, port), ready)| wanted(*address, *port, *ready)).collect();
+                server.publish(&all);
+                let says: BTreeMap<_, _> = round.iter().map(|((ip, port), ready)| (SocketAddr::new(*ip, *port), *ready)).collect();
+                prop_assert_eq!(server.says(), says);
+                prop_assert!(server.publish(&all).is_empty());
+                let mut reversed = all.clone();
+                reversed.reverse();
+                prop_assert!(server.publish(&reversed).is_empty(), "the order does not matter");
+            }
+        }
+
+        #[test]
+        fn one_flip_rewrites_one_slice(
+            endpoints in prop::collection::btree_set(endpoint(), 1..330), which in any::<prop::sample::Index>(),
+        ) {
+            let mut server = Server::default();
+            let mut all: Vec<_> = endpoints.into_iter().map(|(address, port)| wanted(address, port, true)).collect();
+            server.publish(&all);
+            let flipped = which.index(all.len());
+            all[flipped].entry.ready = false;
+            prop_assert_eq!(server.publish(&all).len(), 1);
+        }
+    }
+}

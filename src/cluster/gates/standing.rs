@@ -1,0 +1,153 @@
+//! Who may publish the endpoints of a Service: one HealthCheck, and only where nobody else does. Pure: reads what is
+//! known of the cluster.
+
+use std::{cmp::Reverse, sync::Arc};
+
+use super::slice::Owned;
+use crate::{
+    check::{Check, Gate, GateKind, GateMode, GateReason, ObjectKey, PortRef},
+    cluster::{
+        index::{ServicePort, facts::SliceFacts, scopes_of, service_port},
+        reconcile::Reconciler,
+    },
+};
+
+/// Why a gate writes nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Obstacle {
+    pub reason: GateReason,
+    /// With the mend.
+    pub message: String,
+}
+
+fn obstacle(reason: GateReason, message: String) -> Obstacle {
+    Obstacle { reason, message }
+}
+
+/// The gates of `check` that publish endpoints of `service`.
+pub fn gates_on<'a>(check: &'a Check, service: &'a ObjectKey) -> impl Iterator<Item = &'a Gate> {
+    check.gates.iter().filter(move |gate| match &gate.kind {
+        GateKind::EndpointSlice { service: name, .. } => {
+            *name == service.name && check.key.namespace == service.namespace
+        }
+        GateKind::PodReadiness { .. } | GateKind::Annotation => false,
+    })
+}
+
+/// The check that holds `service`: one that enforces before one that only shows; then the older; then the lower UID.
+#[must_use]
+pub fn holder<'a>(service: &ObjectKey, reconciler: &'a Reconciler) -> Option<&'a Arc<Check>> {
+    let claims = reconciler.index.checks_of_gated(service).filter_map(|key| reconciler.accepted(key));
+    claims.min_by_key(|check| {
+        let enforces = gates_on(check, service).any(|gate| gate.mode == GateMode::Enforce);
+        (Reverse(enforces), reconciler.created(&check.key), check.uid.clone())
+    })
+}
+
+/// Why nobody may publish endpoints of `service`, whatever gate asks.
+fn unpublishable(service: &ObjectKey, reconciler: &Reconciler) -> Option<Obstacle> {
+    let Some(facts) = reconciler.index.sources.services.get(service) else {
+        let message = format!(
+            "Service '{}' not found in namespace '{}'; create it, without a selector, or correct the name",
+            service.name, service.namespace
+        );
+        return Some(obstacle(GateReason::NotFound, message));
+    };
+    let name = &service.name;
+    if facts.external_name {
+        let message = format!(
+            "Service '{name}' is of type ExternalName and has no endpoints; make it a ClusterIP Service without a selector"
+        );
+        return Some(obstacle(GateReason::Conflict, message));
+    }
+    let message = format!(
+        "Service '{name}' has a selector, so its EndpointSlices are made from pods; take the selector away, or gate the pods with podReadiness"
+    );
+    facts.selector.then(|| obstacle(GateReason::Conflict, message))
+}
+
+/// Whether what is published for `service` must go: the Service is none of ours any more.
+#[must_use]
+pub fn is_lost(service: &ObjectKey, reconciler: &Reconciler) -> bool {
+    unpublishable(service, reconciler).is_some()
+}
+
+/// Which port `gate` of `check` publishes under, or why it publishes nothing.
+///
+/// # Errors
+/// The first obstacle, with its mend.
+pub fn standing(
+    check: &Check,
+    service: &ObjectKey,
+    port: Option<&PortRef>,
+    reconciler: &Reconciler,
+) -> Result<ServicePort, Obstacle> {
+    for scope in scopes_of(check) {
+        if let Some(refusal) = reconciler.index.sources.refusal(scope.kind, &scope.namespace) {
+            return Err(obstacle(GateReason::Forbidden, refusal.to_owned()));
+        }
+    }
+    if let Some(obstacle) = unpublishable(service, reconciler) {
+        return Err(obstacle);
+    }
+    if let Some(other) = holder(service, reconciler).filter(|holder| holder.key != check.key) {
+        let message = format!(
+            "Service '{}' is held by a gate of HealthCheck '{}', which comes first; remove one of the two gates",
+            service.name, other.key.name
+        );
+        return Err(obstacle(GateReason::Conflict, message));
+    }
+    let slices = reconciler.index.sources.slices.get(service);
+    if let Some((slice, whose)) = slices.into_iter().flat_map(|slices| slices.values()).find_map(foreign) {
+        let message = format!(
+            "EndpointSlice '{}' of Service '{}' {whose}; delete it, and whatever makes it, or gate another Service",
+            slice.key.name, service.name
+        );
+        return Err(obstacle(GateReason::Conflict, message));
+    }
+    let Some(facts) = reconciler.index.sources.services.get(service) else {
+        return Err(obstacle(GateReason::NotFound, format!("Service '{}' not found", service.name)));
+    };
+    service_port(facts, port).cloned().map_err(|message| obstacle(GateReason::NotFound, message))
+}
+
+/// A slice that no gate of ours has made, and whose it is.
+fn foreign(slice: &SliceFacts) -> Option<(&SliceFacts, String)> {
+    match slice.owned.as_deref() {
+        Some(Owned { owner: Some(_), .. }) => None,
+        Some(Owned { owner: None, .. }) => Some((slice, "has no HealthCheck as its owner".to_owned())),
+        None if slice.managed_by.is_empty() => Some((slice, "is somebody else's".to_owned())),
+        None => Some((slice, format!("is managed by '{}'", slice.managed_by))),
+    }
+}
+
+/// What is to become of a slice of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// A gate keeps it, or nobody can tell.
+    Stays,
+    /// No gate wants it any more.
+    Goes,
+    /// Its owner is none that we know: it has to be looked for.
+    Unclear,
+}
+
+/// What is to become of `owned`, a slice of `service`.
+#[must_use]
+pub fn fate(service: &ObjectKey, owned: &Owned, reconciler: &Reconciler) -> Fate {
+    let Some(owner) = &owned.owner else { return Fate::Stays };
+    let key = ObjectKey { namespace: service.namespace.clone(), name: owner.name.clone() };
+    if !reconciler.knows(&key) {
+        return Fate::Unclear;
+    }
+    if reconciler.uid(&key) != Some(&owner.uid) {
+        return Fate::Goes;
+    }
+    let Some(check) = reconciler.accepted(&key) else {
+        // Nobody can read what it wants; what it had published stays, unless somebody else publishes instead.
+        return if holder(service, reconciler).is_some() { Fate::Goes } else { Fate::Stays };
+    };
+    let wanted = gates_on(check, service).any(|gate| gate.name == owned.gate);
+    let held = holder(service, reconciler).is_some_and(|holder| holder.key == key);
+    if wanted && held && !is_lost(service, reconciler) { Fate::Stays } else { Fate::Goes }
+}

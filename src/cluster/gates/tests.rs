@@ -1,0 +1,495 @@
+//! Gates against a cluster that is written down, and a server that takes what it is sent.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use serde_json::{Value, json};
+
+use super::{
+    slice::Body,
+    write::{SliceWrite, Written},
+    *,
+};
+use crate::{
+    api,
+    check::{Counts, EndpointState, Health, HealthReason},
+    cluster::{
+        checks::{Object, Selection, facts},
+        client::CallError,
+        index::{
+            Scope, SourceChange, SourceKind,
+            facts::{ServiceFacts, SliceFacts},
+        },
+        watch::Told,
+    },
+    engine::EndpointView,
+};
+
+const NS: &str = "shop";
+
+struct World {
+    reconciler: Reconciler,
+    board: Board,
+    gates: Gates,
+    wall: Timestamp,
+    versions: u32,
+}
+
+fn key(name: &str) -> ObjectKey {
+    ObjectKey::new(NS, name)
+}
+
+fn scope(kind: SourceKind) -> Scope {
+    Scope { kind, namespace: NS.into() }
+}
+
+/// Hosts 10.0.0.1… on port 80, and a gate on the Service `db`.
+fn spec(hosts: usize, more: Value) -> Value {
+    let targets: Vec<_> =
+        (1..=hosts).map(|n| json!({"name": format!("t{n}"), "host": format!("10.0.0.{n}"), "port": 80})).collect();
+    let mut gate = json!({"name": "traffic", "endpointSlice": {"service": "db"}});
+    gate.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    json!({"targets": targets, "gates": [gate]})
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with(vec![])
+    }
+
+    /// A Service `db`, and slices left by an earlier life.
+    fn with(slices: Vec<SliceFacts>) -> Self {
+        let mut world = Self {
+            reconciler: Reconciler::new(&Selection::default(), false, Duration::from_secs(300)),
+            board: Board::new(),
+            gates: Gates::new(Features { endpoint_slices: true }, GateGauges::default()),
+            wall: "2026-01-01T00:00:00Z".parse().expect("a time"),
+            versions: 100,
+        };
+        world.reconciler.check(0, Told::Begin);
+        world.reconciler.check(0, Told::Complete);
+        let service = json!({"metadata": {"name": "db", "namespace": NS}, "spec": {"ports": [{"port": 5432}]}});
+        let service = ServiceFacts::of(&serde_json::from_value::<Service>(service).expect("readable"));
+        for told in [Told::Begin, Told::Is(service), Told::Complete] {
+            world.reconciler.source(SourceChange::Service(scope(SourceKind::Services), told));
+        }
+        let told = [Told::Begin].into_iter().chain(slices.into_iter().map(Told::Is)).chain([Told::Complete]);
+        for told in told {
+            world.reconciler.source(SourceChange::Slice(scope(SourceKind::Slices), told));
+        }
+        world
+    }
+
+    fn check(&mut self, name: &str, generation: i64, annotations: Value, spec: Value) {
+        let object = json!({
+            "apiVersion": api::API_VERSION, "kind": api::KIND,
+            "metadata": {
+                "name": name, "namespace": NS, "uid": name, "generation": generation, "annotations": annotations,
+                "creationTimestamp": "2025-01-01T00:00:00Z",
+            },
+            "spec": spec,
+        });
+        let object = facts(serde_json::from_value::<Object>(object).expect("an object")).expect("with a name");
+        self.reconciler.check(0, Told::Is(object));
+        self.reconciler.settle();
+    }
+
+    /// The board comes to say this of the endpoints of `name`, in order: `None` is not measured yet.
+    fn says(&mut self, name: &str, states: &[Option<EndpointState>]) {
+        let check = self.reconciler.accepted(&key(name)).expect("accepted").clone();
+        let row = |(target, state): (&crate::check::Target, &Option<EndpointState>)| {
+            let endpoint = target.own_endpoint().expect("a host");
+            EndpointView {
+                target: target.name.clone(),
+                label: endpoint.label.clone(),
+                identity: endpoint.identity.clone(),
+                kind: "tcp",
+                optional: false,
+                state: state.unwrap_or(EndpointState::Unknown),
+                stale: *state == Some(EndpointState::Unknown),
+                measured: state.is_some(),
+                since: self.wall,
+                reason: None,
+                message: "".into(),
+                certificate_expires: None,
+                live: Arc::default(),
+            }
+        };
+        let view = CheckView {
+            key: key(name),
+            uid: check.uid.clone(),
+            generation: check.generation,
+            labels: Arc::default(),
+            suspended: check.suspend,
+            health: Health::Unknown,
+            reason: HealthReason::Pending,
+            message: String::new(),
+            since: self.wall,
+            counts: Counts::default(),
+            endpoints: check.targets.iter().zip(states).map(row).collect(),
+            outages: Arc::from([]),
+            probes: "tcp".into(),
+            interval: Duration::from_secs(1),
+            transitions: [0; 4],
+            live: Arc::default(),
+        };
+        self.board.publish(vec![view], &[]);
+        let scene = Scene { reconciler: &self.reconciler, board: &self.board, wall: self.wall };
+        self.gates.verdict_changed(&key(name), scene);
+    }
+
+    fn turn(&mut self) -> Turn {
+        let (checks, services) = self.reconciler.index.take_gated();
+        self.gates.changed(checks, services);
+        self.gates.turn(Scene { reconciler: &self.reconciler, board: &self.board, wall: self.wall })
+    }
+
+    /// A turn, of which only the writes are looked at.
+    fn writes(&mut self) -> Vec<(ObjectKey, Option<SliceWrite>)> {
+        let of = |note| match note {
+            Note::Gate(GateKey::Slice(key), None) => Some((key, None)),
+            Note::Gate(GateKey::Slice(key), Some(write)) => {
+                let GateWrite::Slice(write) = *write;
+                Some((key, Some(write)))
+            }
+            _ => None,
+        };
+        self.turn().notes.into_iter().filter_map(of).collect()
+    }
+
+    /// The server takes a write.
+    fn take(&mut self, key: &ObjectKey, write: SliceWrite) {
+        self.versions += 1;
+        let known = self.reconciler.index.sources.slice(key).cloned();
+        let (base, now_there) = match &write {
+            SliceWrite::Create(object) => {
+                let mut object = (**object).clone();
+                object.metadata.uid = Some(format!("slice-{}", self.versions));
+                object.metadata.resource_version = Some(self.versions.to_string());
+                (None, Some(SliceFacts::of(&object)))
+            }
+            SliceWrite::Change { resource_version, body } => {
+                let mut facts = known.expect("there");
+                facts.resource_version = self.versions.to_string();
+                facts.owned.as_mut().expect("ours").body = Some(body.clone());
+                (Some(resource_version.clone()), Some(facts))
+            }
+            SliceWrite::Delete { resource_version, .. } => (Some(resource_version.clone()), None),
+        };
+        self.reconciler.wrote(key, base.as_deref(), now_there.clone());
+        let ended = GateEnded {
+            key: GateKey::Slice(key.clone()),
+            write: GateWrite::Slice(write),
+            result: Ok(Written::Slice(now_there.map(Box::new))),
+        };
+        self.gates.ended(&ended, Scene { reconciler: &self.reconciler, board: &self.board, wall: self.wall });
+    }
+
+    /// Turns until nothing is left to be written. How many writes there were.
+    fn settle(&mut self) -> usize {
+        let mut count = 0;
+        loop {
+            let writes = self.writes();
+            if writes.is_empty() {
+                return count;
+            }
+            for (key, write) in writes {
+                count += 1;
+                self.take(&key, write.expect("nothing is taken back"));
+            }
+        }
+    }
+
+    fn published(&self) -> BTreeMap<IpAddr, bool> {
+        let slices = self.reconciler.index.sources.slices.get(&key("db"));
+        let bodies =
+            slices.into_iter().flat_map(BTreeMap::values).filter_map(|facts| facts.owned.as_ref()?.body.as_ref());
+        bodies.flat_map(|body| &body.entries).map(|entry| (entry.address, entry.ready)).collect()
+    }
+
+    fn ready(&self) -> Vec<bool> {
+        self.published().into_values().collect()
+    }
+
+    /// What was last reported of the first gate of `name`.
+    fn reported(&self, name: &str) -> &GateReport {
+        &self.gates.known[&key(name)].reported.as_ref().expect("reported").gates[0]
+    }
+}
+
+const UP: Option<EndpointState> = Some(EndpointState::Healthy);
+const DOWN: Option<EndpointState> = Some(EndpointState::Unhealthy);
+const STALE: Option<EndpointState> = Some(EndpointState::Unknown);
+
+/// A slice of the check `name` as an earlier life left it.
+fn left(name: &str, gate: &str, entries: &[(u8, bool)]) -> SliceFacts {
+    let entries = entries
+        .iter()
+        .map(|(last, ready)| slice::Entry {
+            address: [10, 0, 0, *last].into(),
+            ready: *ready,
+            zone: None,
+            name_of: None,
+        })
+        .collect();
+    let body = Body { family: slice::Family::V4, port_name: "".into(), port: 80, entries };
+    let owner = Owner { name: name.into(), uid: name.into() };
+    let mut object: EndpointSlice = body.object(&key(&format!("db-{name}-{gate}")), "db", gate, &owner);
+    object.metadata.uid = Some(format!("slice-{name}"));
+    object.metadata.resource_version = Some("7".to_owned());
+    SliceFacts::of(&object)
+}
+
+#[test]
+fn slices_follow_the_verdicts_and_only_what_changed_is_written() {
+    let mut world = World::new();
+    world.check("a", 1, json!({}), spec(3, json!({})));
+    assert_eq!(world.settle(), 0, "the engine has not said anything yet");
+    world.says("a", &[None, None, None]);
+    assert_eq!(world.settle(), 1);
+    assert_eq!(world.ready(), [true, true, true], "nothing else is published");
+    assert_eq!(world.reported("a").effective, GateReason::FailOpen);
+    world.says("a", &[UP, None, UP]);
+    assert_eq!((world.settle(), world.ready()), (1, vec![true, false, true]));
+    world.says("a", &[UP, UP, UP]);
+    assert_eq!((world.settle(), world.ready()), (1, vec![true, true, true]));
+    assert_eq!(world.reported("a").effective, GateReason::Enforced);
+    world.says("a", &[UP, UP, UP]);
+    assert_eq!(world.settle(), 0);
+    world.says("a", &[DOWN, DOWN, DOWN]);
+    assert_eq!((world.settle(), world.reported("a").effective), (0, GateReason::FailOpen));
+}
+
+#[test]
+fn a_write_that_waits_is_taken_back_when_it_is_not_wanted_any_more() {
+    let mut world = World::new();
+    world.check("a", 1, json!({}), spec(2, json!({})));
+    world.says("a", &[UP, UP]);
+    world.settle();
+    world.says("a", &[UP, DOWN]);
+    let writes = world.writes();
+    let [(key, Some(write))] = writes.as_slice() else { panic!("{writes:?}") };
+    assert!(world.writes().is_empty(), "it is on its way");
+    world.says("a", &[UP, UP]);
+    let taken_back = world.writes();
+    assert!(matches!(taken_back.as_slice(), [(other, None)] if other == key), "{taken_back:?}");
+    // Too late: it had been sent.
+    world.take(key, write.clone());
+    assert_eq!((world.settle(), world.ready()), (1, vec![true, true]));
+}
+
+#[test]
+fn a_write_that_met_anothers_waits_for_what_is_there_now() {
+    let mut world = World::new();
+    world.check("a", 1, json!({}), spec(2, json!({})));
+    world.says("a", &[UP, UP]);
+    world.settle();
+    world.says("a", &[UP, DOWN]);
+    let (key, write) = world.writes().remove(0);
+    let ended = GateEnded {
+        key: GateKey::Slice(key.clone()),
+        write: GateWrite::Slice(write.expect("a write")),
+        result: Err(CallError::Conflict("changed".into())),
+    };
+    world.gates.ended(&ended, Scene { reconciler: &world.reconciler, board: &world.board, wall: world.wall });
+    assert!(world.writes().is_empty(), "the same would only fail again");
+    let mut facts = world.reconciler.index.sources.slice(&key).expect("there").clone();
+    facts.resource_version = "another".to_owned();
+    world.reconciler.source(SourceChange::Slice(scope(SourceKind::Slices), Told::Is(facts)));
+    assert_eq!((world.settle(), world.ready()), (1, vec![true, false]));
+}
+
+#[test]
+fn a_new_life_goes_on_from_what_is_published() {
+    let mut world = World::with(vec![left("a", "traffic", &[(1, true), (2, false), (3, true)])]);
+    world.check("a", 1, json!({}), spec(3, json!({})));
+    world.says("a", &[None, None, None]);
+    assert_eq!((world.settle(), world.ready()), (0, vec![true, false, true]));
+    assert_eq!(world.reported("a").effective, GateReason::FailStatic);
+    world.says("a", &[None, UP, None]);
+    assert_eq!((world.settle(), world.ready()), (1, vec![true, true, true]));
+    world.says("a", &[UP, STALE, DOWN]);
+    assert_eq!((world.settle(), world.ready()), (1, vec![true, true, false]));
+}
+
+#[test]
+fn an_edit_by_hand_is_put_right() {
+    let mut world = World::new();
+    world.check("a", 1, json!({}), spec(2, json!({})));
+    world.says("a", &[UP, DOWN]);
+    world.settle();
+    let mut edited = world.reconciler.index.sources.slices[&key("db")].values().next().expect("one").clone();
+    edited.resource_version = "edited".to_owned();
+    edited.owned.as_mut().expect("ours").body.as_mut().expect("readable").entries[1].ready = true;
+    world.reconciler.source(SourceChange::Slice(scope(SourceKind::Slices), Told::Is(edited)));
+    assert_eq!((world.settle(), world.ready()), (1, vec![true, false]));
+}
+
+#[test]
+fn an_override_acts_and_ends_and_one_that_cannot_be_read_is_told() {
+    let mut world = World::new();
+    let annotation = |text: &str| json!({"healthcheck-operator.dev/override": text});
+    world.check("a", 1, json!({}), spec(2, json!({})));
+    world.says("a", &[UP, UP]);
+    world.settle();
+    world.check("a", 1, annotation("t2=Unhealthy until 2026-01-01T00:01:00Z; t1=Sick"), spec(2, json!({})));
+    assert_eq!((world.settle(), world.ready()), (1, vec![true, false]));
+    assert_eq!(world.reported("a").effective, GateReason::Held);
+    let problems = &world.gates.known[&key("a")].reported.as_ref().expect("reported").override_problems;
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(world.gates.due.contains_key(&key("a")), "its end is waited for");
+    world.wall = "2026-01-01T00:01:00Z".parse().expect("a time");
+    world.gates.due.insert(key("a"), Instant::now());
+    assert_eq!((world.settle(), world.ready()), (1, vec![true, true]));
+}
+
+#[test]
+fn a_correlated_loss_changes_nothing_and_a_lone_one_does() {
+    let mut world = World::new();
+    world.check("a", 1, json!({}), spec(3, json!({})));
+    let mut other = spec(3, json!({}));
+    other["gates"] = json!([]);
+    world.check("b", 1, json!({}), other);
+    world.says("a", &[UP, UP, UP]);
+    world.says("b", &[UP, UP, UP]);
+    world.settle();
+    world.says("a", &[UP, UP, DOWN]);
+    assert_eq!((world.settle(), world.ready()), (1, vec![true, true, false]));
+    world.says("a", &[UP, UP, UP]);
+    world.settle();
+    // The first failures of most: before any threshold is reached.
+    let trembling = Some(EndpointState::MostlyHealthy);
+    world.says("a", &[trembling, trembling, UP]);
+    world.says("b", &[trembling, trembling, UP]);
+    world.says("a", &[DOWN, DOWN, UP]);
+    assert_eq!((world.settle(), world.ready()), (0, vec![true, true, true]));
+    assert_eq!(world.reported("a").effective, GateReason::Frozen);
+}
+
+#[test]
+fn what_no_gate_wants_goes_and_what_nobody_knows_is_asked_about() {
+    let mut world = World::with(vec![
+        left("a", "traffic", &[(1, true)]),
+        left("a", "former", &[(1, true)]),
+        left("gone", "traffic", &[(9, true)]),
+    ]);
+    world.check("a", 1, json!({}), spec(1, json!({})));
+    world.says("a", &[UP]);
+    let turn = world.turn();
+    assert_eq!(turn.owners, [(Arc::from(NS), Owner { name: "gone".into(), uid: "gone".into() })]);
+    let deleted: Vec<_> = turn
+        .notes
+        .iter()
+        .filter_map(|note| match note {
+            Note::Gate(key, Some(write)) => Some((&*key.object().name, &**write)),
+            _ => None,
+        })
+        .collect();
+    assert!(
+        matches!(deleted.as_slice(), [("db-a-former", GateWrite::Slice(SliceWrite::Delete { .. }))]),
+        "{deleted:?}"
+    );
+    let scene = Scene { reconciler: &world.reconciler, board: &world.board, wall: world.wall };
+    let owner = turn.owners[0].1.clone();
+    world.gates.judge(&NS.into(), owner.clone(), Some(false), scene);
+    assert!(world.writes().is_empty(), "it is there, though none of ours");
+    world.gates.judge(&NS.into(), owner, Some(true), scene_of(&world.reconciler, &world.board, world.wall));
+    assert!(matches!(world.writes().as_slice(), [(_, Some(SliceWrite::Delete { .. }))]));
+}
+
+fn scene_of<'a>(reconciler: &'a Reconciler, board: &'a Board, wall: Timestamp) -> Scene<'a> {
+    Scene { reconciler, board, wall }
+}
+
+#[test]
+fn a_check_that_goes_and_a_service_that_is_lost_leave_nothing() {
+    let mut world = World::new();
+    world.check("a", 1, json!({}), spec(2, json!({})));
+    world.says("a", &[UP, UP]);
+    world.settle();
+    let service = |spec: Value| {
+        let object = json!({"metadata": {"name": "db", "namespace": NS}, "spec": spec});
+        let facts = ServiceFacts::of(&serde_json::from_value::<Service>(object).expect("readable"));
+        SourceChange::Service(scope(SourceKind::Services), Told::Is(facts))
+    };
+    world.reconciler.source(service(json!({"ports": [{"port": 1}], "selector": {"app": "db"}})));
+    assert_eq!((world.settle(), world.published().len()), (1, 0));
+    assert_eq!(world.reported("a").effective, GateReason::Conflict);
+    world.reconciler.source(service(json!({"ports": [{"port": 1}]})));
+    assert_eq!((world.settle(), world.published().len()), (1, 2));
+    let mut without = spec(2, json!({}));
+    without["gates"] = json!([]);
+    world.check("a", 2, json!({}), without);
+    assert_eq!((world.settle(), world.published().len()), (1, 0));
+}
+
+#[test]
+fn one_check_holds_a_service_and_a_dry_run_holds_none() {
+    let mut world = World::new();
+    world.check("b", 1, json!({}), spec(1, json!({})));
+    world.says("b", &[UP]);
+    assert_eq!(world.settle(), 1);
+    // As old, and of a lower UID: it would come first.
+    world.check("a", 1, json!({}), spec(2, json!({"mode": "DryRun"})));
+    world.says("a", &[UP, UP]);
+    assert_eq!(world.settle(), 0);
+    assert_eq!(
+        (world.reported("a").effective, world.reported("b").effective),
+        (GateReason::Conflict, GateReason::Enforced)
+    );
+    world.check("a", 2, json!({}), spec(2, json!({})));
+    world.says("a", &[UP, UP]);
+    let writes = world.writes();
+    assert!(
+        matches!(writes.as_slice(), [(_, Some(SliceWrite::Create(_))), (_, Some(SliceWrite::Delete { .. }))]),
+        "there before the other goes: {writes:?}"
+    );
+    assert_eq!(
+        (world.reported("a").effective, world.reported("b").effective),
+        (GateReason::Enforced, GateReason::Conflict)
+    );
+}
+
+#[test]
+fn a_name_is_published_with_its_addresses_and_keeps_them() {
+    let mut world = World::new();
+    let mut named = spec(1, json!({}));
+    named["targets"][0]["host"] = json!("db.corp.example");
+    world.check("a", 1, json!({}), named.clone());
+    world.says("a", &[UP]);
+    let turn = world.turn();
+    assert_eq!(turn.names, ["db.corp.example".into()]);
+    assert_eq!((world.settle(), world.reported("a").effective), (0, GateReason::Pending));
+    let name = Arc::from("db.corp.example");
+    let (one, six): (IpAddr, IpAddr) = ([10, 9, 0, 1].into(), "fd00::1".parse().expect("an address"));
+    world.gates.resolved(&name, Some(vec![one, six, "127.0.0.1".parse().expect("an address")]));
+    assert_eq!(world.settle(), 2, "a slice for each family");
+    assert_eq!(world.published(), [(one, true), (six, true)].into());
+    assert!(world.reported("a").message.contains("127.0.0.1"), "{}", world.reported("a").message);
+    world.gates.resolved(&name, None);
+    assert_eq!(world.settle(), 0);
+    // A new life, in which no name server answers.
+    let slices = world.reconciler.index.sources.slices[&key("db")].values().cloned().collect();
+    let mut reborn = World::with(slices);
+    reborn.check("a", 1, json!({}), named);
+    reborn.says("a", &[STALE]);
+    assert_eq!(reborn.settle(), 0);
+    reborn.gates.resolved(&name, None);
+    assert_eq!((reborn.settle(), reborn.published()), (0, [(one, true), (six, true)].into()));
+    reborn.gates.resolved(&name, Some(vec![[10, 9, 0, 2].into()]));
+    assert_eq!((reborn.settle(), reborn.ready()), (2, vec![true]));
+}
+
+#[test]
+fn while_the_release_marker_stands_nothing_is_done() {
+    let mut world = World::new();
+    world.check("a", 1, json!({}), spec(2, json!({})));
+    world.says("a", &[UP, UP]);
+    world.settle();
+    world.gates.set_released(true);
+    world.says("a", &[UP, DOWN]);
+    assert_eq!(world.settle(), 0);
+    world.gates.set_released(false);
+    assert_eq!((world.settle(), world.ready()), (1, vec![true, false]));
+}

@@ -1,0 +1,142 @@
+//! The leader's part in gates: tells them what changed, and does what follows.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use kube::Api;
+
+use super::{Input, Leader};
+use crate::{
+    api::HealthCheck,
+    check::ObjectKey,
+    cluster::{
+        client::{CallError, call},
+        gates::{
+            self, GateEnded, Gates, Scene, Turn,
+            slice::Owner,
+            write::{GateKey, GateWrite, SliceWrite, Written},
+        },
+        reconcile::Reconciler,
+    },
+    engine::Board,
+};
+
+/// How long a name may take to be looked up.
+const LOOK_UP: Duration = Duration::from_secs(5);
+/// How often slices without a gate are looked for everywhere, in seconds.
+const SWEEP: u64 = 60;
+
+/// What is learnt for gates outside of watches.
+pub(super) enum Learnt {
+    /// Whether an owner of slices is gone; `None`: nobody could be asked.
+    Owner(Arc<str>, Owner, Option<bool>),
+    /// The addresses of a name; `None`: nobody could be asked.
+    Name(Arc<str>, Option<Vec<IpAddr>>),
+    /// Every slice of ours, wherever.
+    Slices(Vec<crate::cluster::index::facts::SliceFacts>),
+}
+
+fn scene<'a>(reconciler: &'a Reconciler, board: &'a Board) -> Scene<'a> {
+    Scene { reconciler, board, wall: Timestamp::now() }
+}
+
+impl Leader {
+    /// The parts that gates need at once: what is decided, and what it is decided from.
+    fn split(&mut self) -> (&mut Gates, Scene<'_>) {
+        (&mut self.gates, scene(&self.reconciler, &self.parts.board))
+    }
+
+    pub(super) fn verdicts_changed(&mut self, keys: &[ObjectKey]) {
+        let (gates, scene) = self.split();
+        for key in keys {
+            gates.verdict_changed(key, scene);
+        }
+    }
+
+    pub(super) async fn gate(&mut self) {
+        let (checks, services) = self.reconciler.index.take_gated();
+        self.gates.changed(checks, services);
+        if !self.synced {
+            return;
+        }
+        self.gates.set_released(self.parts.held.is_released());
+        let (gates, scene) = self.split();
+        let turn = gates.turn(scene);
+        self.follow(turn).await;
+    }
+
+    async fn follow(&mut self, turn: Turn) {
+        for note in turn.notes {
+            self.note(note).await;
+        }
+        for (namespace, owner) in turn.owners {
+            self.ask_for(namespace, owner);
+        }
+        for name in turn.names {
+            let (names, inputs) = (self.parts.names.clone(), self.inputs.clone());
+            self.tasks.spawn(async move {
+                let found = names.addresses(&name, LOOK_UP).await;
+                let _ = inputs.send(Input::Gate(Learnt::Name(name, found))).await;
+            });
+        }
+    }
+
+    /// Asks whether the HealthCheck that owns a slice is really gone: it may be one that this replica was told not to
+    /// look at.
+    fn ask_for(&mut self, namespace: Arc<str>, owner: Owner) {
+        let (client, inputs) = (self.parts.client.clone(), self.inputs.clone());
+        self.tasks.spawn(async move {
+            let api: Api<HealthCheck> = Api::namespaced(client, &namespace);
+            let gone = match call(api.get_metadata(&owner.name)).await {
+                Err(CallError::NotFound(_)) => Some(true),
+                Ok(found) => Some(found.metadata.uid.as_deref() != Some(&*owner.uid)),
+                Err(error) => {
+                    tracing::debug!(%namespace, owner = %owner.name, %error, "cannot tell whether the owner of a slice is gone; asking again");
+                    None
+                }
+            };
+            let _ = inputs.send(Input::Gate(Learnt::Owner(namespace, owner, gone))).await;
+        });
+    }
+
+    pub(super) async fn learnt(&mut self, learnt: Learnt) {
+        let (gates, scene) = self.split();
+        match learnt {
+            Learnt::Owner(namespace, owner, gone) => gates.judge(&namespace, owner, gone, scene),
+            Learnt::Name(name, found) => gates.resolved(&name, found),
+            Learnt::Slices(slices) => {
+                let turn = gates.found(slices, scene);
+                self.follow(turn).await;
+            }
+        }
+    }
+
+    /// Takes in what became of a write.
+    pub(super) fn gate_ended(&mut self, ended: &GateEnded) {
+        let (GateKey::Slice(key), GateWrite::Slice(write)) = (&ended.key, &ended.write);
+        if let Ok(Written::Slice(now_there)) = &ended.result {
+            let base = match write {
+                SliceWrite::Create(_) => None,
+                SliceWrite::Change { resource_version, .. } | SliceWrite::Delete { resource_version, .. } => {
+                    Some(resource_version.as_str())
+                }
+            };
+            self.reconciler.wrote(key, base, now_there.as_deref().cloned());
+        }
+        let (gates, scene) = self.split();
+        gates.ended(ended, scene);
+    }
+
+    /// Looks for slices without a gate, in namespaces too that nobody watches.
+    pub(super) fn sweep_gates(&mut self, seconds: u64) {
+        if !self.synced || !self.parts.gates.endpoint_slices || !seconds.is_multiple_of(SWEEP) {
+            return;
+        }
+        let (client, selection, inputs) =
+            (self.parts.client.clone(), self.parts.selection.clone(), self.inputs.clone());
+        self.tasks.spawn(async move {
+            let found = gates::find(&client, &selection).await;
+            let _ = inputs.send(Input::Gate(Learnt::Slices(found))).await;
+        });
+    }
+}

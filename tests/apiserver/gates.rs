@@ -1,0 +1,455 @@
+//! The `endpointSlice` gate: what of the verdicts arrives in the slices of a Service without a selector.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use healthcheck_operator::api::HealthCheck;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams};
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+use crate::stage::{SOON, Stage, condition, fast, message, target};
+use crate::suite::Suite;
+use crate::support::audit::Mark;
+use crate::support::control_plane::ControlPlane;
+use crate::support::netns::fresh_address;
+use crate::support::recorder::{Change, Recorder};
+use crate::support::targets::HttpTarget;
+use crate::support::wait::wait_until;
+
+const SERVICE: &str = "orders-db";
+const CHECK: &str = "orders-db";
+/// The port of every target: each has an address of its own.
+const PORT: u16 = 8080;
+
+pub fn trials(suite: &Suite) -> Vec<Trial> {
+    vec![
+        suite.trial("gates::slices_follow_the_verdicts_without_a_flap", follow),
+        suite.trial("gates::when_all_die_the_gate_does_what_it_was_told", all_die),
+        suite.trial("gates::a_dry_run_writes_no_slice", dry_run),
+        suite.trial("gates::a_conflict_writes_nothing_and_says_so", conflicts),
+        suite.trial("gates::an_edit_and_a_removal_release", release),
+        suite.trial("gates::a_restart_writes_no_slice", restart),
+        suite.trial("gates::a_flip_of_one_of_250_rewrites_one_slice", many),
+        suite.trial("gates::the_older_of_two_checks_holds_the_service", two),
+    ]
+}
+
+/// A Service without a selector, and outside hosts.
+struct Shop {
+    stage: Stage,
+    hosts: Vec<HttpTarget>,
+}
+
+impl Shop {
+    async fn new(cluster: Arc<ControlPlane>, test: &str, hosts: usize) -> anyhow::Result<Self> {
+        let stage = Stage::new(cluster, test).await?;
+        let mut targets = vec![];
+        for _ in 0..hosts {
+            targets.push(HttpTarget::start_on((fresh_address(), PORT).into()).await?);
+        }
+        let shop = Self { stage, hosts: targets };
+        shop.service(SERVICE, json!({"ports": [{"name": "pg", "port": 5432}]})).await?;
+        Ok(shop)
+    }
+
+    async fn service(&self, name: &str, spec: Value) -> anyhow::Result<()> {
+        let manifest = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec});
+        self.stage.cluster.apply(&self.stage.namespace, &manifest.to_string()).await.map(|_| ())
+    }
+
+    /// A check of all hosts, with one gate that says `more`.
+    fn spec(&self, more: Value) -> Value {
+        let hosts = self.hosts.iter().enumerate();
+        let targets: Vec<_> = hosts.map(|(index, host)| target(&format!("t{index}"), host.address())).collect();
+        let mut spec = fast(&targets);
+        let mut gate = json!({"name": "traffic", "endpointSlice": {"service": SERVICE, "port": "pg"}});
+        gate.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        spec["gates"] = json!([gate]);
+        spec
+    }
+
+    fn api(&self) -> Api<EndpointSlice> {
+        Api::namespaced(self.stage.cluster.client(), &self.stage.namespace)
+    }
+
+    async fn record(&self) -> anyhow::Result<Recorder<EndpointSlice>> {
+        Recorder::start(self.api()).await
+    }
+
+    /// What the slices of the Service say of each address.
+    async fn published(&self) -> anyhow::Result<BTreeMap<IpAddr, bool>> {
+        let slices = self.stage.cluster.slices(&self.stage.namespace, SERVICE).await?;
+        slices.iter().flat_map(|slice| &slice.endpoints).map(said).collect()
+    }
+
+    /// Waits until the hosts are published like this, and nothing else is.
+    async fn wait_published(&self, ready: &[bool]) -> anyhow::Result<()> {
+        let wanted: BTreeMap<_, _> = self.hosts.iter().map(HttpTarget::ip).zip(ready.iter().copied()).collect();
+        wait_until(&format!("the slices to say {ready:?}"), SOON, || async {
+            let published = self.published().await?;
+            ensure!(published == wanted, "{published:?}, wanted {wanted:?}");
+            anyhow::Ok(())
+        })
+        .await
+    }
+
+    async fn wait_condition(&self, name: &str, wanted: &str) -> anyhow::Result<HealthCheck> {
+        let what = format!("GatesApplied of {name} to be {wanted}");
+        self.stage.wait(name, &what, |check| condition(check, "GatesApplied") == wanted).await
+    }
+
+    /// Lets every target be asked a few times more.
+    async fn live(&self) -> anyhow::Result<()> {
+        for host in &self.hosts {
+            host.wait_hits(5, SOON).await?;
+        }
+        Ok(())
+    }
+
+    fn mark(&self) -> anyhow::Result<Mark> {
+        self.stage.cluster.audit().mark()
+    }
+
+    /// The operator's writes to slices since then.
+    fn writes(&self, since: Mark) -> anyhow::Result<Vec<String>> {
+        let writes = self.stage.cluster.audit().writes_by(&self.stage.user(), since)?;
+        let slices = writes.iter().filter(|entry| entry.resource == "endpointslices");
+        Ok(slices.map(|entry| format!("{} {} {}", entry.verb, entry.name, entry.code)).collect())
+    }
+}
+
+fn said(endpoint: &k8s_openapi::api::discovery::v1::Endpoint) -> anyhow::Result<(IpAddr, bool)> {
+    let conditions = endpoint.conditions.as_ref().context("no conditions")?;
+    ensure!(conditions.ready == conditions.serving, "{conditions:?}");
+    Ok((endpoint.addresses.first().context("no address")?.parse()?, conditions.ready == Some(true)))
+}
+
+/// What became of one address, in any slice, without repetitions.
+fn history(recorder: &Recorder<EndpointSlice>, address: IpAddr) -> anyhow::Result<Vec<bool>> {
+    let mut states = vec![];
+    for change in recorder.changes()? {
+        let Change::Now(slice) = change else { continue };
+        for endpoint in &slice.endpoints {
+            let (ip, ready) = said(endpoint)?;
+            if ip == address {
+                states.push(ready);
+            }
+        }
+    }
+    states.dedup();
+    Ok(states)
+}
+
+fn gate(check: &HealthCheck) -> Value {
+    json!(check.status.as_ref().and_then(|status| status.gates.first()))
+}
+
+async fn follow(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
+    let shop = Shop::new(cluster, "follow", 3).await?;
+    let operator = shop.stage.operator("hco-0").await?;
+    let mut spec = shop.spec(json!({}));
+    spec["targets"][0]["zone"] = json!("hall-1");
+    shop.stage.apply(CHECK, spec).await?;
+    shop.wait_published(&[true, true, true]).await?;
+    let check = shop.wait_condition(CHECK, "True/Enforced").await?;
+    let slices = shop.stage.cluster.slices(&shop.stage.namespace, SERVICE).await?;
+    let [slice] = slices.as_slice() else { anyhow::bail!("{slices:?}") };
+    ensure!(slice.labels()["endpointslice.kubernetes.io/managed-by"] == "healthcheck-operator.dev");
+    let [owner] = slice.owner_references() else { anyhow::bail!("{:?}", slice.metadata) };
+    ensure!(owner.uid == check.uid().unwrap_or_default() && owner.controller == Some(true), "{owner:?}");
+    let ports = json!(slice.ports);
+    ensure!(ports == json!([{"name": "pg", "port": PORT, "protocol": "TCP"}]), "{ports}");
+    let zones: Vec<_> = slice.endpoints.iter().filter_map(|endpoint| endpoint.zone.as_deref()).collect();
+    ensure!(zones == ["hall-1"], "{zones:?}");
+
+    let record = shop.record().await?;
+    shop.hosts[1].set_status(500);
+    shop.wait_published(&[true, false, true]).await?;
+    shop.stage
+        .wait(CHECK, "the status to follow", |check| {
+            let gate = gate(check);
+            gate["desiredReady"] == 2 && gate["publishedReady"] == 2 && gate["effective"] == "Enforced"
+        })
+        .await?;
+    let metrics = operator.admin_get("/metrics").await?.body;
+    for line in [r#"gate="traffic"} 2"#, r#"rule="Enforced"} 1"#, r#"rule="FailOpen"} 0"#] {
+        let of = metrics.lines().filter(|each| each.starts_with("healthcheck_gate_"));
+        ensure!(of.clone().any(|each| each.ends_with(line)), "{line}: {}", of.collect::<Vec<_>>().join("\n"));
+    }
+    shop.hosts[1].set_status(200);
+    shop.wait_published(&[true, true, true]).await?;
+    shop.hosts[0].close().await;
+    shop.wait_published(&[false, true, true]).await?;
+    shop.hosts[2].wait_hits(10, SOON).await?;
+    let histories: Vec<_> = shop.hosts.iter().map(|host| history(&record, host.ip())).collect::<anyhow::Result<_>>()?;
+    ensure!(histories == [vec![true, false], vec![true, false, true], vec![true]], "{histories:?}");
+    let names: std::collections::BTreeSet<_> = record.changes()?.iter().map(name_of).collect();
+    ensure!(names.len() == 1, "one slice all along: {names:?}");
+    Ok(())
+}
+
+fn name_of(change: &Change<EndpointSlice>) -> String {
+    match change {
+        Change::Now(slice) | Change::Gone(slice) => slice.name_any(),
+    }
+}
+
+async fn all_die(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
+    for (policy, left) in
+        [("FailOpen", [true, true, true]), ("FailStatic", [true, false, true]), ("FailClosed", [false, false, false])]
+    {
+        let shop = Shop::new(cluster.clone(), &policy.to_lowercase(), 3).await?;
+        let _operator = shop.stage.operator("hco-0").await?;
+        // One by one, so that what was published last is not everything. Two have to be ready.
+        shop.stage.apply(CHECK, shop.spec(json!({"whenBelow": policy, "minReady": 2}))).await?;
+        shop.wait_condition(CHECK, "True/Enforced").await?;
+        shop.hosts[1].set_status(500);
+        shop.wait_published(&[true, false, true]).await?;
+        shop.hosts[0].set_status(500);
+        shop.hosts[2].set_status(500);
+        let check = shop.wait_condition(CHECK, &format!("True/{policy}")).await?;
+        ensure!(message(&check, "GatesApplied").contains("fewer than minReady 2"), "{check:?}");
+        shop.stage.wait(CHECK, "none to be desired", |check| gate(check)["desiredReady"] == 0).await?;
+        shop.wait_published(&left).await?;
+        let told = shop.stage.get(CHECK).await?.status.and_then(|status| status.gate);
+        ensure!(told == Some(format!("traffic: {policy}")), "{told:?}");
+        wait_until("the event", SOON, || async {
+            let events = shop.stage.events(CHECK).await?;
+            ensure!(events.iter().any(|(reason, _)| *reason == format!("Gate{policy}")), "{events:?}");
+            anyhow::Ok(())
+        })
+        .await?;
+        shop.hosts[1].set_status(200);
+        shop.hosts[2].set_status(200);
+        shop.wait_published(&[false, true, true]).await?;
+        shop.wait_condition(CHECK, "True/Enforced").await?;
+    }
+    Ok(())
+}
+
+async fn dry_run(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
+    let shop = Shop::new(cluster, "dryrun", 2).await?;
+    let mark = shop.mark()?;
+    let _operator = shop.stage.operator("hco-0").await?;
+    shop.stage.apply(CHECK, shop.spec(json!({"mode": "DryRun"}))).await?;
+    shop.wait_condition(CHECK, "True/DryRun").await?;
+    shop.hosts[1].set_status(500);
+    let seen = |desired: u32, published: u32| {
+        move |check: &HealthCheck| gate(check)["desiredReady"] == desired && gate(check)["publishedReady"] == published
+    };
+    shop.stage.wait(CHECK, "one to be withheld", seen(1, 1)).await?;
+    shop.hosts[0].set_status(500);
+    let check = shop.stage.wait(CHECK, "all to be published", seen(0, 2)).await?;
+    ensure!(message(&check, "GatesApplied").contains("would be FailOpen"), "{}", message(&check, "GatesApplied"));
+    shop.live().await?;
+    ensure!(shop.writes(mark)?.is_empty(), "{:?}", shop.writes(mark)?);
+    // In earnest, it is written.
+    shop.stage.apply(CHECK, shop.spec(json!({}))).await?;
+    shop.wait_published(&[true, true]).await
+}
+
+async fn conflicts(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
+    let shop = Shop::new(cluster.clone(), "conflicts", 1).await?;
+    let _operator = shop.stage.operator("hco-0").await?;
+    let mark = shop.mark()?;
+    let ports = json!([{"name": "pg", "port": 5432}]);
+    shop.service("pods", json!({"ports": ports, "selector": {"app": "pods"}})).await?;
+    shop.service("outside", json!({"type": "ExternalName", "externalName": "db.example"})).await?;
+    shop.service("taken", json!({"ports": ports})).await?;
+    let foreign = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "by-hand", "labels": {"kubernetes.io/service-name": "taken"}},
+        "endpoints": [{"addresses": ["198.18.255.1"]}], "ports": [{"name": "pg", "port": 5432}],
+    });
+    cluster.apply(&shop.stage.namespace, &foreign.to_string()).await?;
+    shop.service("mirrored", json!({"ports": ports})).await?;
+    let endpoints = json!({
+        "apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "mirrored"},
+        "subsets": [{"addresses": [{"ip": "198.18.255.2"}], "ports": [{"name": "pg", "port": 5432}]}],
+    });
+    cluster.apply(&shop.stage.namespace, &endpoints.to_string()).await?;
+    for (service, port, wanted, part) in [
+        ("pods", "pg", "False/Conflict", "take the selector away"),
+        ("outside", "pg", "False/Conflict", "ExternalName"),
+        ("taken", "pg", "False/Conflict", "'by-hand'"),
+        ("mirrored", "pg", "False/Conflict", "endpointslicemirroring-controller.k8s.io"),
+        ("missing", "pg", "False/NotFound", "create it"),
+        (SERVICE, "mysql", "False/NotFound", "it has 5432 (pg)"),
+    ] {
+        let name = format!("{service}-{port}");
+        let mut spec = shop.spec(json!({}));
+        spec["gates"][0]["endpointSlice"] = json!({"service": service, "port": port});
+        shop.stage.apply(&name, spec).await?;
+        let check = shop.wait_condition(&name, wanted).await?;
+        ensure!(message(&check, "GatesApplied").contains(part), "{name}: {}", message(&check, "GatesApplied"));
+        ensure!(condition(&check, "Ready") == "True/Accepted", "it is probed all the same");
+        shop.stage.wait_health(&name, "Healthy").await?;
+    }
+    ensure!(shop.writes(mark)?.is_empty(), "{:?}", shop.writes(mark)?);
+    // What is mended is gated.
+    cluster.kubectl_ok(&["--namespace", &shop.stage.namespace, "delete", "endpointslice", "by-hand"]).await?;
+    shop.wait_condition("taken-pg", "True/Enforced").await?;
+    shop.service("missing", json!({"ports": ports})).await?;
+    shop.wait_condition("missing-pg", "True/Enforced").await?;
+    for service in ["taken", "missing"] {
+        ensure!(cluster.slices(&shop.stage.namespace, service).await?.len() == 1, "{service}");
+    }
+    Ok(())
+}
+
+async fn release(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
+    let shop = Shop::new(cluster.clone(), "release", 2).await?;
+    let _operator = shop.stage.operator("hco-0").await?;
+    shop.service("other", json!({"ports": [{"port": 5432}]})).await?;
+    shop.stage.apply(CHECK, shop.spec(json!({}))).await?;
+    shop.wait_published(&[true, true]).await?;
+    let count = async |service: &str, wanted: usize| {
+        wait_until(&format!("{service} to have {wanted} slices"), SOON, || async {
+            let slices = cluster.slices(&shop.stage.namespace, service).await?;
+            ensure!(slices.len() == wanted, "{slices:?}");
+            anyhow::Ok(())
+        })
+        .await
+    };
+    // An edit: another Service, whose only port has no name.
+    let mut edited = shop.spec(json!({}));
+    edited["gates"][0]["endpointSlice"] = json!({"service": "other"});
+    shop.stage.apply(CHECK, edited).await?;
+    count("other", 1).await?;
+    count(SERVICE, 0).await?;
+    let ports = json!(cluster.slices(&shop.stage.namespace, "other").await?[0].ports);
+    ensure!(ports == json!([{"name": "", "port": PORT, "protocol": "TCP"}]), "{ports}");
+    // The Service comes again, and another one that has a selector takes its place.
+    shop.stage.kubectl(&["delete", "service", "other"]).await?;
+    shop.wait_condition(CHECK, "False/NotFound").await?;
+    count("other", 0).await?;
+    shop.service("other", json!({"ports": [{"port": 5432}]})).await?;
+    count("other", 1).await?;
+    shop.wait_condition(CHECK, "True/Enforced").await?;
+    // The gate goes, and the condition with it.
+    shop.stage.apply(CHECK, fast(&[target("t0", shop.hosts[0].address())])).await?;
+    count("other", 0).await?;
+    shop.wait_condition(CHECK, "").await?;
+    // The check goes.
+    shop.stage.apply(CHECK, shop.spec(json!({}))).await?;
+    count(SERVICE, 1).await?;
+    shop.stage.checks().delete(CHECK, &DeleteParams::default()).await?;
+    count(SERVICE, 0).await?;
+    Ok(())
+}
+
+async fn restart(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
+    let shop = Shop::new(cluster, "gaterestart", 3).await?;
+    let operator = shop.stage.operator("hco-0").await?;
+    shop.stage.apply(CHECK, shop.spec(json!({"whenBelow": "FailStatic"}))).await?;
+    shop.wait_condition(CHECK, "True/Enforced").await?;
+    shop.hosts[1].set_status(500);
+    shop.wait_published(&[true, false, true]).await?;
+    shop.stage.wait(CHECK, "the status to follow", |check| gate(check)["publishedReady"] == 2).await?;
+    let before = gate(&shop.stage.get(CHECK).await?);
+    let record = shop.record().await?;
+    let mark = shop.mark()?;
+    operator.process().kill()?;
+    let _operator = shop.stage.operator("hco-0").await?;
+    shop.live().await?;
+    shop.live().await?;
+    ensure!(shop.writes(mark)?.is_empty(), "{:?}", shop.writes(mark)?);
+    ensure!(gate(&shop.stage.get(CHECK).await?) == before, "{before}");
+    ensure!(history(&record, shop.hosts[1].ip())? == [false], "no flap");
+    // It goes on from there.
+    shop.hosts[1].set_status(200);
+    shop.wait_published(&[true, true, true]).await
+}
+
+async fn many(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
+    const COUNT: usize = 250;
+    let shop = Shop::new(cluster, "many", 0).await?;
+    // A check has at most 64 targets, so the endpoints are pods of another Service.
+    let mut endpoints = vec![];
+    let mut hosts = vec![];
+    for _ in 0..COUNT {
+        let host = HttpTarget::start_on((fresh_address(), PORT).into()).await?;
+        endpoints.push(json!({"addresses": [host.ip().to_string()]}));
+        hosts.push(host);
+    }
+    shop.service("backends", json!({"ports": [{"port": 80}]})).await?;
+    for (index, chunk) in endpoints.chunks(100).enumerate() {
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": format!("backends-{index}"), "labels": {
+                "kubernetes.io/service-name": "backends", "endpointslice.kubernetes.io/managed-by": "a-test",
+            }},
+            "endpoints": chunk, "ports": [{"name": "", "port": PORT}],
+        });
+        shop.stage.cluster.apply(&shop.stage.namespace, &slice.to_string()).await?;
+    }
+    let shop = Shop { hosts, ..shop };
+    let operator = shop.stage.operator("hco-0").await?;
+    let mut spec = shop.spec(json!({}));
+    spec["interval"] = json!("500ms");
+    spec["targets"] = json!([{"name": "all", "service": {"name": "backends"}}]);
+    shop.stage.apply(CHECK, spec).await?;
+    shop.wait_published(&[true; COUNT]).await?;
+    shop.wait_condition(CHECK, "True/Enforced").await?;
+    let names = async || -> anyhow::Result<Vec<(String, usize)>> {
+        let slices = shop.stage.cluster.slices(&shop.stage.namespace, SERVICE).await?;
+        Ok(slices.iter().map(|slice| (slice.name_any(), slice.endpoints.len())).collect())
+    };
+    let made = names().await?;
+    let mut sizes: Vec<_> = made.iter().map(|(_, size)| *size).collect();
+    sizes.sort_unstable();
+    ensure!(sizes == [50, 100, 100], "{made:?}");
+    let mark = shop.mark()?;
+    shop.hosts[123].set_status(500);
+    let mut wanted = [true; COUNT];
+    wanted[123] = false;
+    shop.wait_published(&wanted).await?;
+    shop.hosts[7].wait_hits(5, SOON).await?;
+    let writes = shop.writes(mark)?;
+    ensure!(writes.len() == 1 && writes[0].starts_with("patch"), "{writes:?}");
+    ensure!(names().await? == made, "{made:?}");
+    operator.process().stop()?;
+    Ok(())
+}
+
+async fn two(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
+    let shop = Shop::new(cluster, "two", 2).await?;
+    let _operator = shop.stage.operator("hco-0").await?;
+    let of = |index: usize| {
+        let mut spec = fast(&[target("t", shop.hosts[index].address())]);
+        spec["gates"] = shop.spec(json!({}))["gates"].clone();
+        spec
+    };
+    let said = async |index: usize| {
+        let wanted = BTreeMap::from([(shop.hosts[index].ip(), true)]);
+        wait_until("the endpoints of one check alone", SOON, || async {
+            let published = shop.published().await?;
+            ensure!(published == wanted, "{published:?}, wanted {wanted:?}");
+            anyhow::Ok(())
+        })
+        .await
+    };
+    shop.stage.apply("older", of(0)).await?;
+    shop.wait_condition("older", "True/Enforced").await?;
+    // Times of the API server have no fraction: within one second the lower UID would decide.
+    let created = shop.stage.get("older").await?.creation_timestamp().context("a time")?.0;
+    wait_until("another second", SOON, || async {
+        ensure!(jiff::Timestamp::now().as_second() > created.as_second());
+        anyhow::Ok(())
+    })
+    .await?;
+    shop.stage.apply("younger", of(1)).await?;
+    let check = shop.wait_condition("younger", "False/Conflict").await?;
+    ensure!(message(&check, "GatesApplied").contains("'older'"), "{}", message(&check, "GatesApplied"));
+    shop.hosts[1].wait_hits(5, SOON).await?;
+    said(0).await?;
+    shop.stage.checks().delete("older", &DeleteParams::default()).await?;
+    said(1).await?;
+    shop.wait_condition("younger", "True/Enforced").await?;
+    Ok(())
+}
