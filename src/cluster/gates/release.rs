@@ -102,7 +102,10 @@ impl Gates {
     /// Takes in what was found of our slices everywhere: those in namespaces that nobody watches are judged too.
     pub fn found(&mut self, slices: Vec<SliceFacts>, scene: Scene<'_>) -> Turn {
         let (now, mut turn) = (Instant::now(), Turn::default());
-        for facts in slices.iter().filter(|_| !self.released) {
+        if self.released {
+            return turn;
+        }
+        for facts in &slices {
             if scene.reconciler.index.sources.slice(&facts.key).is_none() {
                 let service = ObjectKey { namespace: facts.key.namespace.clone(), name: facts.service.clone() };
                 let writes = self.judge_slice(&service, facts, scene, &mut turn).into_iter().collect();

@@ -56,7 +56,7 @@ pub fn plan(publisher: &Publisher<'_>, wanted: &[Wanted], existing: &[Existing<'
     }
     let mut existing: Vec<_> = existing.iter().collect();
     existing.sort_unstable_by_key(|slice| slice.name);
-    let taken: BTreeSet<&str> = existing.iter().map(|slice| &***slice.name).collect();
+    let taken: BTreeSet<&str> = existing.iter().map(|slice| &**slice.name).collect();
     let key = |name: &str| ObjectKey::new(&publisher.service.namespace, name);
 
     let (mut writes, mut deletions) = (vec![], vec![]);

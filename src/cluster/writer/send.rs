@@ -14,7 +14,7 @@ use crate::{
         client::{CallError, call},
         events::{GateChange, News, Transition},
         gates::{
-            report,
+            GateEnded, report,
             write::{self, GateKey, GateWrite, Written},
         },
         patch::{SlicePatch, StatusChange, write_annotations, write_status},
