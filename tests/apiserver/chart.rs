@@ -248,8 +248,8 @@ async fn permissions(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     expect(&cluster, home, &read).await?;
     cluster.kubectl_ok(&["delete", "rolebinding", "healthcheck-operator-secrets", "--namespace", shop]).await?;
 
-    helm.install(&["--set", &format!("watchNamespaces={{{shop}}},features.annotations=false,features.events=false")])
-        .await?;
+    let off = "features.annotations=false,features.endpointSlices=false,features.events=false";
+    helm.install(&["--set", &format!("watchNamespaces={{{shop}}},{off}")]).await?;
     let narrowed = [
         ("watch", "healthcheck-operator.dev", "healthchecks", shop, true),
         ("watch", "healthcheck-operator.dev", "healthchecks", other, false),
@@ -265,11 +265,16 @@ async fn permissions(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
         ("watch", "", "nodes", other, true),
     ];
     expect(&cluster, home, &narrowed).await?;
-    let told = [("WATCH_NAMESPACE", shop), ("DISABLE_ANNOTATIONS", "true"), ("DISABLE_EVENTS", "true")];
+    let told = [
+        ("WATCH_NAMESPACE", shop),
+        ("DISABLE_ANNOTATIONS", "true"),
+        ("DISABLE_ENDPOINT_SLICES", "true"),
+        ("DISABLE_EVENTS", "true"),
+    ];
     let (code, said) = doctor(&cluster, home, &told).await?;
     ensure!(code == 0 && !said.contains("[-]"), "the doctor finds nothing missing: {said}");
     // And it does find what is: events were switched off, and it is not told.
-    let (code, said) = doctor(&cluster, home, &told[..2]).await?;
+    let (code, said) = doctor(&cluster, home, &told[..3]).await?;
     ensure!(code != 0 && said.contains("[-]") && said.contains("events"), "the doctor finds what is missing: {said}");
     Ok(())
 }
