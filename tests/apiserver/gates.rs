@@ -103,6 +103,20 @@ impl Shop {
         self.stage.wait(name, &what, |check| condition(check, "GatesApplied") == wanted).await
     }
 
+    /// Waits until the gate enforces the verdicts, every host has one, and all are published.
+    async fn wait_settled(&self) -> anyhow::Result<HealthCheck> {
+        let count = self.hosts.len();
+        let check = self
+            .stage
+            .wait(CHECK, "the gate to enforce the verdicts of all", |check| {
+                let gate = gate(check);
+                gate["effective"] == "Enforced" && gate["desiredReady"] == count && gate["publishedReady"] == count
+            })
+            .await?;
+        self.wait_published(&vec![true; count]).await?;
+        Ok(check)
+    }
+
     /// Lets every target be asked a few times more.
     async fn live(&self) -> anyhow::Result<()> {
         for host in &self.hosts {
@@ -155,8 +169,8 @@ async fn follow(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     let mut spec = shop.spec(json!({}));
     spec["targets"][0]["zone"] = json!("hall-1");
     shop.stage.apply(CHECK, spec).await?;
-    shop.wait_published(&[true, true, true]).await?;
-    let check = shop.wait_condition(CHECK, "True/Enforced").await?;
+    let check = shop.wait_settled().await?;
+    ensure!(condition(&check, "GatesApplied") == "True/Enforced", "{:?}", check.status);
     let slices = shop.stage.cluster.slices(&shop.stage.namespace, SERVICE).await?;
     let [slice] = slices.as_slice() else { anyhow::bail!("{slices:?}") };
     ensure!(slice.labels()["endpointslice.kubernetes.io/managed-by"] == "healthcheck-operator.dev");
@@ -207,7 +221,7 @@ async fn all_die(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
         let _operator = shop.stage.operator("hco-0").await?;
         // One by one, so that what was published last is not everything. Two have to be ready.
         shop.stage.apply(CHECK, shop.spec(json!({"whenBelow": policy, "minReady": 2}))).await?;
-        shop.wait_condition(CHECK, "True/Enforced").await?;
+        shop.wait_settled().await?;
         shop.hosts[1].set_status(500);
         shop.wait_published(&[true, false, true]).await?;
         shop.hosts[0].set_status(500);
@@ -347,7 +361,7 @@ async fn restart(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     let shop = Shop::new(cluster, "gaterestart", 3).await?;
     let operator = shop.stage.operator("hco-0").await?;
     shop.stage.apply(CHECK, shop.spec(json!({"whenBelow": "FailStatic"}))).await?;
-    shop.wait_condition(CHECK, "True/Enforced").await?;
+    shop.wait_settled().await?;
     shop.hosts[1].set_status(500);
     shop.wait_published(&[true, false, true]).await?;
     shop.stage.wait(CHECK, "the status to follow", |check| gate(check)["publishedReady"] == 2).await?;
@@ -392,10 +406,11 @@ async fn many(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     let operator = shop.stage.operator("hco-0").await?;
     let mut spec = shop.spec(json!({}));
     spec["interval"] = json!("500ms");
+    // On the slices of the other Service, annotations would be written.
+    spec["annotations"] = json!("Off");
     spec["targets"] = json!([{"name": "all", "service": {"name": "backends"}}]);
     shop.stage.apply(CHECK, spec).await?;
-    shop.wait_published(&[true; COUNT]).await?;
-    shop.wait_condition(CHECK, "True/Enforced").await?;
+    shop.wait_settled().await?;
     let names = async || -> anyhow::Result<Vec<(String, usize)>> {
         let slices = shop.stage.cluster.slices(&shop.stage.namespace, SERVICE).await?;
         Ok(slices.iter().map(|slice| (slice.name_any(), slice.endpoints.len())).collect())
