@@ -322,7 +322,7 @@ impl Leader {
         // Watches that nobody refers to end after a while.
         self.watched = None;
         let seconds = self.born.elapsed().as_secs();
-        self.sweep_gates(seconds);
+        self.sweep_gates();
         if seconds.is_multiple_of(REFERENCES.as_secs()) {
             for (key, version, references) in self.reconciler.referring() {
                 self.look_up(key, version, references);

@@ -35,6 +35,10 @@ pub fn trials(suite: &Suite) -> Vec<Trial> {
         suite.trial("gates::an_edit_and_a_removal_release", release),
         suite.trial("gates::a_restart_writes_no_slice", restart),
         suite.trial("gates::a_flip_of_one_of_250_rewrites_one_slice", many),
+        suite.trial("gates::a_leader_woken_from_a_stop_writes_no_slice", woken),
+        suite.trial("gates::the_release_marker_makes_gates_rest", marked),
+        // Without the cluster's own garbage collector.
+        suite.trial_alone("gates::an_orphan_nobody_watches_goes_and_a_strangers_slice_stays", false, orphan),
         suite.trial("gates::the_older_of_two_checks_holds_the_service", two),
     ]
 }
@@ -466,5 +470,106 @@ async fn two(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     shop.stage.checks().delete("older", &DeleteParams::default()).await?;
     said(1).await?;
     shop.wait_condition("younger", "True/Enforced").await?;
+    Ok(())
+}
+
+async fn woken(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
+    let shop = Shop::new(cluster, "gatewoken", 2).await?;
+    let leader = shop.stage.operator("hco-0").await?;
+    shop.stage.apply(CHECK, shop.spec(json!({}))).await?;
+    shop.wait_settled().await?;
+    let standby = shop.stage.operator("hco-1").await?;
+    let record = shop.record().await?;
+    leader.process().freeze()?;
+    shop.hosts[0].set_status(500);
+    shop.wait_published(&[false, true]).await?;
+    // The one that sleeps has seen the first host healthy, and would publish it.
+    leader.process().thaw()?;
+    wait_until("the former leader to stand by", SOON, || async {
+        let metrics = leader.admin_get("/metrics").await?.body;
+        ensure!(metrics.contains("healthcheck_operator_leader 0"), "still leading");
+        ensure!(!metrics.contains("healthcheck_gate_ready{"), "it tells of gates that it does not decide");
+        anyhow::Ok(())
+    })
+    .await?;
+    shop.live().await?;
+    ensure!(history(&record, shop.hosts[0].ip())? == [true, false], "{:?}", history(&record, shop.hosts[0].ip())?);
+    ensure!(history(&record, shop.hosts[1].ip())? == [true], "{:?}", history(&record, shop.hosts[1].ip())?);
+    drop(standby);
+    Ok(())
+}
+
+async fn marked(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
+    let shop = Shop::new(cluster, "marked", 2).await?;
+    let operator = shop.stage.operator("hco-0").await?;
+    shop.stage.apply(CHECK, shop.spec(json!({}))).await?;
+    shop.wait_settled().await?;
+    let lease = ["annotate", "lease", "healthcheck-operator"];
+    let key = "healthcheck-operator.dev/release";
+    shop.stage.kubectl(&[&lease[..], &[&format!("{key}=2026-01-01T00:00:00Z")]].concat()).await?;
+    wait_until("the marker to be seen", SOON, || async {
+        let log = std::fs::read_to_string(operator.process().log())?;
+        ensure!(log.contains("release marker on the lease has come"), "{}", operator.process().log_tail());
+        anyhow::Ok(())
+    })
+    .await?;
+    let mark = shop.mark()?;
+    shop.hosts[0].set_status(500);
+    shop.stage.wait_health(CHECK, "Unhealthy").await?;
+    shop.live().await?;
+    ensure!(shop.writes(mark)?.is_empty(), "{:?}", shop.writes(mark)?);
+    shop.stage.kubectl(&[&lease[..], &[&format!("{key}-")]].concat()).await?;
+    shop.wait_published(&[false, true]).await
+}
+
+async fn orphan(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
+    let shop = Shop::new(cluster.clone(), "orphan", 0).await?;
+    // Left by a HealthCheck that is gone, while no operator ran; and one of a HealthCheck that this operator does not
+    // look at.
+    shop.stage.apply("stranger", json!({"targets": [{"name": "t", "host": "198.18.255.3", "port": 1}]})).await?;
+    let stranger = shop.stage.get("stranger").await?.uid().context("a uid")?;
+    let slice = |name: &str, owner: &str, uid: &str| {
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {
+                "name": name,
+                "labels": {
+                    "kubernetes.io/service-name": SERVICE, "healthcheck-operator.dev/gate": "traffic",
+                    "endpointslice.kubernetes.io/managed-by": "healthcheck-operator.dev",
+                },
+                "ownerReferences": [{
+                    "apiVersion": "healthcheck-operator.dev/v1alpha1", "kind": "HealthCheck", "controller": true,
+                    "name": owner, "uid": uid,
+                }],
+            },
+            "endpoints": [{"addresses": ["198.18.255.3"]}], "ports": [{"name": "pg", "port": 5432}],
+        })
+    };
+    let record = shop.record().await?;
+    let mark = shop.mark()?;
+    cluster.apply(&shop.stage.namespace, &slice("theirs", "stranger", &stranger).to_string()).await?;
+    // Its owner was another object of that name.
+    let former = slice("former", "stranger", "00000000-0000-0000-0000-000000000000");
+    cluster.apply(&shop.stage.namespace, &former.to_string()).await?;
+    let command = shop.stage.command("hco-0", None)?.args(["--label-selector", "watched=yes"]);
+    let operator = shop.stage.serve(command).await?;
+    wait_until("the orphan to go", SOON, || async {
+        let gone =
+            |change: &Change<EndpointSlice>| matches!(change, Change::Gone(slice) if slice.name_any() == "former");
+        ensure!(record.changes()?.iter().any(gone), "{:?}", cluster.slices(&shop.stage.namespace, SERVICE).await?);
+        anyhow::Ok(())
+    })
+    .await?;
+    wait_until("the operator to have looked", SOON, || async {
+        let log = cluster.audit().since(mark)?;
+        let ours = log.iter().filter(|entry| entry.user == shop.stage.user());
+        let asked = ours.filter(|entry| entry.verb == "get" && entry.resource == "healthchecks").count();
+        ensure!(asked > 0, "nobody was asked about");
+        anyhow::Ok(())
+    })
+    .await?;
+    ensure!(shop.api().get_opt("theirs").await?.is_some(), "it belongs to a HealthCheck that is there");
+    ensure!(!shop.writes(mark)?.iter().any(|write| write.contains("theirs")), "{:?}", shop.writes(mark)?);
+    operator.process().stop()?;
     Ok(())
 }

@@ -59,6 +59,8 @@ pub use write::GateEnded;
 
 /// How often every gate is looked at, whether or not anybody told of a change.
 const RELOOK: Duration = Duration::from_secs(30);
+/// How often slices without a gate are looked for everywhere.
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// Which kinds of gates may act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +148,8 @@ pub struct Gates {
     losses: Losses,
     frozen: Frozen,
     relook: Instant,
+    /// When slices without a gate are looked for everywhere.
+    sweep: Instant,
     /// No gate acts: the operator is being uninstalled.
     released: bool,
 }
@@ -170,6 +174,7 @@ impl Gates {
             losses: Losses::default(),
             frozen: Frozen::default(),
             relook: now,
+            sweep: now,
             released: false,
         }
     }
@@ -196,6 +201,16 @@ impl Gates {
             self.book = Book::default();
             self.relook = Instant::now();
         }
+    }
+
+    /// Whether slices of ours are to be looked for everywhere now, for [`Self::found`].
+    pub fn begin_sweep(&mut self) -> bool {
+        let now = Instant::now();
+        let due = self.features.endpoint_slices && self.sweep <= now;
+        if due {
+            self.sweep = now + SWEEP;
+        }
+        due
     }
 
     /// A write has ended; the index has taken in what is there now.

@@ -23,8 +23,6 @@ use crate::{
 
 /// How long a name may take to be looked up.
 const LOOK_UP: Duration = Duration::from_secs(5);
-/// How often slices without a gate are looked for everywhere, in seconds.
-const SWEEP: u64 = 60;
 
 /// What is learnt for gates outside of watches.
 pub(super) enum Learnt {
@@ -128,8 +126,8 @@ impl Leader {
     }
 
     /// Looks for slices without a gate, in namespaces too that nobody watches.
-    pub(super) fn sweep_gates(&mut self, seconds: u64) {
-        if !self.synced || !self.parts.gates.endpoint_slices || !seconds.is_multiple_of(SWEEP) {
+    pub(super) fn sweep_gates(&mut self) {
+        if !self.synced || !self.gates.begin_sweep() {
             return;
         }
         let (client, selection, inputs) =
