@@ -80,6 +80,9 @@ pub struct ControllerArgs {
     /// Write no EndpointSlices: endpointSlice gates do nothing, and say so
     #[arg(long, env = "HEALTHCHECK_OPERATOR_DISABLE_ENDPOINT_SLICES")]
     disable_endpoint_slices: bool,
+    /// Set no conditions on pods: podReadiness gates do nothing, and say so
+    #[arg(long, env = "HEALTHCHECK_OPERATOR_DISABLE_POD_READINESS")]
+    disable_pod_readiness: bool,
     /// Write no events
     #[arg(long, env = "HEALTHCHECK_OPERATOR_DISABLE_EVENTS")]
     disable_events: bool,
@@ -131,7 +134,10 @@ impl ControllerArgs {
             scripts: self.allow_scripts.then(|| self.runner_socket.clone()),
             egress_allow: self.egress_allow.clone(),
             annotations: !self.disable_annotations,
-            gates: Features { endpoint_slices: !self.disable_endpoint_slices },
+            gates: Features {
+                endpoint_slices: !self.disable_endpoint_slices,
+                pod_readiness: !self.disable_pod_readiness,
+            },
             events: !self.disable_events,
             server: self.servers.config(AdminDefault::Everywhere).map_err(anyhow::Error::msg)?,
             limits: self.engine.limits(),
@@ -238,7 +244,8 @@ mod tests {
         assert_eq!(options.refresh, Duration::from_secs(300));
         assert_eq!((options.lease_duration, options.lease_renew), (Duration::from_secs(15), Duration::from_secs(10)));
         assert_eq!(options.lease_name, "healthcheck-operator");
-        assert!(options.scripts.is_none() && options.annotations && options.events && options.gates.endpoint_slices);
+        assert!(options.scripts.is_none() && options.annotations && options.events);
+        assert!(options.gates.endpoint_slices && options.gates.pod_readiness);
         assert!(options.selection.namespaces.is_empty() && options.selection.labels.is_none());
     }
 

@@ -38,6 +38,9 @@ pub struct DoctorArgs {
     /// The operator writes no EndpointSlices
     #[arg(long, env = "HEALTHCHECK_OPERATOR_DISABLE_ENDPOINT_SLICES")]
     disable_endpoint_slices: bool,
+    /// The operator sets no conditions on pods
+    #[arg(long, env = "HEALTHCHECK_OPERATOR_DISABLE_POD_READINESS")]
+    disable_pod_readiness: bool,
     /// The operator writes no events
     #[arg(long, env = "HEALTHCHECK_OPERATOR_DISABLE_EVENTS")]
     disable_events: bool,
@@ -82,6 +85,7 @@ const ALWAYS: [Need; 10] = [
 ];
 const ANNOTATIONS: Need = ("discovery.k8s.io", "endpointslices", &["patch"], false);
 const ENDPOINT_SLICES: Need = ("discovery.k8s.io", "endpointslices", &["create", "patch", "delete"], false);
+const POD_READINESS: Need = ("", "pods/status", &["patch"], false);
 const EVENTS: Need = ("events.k8s.io", "events", &["create", "patch"], false);
 /// What is not in a namespace, whatever is watched.
 const CLUSTER_SCOPED: [&str; 3] = ["nodes", "tokenreviews", "subjectaccessreviews"];
@@ -150,6 +154,9 @@ async fn permissions(client: &Client, args: &DoctorArgs, findings: &mut Findings
     }
     if !args.disable_endpoint_slices {
         needs.push(ENDPOINT_SLICES);
+    }
+    if !args.disable_pod_readiness {
+        needs.push(POD_READINESS);
     }
     if !args.disable_events {
         needs.push(EVENTS);

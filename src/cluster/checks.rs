@@ -37,6 +37,20 @@ pub struct Selection {
     pub labels: Option<String>,
 }
 
+impl Selection {
+    /// Where the objects of one kind are.
+    #[must_use]
+    pub fn apis<K>(&self, client: &Client) -> Vec<Api<K>>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        if self.namespaces.is_empty() {
+            return vec![Api::all(client.clone())];
+        }
+        self.namespaces.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect()
+    }
+}
+
 /// A HealthCheck whose spec may be one that we cannot read: it is then reported on the object itself, and its list
 /// goes on.
 #[derive(Clone, Debug)]

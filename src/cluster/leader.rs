@@ -298,6 +298,7 @@ impl Leader {
         if self.parts.annotations {
             self.sweep();
         }
+        self.sweep_pods();
     }
 
     /// Puts checks that could not be decided at the last tick either on the board as Unknown, so that nobody takes their
@@ -323,6 +324,9 @@ impl Leader {
         self.watched = None;
         let seconds = self.born.elapsed().as_secs();
         self.sweep_gates();
+        if self.synced && seconds > 0 && seconds.is_multiple_of(SWEEP.as_secs()) {
+            self.sweep_pods();
+        }
         if seconds.is_multiple_of(REFERENCES.as_secs()) {
             for (key, version, references) in self.reconciler.referring() {
                 self.look_up(key, version, references);

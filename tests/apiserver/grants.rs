@@ -213,6 +213,27 @@ impl Release {
         })
         .await?;
 
+        // Another sets a condition on a pod.
+        cluster
+            .apply(
+                &stage.namespace,
+                &json!({
+                    "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "gated", "labels": {"app": "gated"}},
+                    "spec": {
+                        "readinessGates": [{"conditionType": "healthcheck-operator.dev/gated"}],
+                        "containers": [{"name": "app", "image": "none.invalid/app"}],
+                    },
+                })
+                .to_string(),
+            )
+            .await?;
+        let mut spec = fast(&[target("a", self.web.address())]);
+        let selector = json!({"matchLabels": {"app": "gated"}});
+        let readiness = json!({"conditionType": "healthcheck-operator.dev/gated", "selector": selector});
+        spec["gates"] = json!([{"name": "pods", "podReadiness": readiness}]);
+        stage.apply("pods", spec).await?;
+        stage.wait("pods", "the pod to be gated", |check| condition(check, "GatesApplied") == "True/Enforced").await?;
+
         let authority = format!("--from-literal=ca.pem={}", cluster.ca_pem());
         stage.kubectl(&["create", "configmap", "authority", &authority]).await?;
         stage.kubectl(&["create", "secret", "generic", "token", "--from-literal=bearer=x"]).await?;

@@ -19,6 +19,7 @@ mod leader;
 mod limits;
 mod mends;
 mod outages;
+mod pod_gates;
 mod rbac;
 mod readme;
 mod refusals;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         denied::trials(&suite),
         faults::trials(&suite),
         gates::trials(&suite),
+        pod_gates::trials(&suite),
         grants::trials(&suite),
         harness::trials(&suite),
         leader::trials(&suite),

@@ -189,6 +189,7 @@ fn the_test_pod_is_told_what_the_operator_is_told() {
         pair("WATCH_NAMESPACE", "shop,pay"),
         pair("DISABLE_ANNOTATIONS", "true"),
         pair("DISABLE_ENDPOINT_SLICES", "true"),
+        pair("DISABLE_POD_READINESS", "true"),
         pair("DISABLE_EVENTS", "true"),
         pair("ADMIN_URL", "http://rel-hco.hco.svc:8081"),
     ];

@@ -84,7 +84,12 @@ fn rbac_with_namespaces_and_features_off() {
 fn rbac_with_features_off() {
     golden(
         "features-off",
-        &Values::set(&["features.annotations=false", "features.endpointSlices=false", "features.events=false"]),
+        &Values::set(&[
+            "features.annotations=false",
+            "features.endpointSlices=false",
+            "features.podReadiness=false",
+            "features.events=false",
+        ]),
     );
 }
 

@@ -31,6 +31,7 @@
 {{- range $v.egress.allow }}{{ $args = append $args (printf "--egress-allow=%s" .) }}{{ end }}
 {{- if not $v.features.annotations }}{{ $args = append $args "--disable-annotations" }}{{ end }}
 {{- if not $v.features.endpointSlices }}{{ $args = append $args "--disable-endpoint-slices" }}{{ end }}
+{{- if not $v.features.podReadiness }}{{ $args = append $args "--disable-pod-readiness" }}{{ end }}
 {{- if not $v.features.events }}{{ $args = append $args "--disable-events" }}{{ end }}
 {{- if $v.scripts.enabled }}
 {{- $args = concat $args (list "--allow-scripts" "--runner-socket=/run/healthcheck-operator/runner.sock") }}

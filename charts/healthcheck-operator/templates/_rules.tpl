@@ -13,6 +13,11 @@
 - apiGroups: [""]
   resources: [pods, services]
   verbs: [list, watch]
+{{- if $v.features.podReadiness }}
+- apiGroups: [""]
+  resources: [pods/status]
+  verbs: [patch]
+{{- end }}
 # By name, when a check refers to one; never listed or watched.
 - apiGroups: [""]
   resources: [configmaps{{ if eq $v.rbac.secrets "Cluster" }}, secrets{{ end }}]

@@ -42,25 +42,27 @@ impl Spot {
     }
 }
 
-/// One of them. Its label is its identity: it can be read back from what was published.
+/// One of them, or whatever else a gate publishes.
 #[derive(Clone, Debug)]
-pub struct Candidate {
-    pub spot: Spot,
+pub struct Candidate<P = Spot> {
+    pub spot: P,
+    /// Of an endpoint its label: it can be read back from what was published.
+    pub identity: Arc<str>,
     pub label: Arc<str>,
     pub zone: Option<Arc<str>>,
     pub verdict: Verdict,
-    last_healthy: Option<Timestamp>,
-    word: Option<Word>,
-    flapping: bool,
+    pub last_healthy: Option<Timestamp>,
+    pub word: Option<Word>,
+    pub flapping: bool,
 }
 
-impl Candidate {
+impl<P> Candidate<P> {
     /// For a decision. `found`: what was published in an earlier life, which is the word of a probe of then.
     #[must_use]
     pub fn member(&self, last: Option<Last>, found: bool) -> Member {
         let verdict = if found && self.verdict == Verdict::NeverProbed { Verdict::Stale } else { self.verdict };
         Member {
-            identity: self.label.clone(),
+            identity: self.identity.clone(),
             label: self.label.clone(),
             verdict,
             last_healthy: self.last_healthy,
@@ -71,7 +73,7 @@ impl Candidate {
     }
 
     /// Two targets are one endpoint where they lead to the same place: it is as good as the worse of them.
-    fn merge(&mut self, other: Self) {
+    pub fn merge(&mut self, other: Self) {
         let rank = |verdict| match verdict {
             Verdict::Unhealthy => 3,
             Verdict::Stale => 2,
@@ -91,30 +93,16 @@ impl Candidate {
     }
 }
 
-/// Every endpoint of `check` that traffic can go to, each once. `now` is of the clock that `flaps` is kept by.
+/// Every endpoint of `check` that traffic can go to, each once.
 #[must_use]
-pub fn candidates(
-    check: &Check,
-    view: &CheckView,
-    overrides: &Overrides,
-    flaps: &Flaps,
-    now: Duration,
-    wall: Timestamp,
-) -> Vec<Candidate> {
+pub fn candidates(check: &Check, view: &CheckView, judged: Judged<'_>) -> Vec<Candidate> {
     let targets: BTreeMap<&str, &Target> = check.targets.iter().map(|target| (&*target.name, target)).collect();
     let mut found: BTreeMap<Spot, Candidate> = BTreeMap::new();
     for row in view.endpoints.iter() {
         let Some(target) = targets.get(&*row.target) else { continue };
         let Some(spot) = Spot::of(target, row) else { continue };
-        let candidate = Candidate {
-            spot: spot.clone(),
-            label: row.label.clone(),
-            zone: target.zone.clone(),
-            verdict: verdict(row),
-            last_healthy: (!row.state.is_healthy() && row.measured).then_some(row.since),
-            word: overrides.in_force(&row.target, wall).map(|(word, _)| word),
-            flapping: flaps.waits_until(row, now).is_some(),
-        };
+        let mut candidate = judged.candidate(row, spot.clone(), row.label.clone(), row.label.clone());
+        candidate.zone = target.zone.clone();
         match found.entry(spot) {
             std::collections::btree_map::Entry::Vacant(free) => {
                 free.insert(candidate);
@@ -123,6 +111,32 @@ pub fn candidates(
         }
     }
     found.into_values().collect()
+}
+
+/// By what an endpoint is judged besides its verdict.
+#[derive(Clone, Copy)]
+pub struct Judged<'a> {
+    pub overrides: &'a Overrides,
+    pub flaps: &'a Flaps,
+    /// Of the clock that `flaps` is kept by.
+    pub now: Duration,
+    pub wall: Timestamp,
+}
+
+impl Judged<'_> {
+    /// What is published for `row`.
+    pub fn candidate<P>(&self, row: &EndpointView, spot: P, identity: Arc<str>, label: Arc<str>) -> Candidate<P> {
+        Candidate {
+            spot,
+            identity,
+            label,
+            zone: None,
+            verdict: verdict(row),
+            last_healthy: (!row.state.is_healthy() && row.measured).then_some(row.since),
+            word: self.overrides.in_force(&row.target, self.wall).map(|(word, _)| word),
+            flapping: self.flaps.waits_until(row, self.now).is_some(),
+        }
+    }
 }
 
 fn verdict(row: &EndpointView) -> Verdict {

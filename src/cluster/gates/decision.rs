@@ -20,6 +20,18 @@ pub struct Memory {
     started: bool,
 }
 
+impl Memory {
+    /// Whether nothing is remembered.
+    pub(super) fn is_blank(&self) -> bool {
+        self.last.is_empty()
+    }
+
+    /// What was decided about all: where an earlier life was interrupted, what lets traffic through.
+    fn common(&self) -> Option<Last> {
+        self.last.values().copied().reduce(|one, other| if one.published { one } else { other })
+    }
+}
+
 /// A decision, and what it was made of.
 #[derive(Debug)]
 pub struct Outcome {
@@ -31,22 +43,30 @@ pub struct Outcome {
 
 impl KindCtx<'_> {
     /// Decides what is published of the candidates. `found` says what is published of one from an earlier life; it is
-    /// asked in the first decision of this life only.
-    pub(super) fn decide(&mut self, found: impl Fn(&Candidate) -> Option<bool>) -> Outcome {
+    /// asked in the first decision of this life only. `alike`: what was decided about one was decided about all.
+    pub(super) fn decide<P>(
+        &mut self,
+        candidates: &[Candidate<P>],
+        alike: bool,
+        found: impl Fn(&Candidate<P>) -> Option<bool>,
+    ) -> Outcome {
         let freeze = self.freeze();
         let memory = &mut *self.memory;
         if !std::mem::replace(&mut memory.started, true) {
-            for candidate in self.candidates {
+            for candidate in candidates {
                 if let Some(ready) = found(candidate) {
-                    memory.last.insert(candidate.label.clone(), Last::found(ready));
-                    memory.found.insert(candidate.label.clone());
+                    memory.last.insert(candidate.identity.clone(), Last::found(ready));
+                    memory.found.insert(candidate.identity.clone());
                 }
             }
         }
-        let member = |candidate: &Candidate| {
-            candidate.member(memory.last.get(&candidate.label).copied(), memory.found.contains(&candidate.label))
+        if alike && let Some(last) = memory.common() {
+            memory.last = candidates.iter().map(|candidate| (candidate.identity.clone(), last)).collect();
+        }
+        let member = |candidate: &Candidate<P>| {
+            candidate.member(memory.last.get(&candidate.identity).copied(), memory.found.contains(&candidate.identity))
         };
-        let members: Vec<Member> = self.candidates.iter().map(member).collect();
+        let members: Vec<Member> = candidates.iter().map(member).collect();
         let decision = decide(&members, &self.gate.limits, freeze, &self.check.uid);
         let message = explain(&decision, &members, &self.gate.limits, freeze);
         memory.last = members
@@ -54,8 +74,8 @@ impl KindCtx<'_> {
             .zip(&decision.rulings)
             .map(|(member, ruling)| (member.identity.clone(), ruling.last))
             .collect();
-        let never = |candidate: &&Candidate| candidate.verdict == Verdict::NeverProbed;
-        let unprobed: HashSet<&str> = self.candidates.iter().filter(never).map(|candidate| &*candidate.label).collect();
+        let never = |candidate: &&Candidate<P>| candidate.verdict == Verdict::NeverProbed;
+        let unprobed: HashSet<&str> = candidates.iter().filter(never).map(|candidate| &*candidate.identity).collect();
         memory.found.retain(|identity| unprobed.contains(&**identity));
         let published = decision.rulings.iter().map(Ruling::published).collect();
         Outcome { decision, message, published }

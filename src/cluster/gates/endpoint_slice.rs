@@ -43,7 +43,8 @@ impl KindCtx<'_> {
         let Some(addresses) = self.addresses(&read) else {
             return Evaluated::idle(name, GateReason::Pending, "names of targets are being looked up");
         };
-        let outcome = self.decide(|candidate| match &candidate.spot {
+        let candidates = self.candidates;
+        let outcome = self.decide(candidates, false, |candidate| match &candidate.spot {
             Spot::Address(address) => read.ready.get(address).copied(),
             spot @ Spot::Name { port, .. } => {
                 let of = |ip: &IpAddr| read.ready.get(&(*ip, *port).into()).copied();

@@ -15,6 +15,9 @@ mod endpoint_slice;
 mod flaps;
 mod losses;
 mod names;
+mod pod_claims;
+mod pod_readiness;
+mod pod_release;
 mod release;
 pub mod report;
 pub mod slice;
@@ -36,17 +39,18 @@ use tokio::time::Instant;
 
 use self::{
     book::Book,
-    candidates::{Candidate, candidates},
+    candidates::{Candidate, Judged, candidates},
     decision::Memory,
     flaps::Flaps,
     losses::Losses,
     names::Names,
+    pod_release::PodRelease,
     release::Owners,
     report::{GateReport, GatesReport},
     slice::Owner,
     write::{GateKey, GateWrite},
 };
-use super::{reconcile::Reconciler, writer::Note};
+use super::{index::GatesTouched, reconcile::Reconciler, writer::Note};
 use crate::{
     check::{Check, Gate, GateKind, GateReason, ObjectKey},
     engine::{Board, CheckView},
@@ -54,6 +58,7 @@ use crate::{
     telemetry::GateGauges,
 };
 
+pub use pod_release::find as find_pods;
 pub use release::find;
 pub use write::GateEnded;
 
@@ -66,6 +71,7 @@ const SWEEP: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
     pub endpoint_slices: bool,
+    pub pod_readiness: bool,
 }
 
 /// What a turn reads.
@@ -85,6 +91,8 @@ pub struct Turn {
     pub owners: Vec<(Arc<str>, Owner)>,
     /// Names to be looked up, for [`Gates::resolved`].
     pub names: Vec<Arc<str>>,
+    /// Pods with conditions of ours are to be searched for, for [`Gates::found_pods`].
+    pub search_pods: bool,
 }
 
 /// What a kind of gate works with.
@@ -94,6 +102,7 @@ pub struct KindCtx<'a> {
     view: &'a CheckView,
     reconciler: &'a Reconciler,
     candidates: &'a [Candidate],
+    judged: Judged<'a>,
     memory: &'a mut Memory,
     names: &'a mut Names,
     book: &'a Book,
@@ -138,12 +147,15 @@ pub struct Gates {
     dirty: BTreeSet<ObjectKey>,
     /// Services whose slices may have lost their gate.
     services: BTreeSet<ObjectKey>,
+    /// Namespaces whose pods' conditions may have lost their gate.
+    namespaces: BTreeSet<Arc<str>>,
     /// When a check is to be looked at though nobody tells of a change.
     due: BTreeMap<ObjectKey, Instant>,
     book: Book,
     owners: Owners,
     /// What was last to be taken away of each Service.
     releasing: HashMap<ObjectKey, HashSet<GateKey>>,
+    pods: PodRelease,
     names: Names,
     losses: Losses,
     frozen: Frozen,
@@ -166,10 +178,12 @@ impl Gates {
             known: HashMap::new(),
             dirty: BTreeSet::new(),
             services: BTreeSet::new(),
+            namespaces: BTreeSet::new(),
             due: BTreeMap::new(),
             book: Book::default(),
             owners: Owners::default(),
             releasing: HashMap::new(),
+            pods: PodRelease::default(),
             names: Names::default(),
             losses: Losses::default(),
             frozen: Frozen::default(),
@@ -186,10 +200,11 @@ impl Gates {
         self.dirty.insert(key.clone());
     }
 
-    /// These checks, or what their gates write to, and these Services have changed.
-    pub fn changed(&mut self, checks: BTreeSet<ObjectKey>, services: BTreeSet<ObjectKey>) {
-        self.dirty.extend(checks);
-        self.services.extend(services);
+    /// Checks, or what their gates write to, have changed.
+    pub fn changed(&mut self, touched: GatesTouched) {
+        self.dirty.extend(touched.checks);
+        self.services.extend(touched.services);
+        self.namespaces.extend(touched.namespaces);
     }
 
     /// Whether the release marker stands: then no gate acts.
@@ -198,6 +213,7 @@ impl Gates {
             // What is there is then what it goes on from, as in a new life.
             self.known.clear();
             self.releasing.clear();
+            self.pods = PodRelease::default();
             self.book = Book::default();
             self.relook = Instant::now();
         }
@@ -219,8 +235,19 @@ impl Gates {
         if let Err(error) = &ended.result {
             tracing::debug!(object = %ended.key.object(), %error, "gate not written; looking again");
         }
-        let GateKey::Slice(key) = &ended.key;
-        self.touch_slice(key, scene);
+        self.pod_ended(ended, Instant::now());
+        self.touch(&ended.key, scene);
+    }
+
+    /// What is said of `key` may be wrong now.
+    fn touch(&mut self, key: &GateKey, scene: Scene<'_>) {
+        match key {
+            GateKey::Slice(slice) => self.touch_slice(slice, scene),
+            GateKey::Pod(pod, _) => {
+                self.dirty.extend(scene.reconciler.index.checks_with_pod_gates(&pod.namespace).cloned());
+                self.namespaces.insert(pod.namespace.clone());
+            }
+        }
     }
 
     /// Takes in the addresses of a name; `None`: nobody could be asked.
@@ -234,6 +261,7 @@ impl Gates {
         let mut turn = Turn::default();
         self.wake(scene, now);
         let (dirty, services) = (std::mem::take(&mut self.dirty), std::mem::take(&mut self.services));
+        let namespaces = std::mem::take(&mut self.namespaces);
         if self.released {
             return turn;
         }
@@ -243,7 +271,11 @@ impl Gates {
         for service in services {
             self.release(&service, scene, now, &mut turn);
         }
+        for namespace in namespaces {
+            self.release_pods(&namespace, scene, now, &mut turn);
+        }
         turn.names = self.names.due(now);
+        turn.search_pods = self.pods.take_search(now);
         turn
     }
 
@@ -255,9 +287,9 @@ impl Gates {
         let due: Vec<_> = self.due.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect();
         self.dirty.extend(due);
         for key in self.book.due(now) {
-            let GateKey::Slice(key) = &key;
-            self.touch_slice(key, scene);
+            self.touch(&key, scene);
         }
+        self.namespaces.extend(self.pods.due(now));
         let frozen = self.losses.frozen(self.clock(now));
         if std::mem::replace(&mut self.frozen, frozen) != frozen {
             tracing::warn!(named = frozen.named, addresses = frozen.address, "gates frozen by correlated losses");
@@ -267,6 +299,7 @@ impl Gates {
             self.relook = now + RELOOK;
             self.dirty.extend(scene.reconciler.gated());
             self.services.extend(scene.reconciler.index.sources.slices.keys().cloned());
+            self.namespaces.extend(scene.reconciler.index.sources.pods.keys().cloned());
             self.owners.forget();
         }
     }
@@ -293,7 +326,8 @@ impl Gates {
         known.flaps.take(&view, clock);
         let targets: Vec<_> = check.targets.iter().map(|target| target.name.clone()).collect();
         let overrides = Overrides::parse(scene.reconciler.overrides(key).unwrap_or_default(), &targets);
-        let candidates = candidates(check, &view, &overrides, &known.flaps, clock, scene.wall);
+        let judged = Judged { overrides: &overrides, flaps: &known.flaps, now: clock, wall: scene.wall };
+        let candidates = candidates(check, &view, judged);
 
         let (mut reports, mut writes) = (vec![], vec![]);
         let mut memories = HashMap::new();
@@ -306,6 +340,7 @@ impl Gates {
                 view: &view,
                 reconciler: scene.reconciler,
                 candidates: &candidates,
+                judged,
                 memory: &mut memory,
                 names: &mut self.names,
                 book: &self.book,
@@ -388,8 +423,13 @@ impl KindCtx<'_> {
                 "endpointSlice gates are switched off here; whoever installs may turn them on (features.endpointSlices)",
             ),
             GateKind::EndpointSlice { service, port } => self.endpoint_slice(service, port.as_ref()),
-            GateKind::PodReadiness { .. } => {
-                Evaluated::idle(name, GateReason::Pending, "podReadiness gates are not served by this version")
+            GateKind::PodReadiness { .. } if !self.features.pod_readiness => Evaluated::idle(
+                name,
+                GateReason::Forbidden,
+                "podReadiness gates are switched off here; whoever installs may turn them on (features.podReadiness)",
+            ),
+            GateKind::PodReadiness { condition_type, selector } => {
+                self.pod_readiness(condition_type, selector.as_ref())
             }
             GateKind::Annotation => self.annotation(),
         }

@@ -73,7 +73,7 @@ impl Gates {
     }
 
     /// Whether `owner` is known to be gone. Who has not been asked about is.
-    fn is_gone(&mut self, namespace: &Arc<str>, owner: &Owner, turn: &mut Turn) -> bool {
+    pub(super) fn is_gone(&mut self, namespace: &Arc<str>, owner: &Owner, turn: &mut Turn) -> bool {
         let key = (namespace.clone(), owner.clone());
         match self.owners.0.get(&key) {
             Some(answer) => *answer == Some(true),
@@ -93,6 +93,7 @@ impl Gates {
             None => self.owners.0.remove(&key),
         };
         if gone == Some(true) {
+            self.namespaces.insert(namespace.clone());
             self.services.extend(
                 scene.reconciler.index.sources.slices.keys().filter(|key| key.namespace == *namespace).cloned(),
             );

@@ -63,7 +63,7 @@ impl World {
         let mut world = Self {
             reconciler: Reconciler::new(&Selection::default(), false, Duration::from_secs(300)),
             board: Board::new(),
-            gates: Gates::new(Features { endpoint_slices: true }, GateGauges::default()),
+            gates: Gates::new(Features { endpoint_slices: true, pod_readiness: true }, GateGauges::default()),
             wall: "2026-01-01T00:00:00Z".parse().expect("a time"),
             versions: 100,
         };
@@ -140,8 +140,8 @@ impl World {
     }
 
     fn turn(&mut self) -> Turn {
-        let (checks, services) = self.reconciler.index.take_gated();
-        self.gates.changed(checks, services);
+        let touched = self.reconciler.index.take_gated();
+        self.gates.changed(touched);
         self.gates.turn(Scene { reconciler: &self.reconciler, board: &self.board, wall: self.wall })
     }
 
@@ -150,7 +150,7 @@ impl World {
         let of = |note| match note {
             Note::Gate(GateKey::Slice(key), None) => Some((key, None)),
             Note::Gate(GateKey::Slice(key), Some(write)) => {
-                let GateWrite::Slice(write) = *write;
+                let GateWrite::Slice(write) = *write else { panic!("{write:?}") };
                 Some((key, Some(write)))
             }
             _ => None,

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::{
+    api::{core::v1::Pod, discovery::v1::EndpointSlice},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
 use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
@@ -14,7 +17,7 @@ use crate::{
     check::ObjectKey,
     cluster::{
         client::{CallError, call},
-        index::facts::SliceFacts,
+        index::facts::{PodFacts, SliceFacts},
         patch::FIELD_MANAGER,
     },
 };
@@ -23,13 +26,15 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum GateKey {
     Slice(ObjectKey),
+    /// A condition of a pod, by its type.
+    Pod(ObjectKey, Arc<str>),
 }
 
 impl GateKey {
     #[must_use]
     pub const fn object(&self) -> &ObjectKey {
         match self {
-            Self::Slice(key) => key,
+            Self::Slice(key) | Self::Pod(key, _) => key,
         }
     }
 }
@@ -38,6 +43,7 @@ impl GateKey {
 #[derive(Clone, Debug, PartialEq)]
 pub enum GateWrite {
     Slice(SliceWrite),
+    Pod(PodWrite),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -47,11 +53,23 @@ pub enum SliceWrite {
     Delete { uid: Arc<str>, resource_version: String },
 }
 
+/// A condition of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodWrite {
+    pub resource_version: String,
+    pub status: bool,
+    pub reason: &'static str,
+    pub message: String,
+    /// The status is another than it was.
+    pub turns: bool,
+}
+
 /// What is there after a write.
 #[derive(Debug)]
 pub enum Written {
     /// `None`: nothing any more.
     Slice(Option<Box<SliceFacts>>),
+    Pod(Box<PodFacts>),
 }
 
 /// What became of a write.
@@ -69,7 +87,33 @@ pub struct GateEnded {
 pub async fn send(client: &Client, key: &GateKey, write: &GateWrite) -> Result<Written, CallError> {
     match (key, write) {
         (GateKey::Slice(key), GateWrite::Slice(write)) => send_slice(client, key, write).await,
+        (GateKey::Pod(key, kind), GateWrite::Pod(write)) => {
+            Ok(Written::Pod(Box::new(send_pod(client, key, kind, write).await?)))
+        }
+        (key, _) => Err(CallError::Other(format!("what is to be written does not fit {}", key.object()))),
     }
+}
+
+/// Sets a condition, and leaves the others as they are. What the pod is after that.
+///
+/// # Errors
+/// [`CallError::Conflict`] when the pod changed since the write was computed.
+pub async fn send_pod(client: &Client, key: &ObjectKey, kind: &str, write: &PodWrite) -> Result<PodFacts, CallError> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), &key.namespace);
+    let mut condition = json!({
+        "type": kind,
+        "status": if write.status { "True" } else { "False" },
+        "reason": write.reason,
+        "message": write.message,
+    });
+    if write.turns {
+        condition["lastTransitionTime"] = json!(Time(jiff::Timestamp::now()));
+    }
+    // Conditions are a list by type: a strategic merge touches this one alone.
+    let patch = json!({"metadata": {"resourceVersion": write.resource_version}, "status": {"conditions": [condition]}});
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let pod = call(api.patch_status(&key.name, &params, &Patch::Strategic(patch))).await?;
+    Ok(PodFacts::of(&pod))
 }
 
 async fn send_slice(client: &Client, key: &ObjectKey, write: &SliceWrite) -> Result<Written, CallError> {

@@ -9,7 +9,7 @@ use k8s_openapi::api::{
 use kube::ResourceExt;
 
 use crate::{
-    api::GROUP,
+    api::{GROUP, rules::CONDITION_TYPE_PREFIX},
     check::ObjectKey,
     cluster::gates::slice::{self, Owned},
 };
@@ -71,6 +71,29 @@ pub struct PodFacts {
     pub running_at: Option<IpAddr>,
     /// Its containers' declared ports that have a name.
     pub named_ports: Vec<(Arc<str>, u16)>,
+    /// It terminates, or has run to its end.
+    pub ends: bool,
+    /// What it says of readiness gates of ours; `None` where it has nothing to do with them.
+    pub readiness: Option<Box<ReadinessFacts>>,
+}
+
+/// What a pod says of readiness gates whose condition type is one of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadinessFacts {
+    pub resource_version: String,
+    /// The types that its spec waits for.
+    pub gates: Vec<Arc<str>>,
+    pub conditions: Vec<ReadinessCondition>,
+}
+
+/// One condition of ours on a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadinessCondition {
+    pub kind: Arc<str>,
+    /// `None`: neither True nor False.
+    pub status: Option<bool>,
+    pub reason: String,
+    pub message: String,
 }
 
 fn key(object: &impl ResourceExt) -> ObjectKey {
@@ -150,8 +173,8 @@ impl PodFacts {
     #[must_use]
     pub fn of(pod: &Pod) -> Self {
         let status = pod.status.as_ref();
-        let running = status.and_then(|status| status.phase.as_deref()) == Some("Running")
-            && pod.metadata.deletion_timestamp.is_none();
+        let phase = status.and_then(|status| status.phase.as_deref());
+        let running = phase == Some("Running") && pod.metadata.deletion_timestamp.is_none();
         let address = status.and_then(|status| status.pod_ip.as_deref()).and_then(|ip| ip.parse().ok());
         let spec = pod.spec.as_ref();
         // An init container that restarts always is a sidecar and may be listening.
@@ -170,6 +193,58 @@ impl PodFacts {
                 .flat_map(|container| container.ports.iter().flatten())
                 .filter_map(|each| Some((each.name.as_deref()?.into(), port(each.container_port)?)))
                 .collect(),
+            ends: pod.metadata.deletion_timestamp.is_some() || matches!(phase, Some("Succeeded" | "Failed")),
+            readiness: ReadinessFacts::of(pod).map(Box::new),
         }
+    }
+
+    /// Whether nothing has changed but what readiness gates are about.
+    #[must_use]
+    pub fn is_same_but_readiness(&self, other: &Self) -> bool {
+        self.uid == other.uid
+            && self.labels == other.labels
+            && self.running_at == other.running_at
+            && self.named_ports == other.named_ports
+            && self.ends == other.ends
+    }
+
+    /// The condition of this type, where there is one.
+    #[must_use]
+    pub fn condition(&self, kind: &str) -> Option<&ReadinessCondition> {
+        self.readiness.as_ref()?.conditions.iter().find(|condition| &*condition.kind == kind)
+    }
+
+    /// Whether its spec waits for a condition of this type.
+    #[must_use]
+    pub fn waits_for(&self, kind: &str) -> bool {
+        self.readiness.as_ref().is_some_and(|readiness| readiness.gates.iter().any(|gate| &**gate == kind))
+    }
+}
+
+impl ReadinessFacts {
+    fn of(pod: &Pod) -> Option<Self> {
+        let ours = |kind: &str| kind.starts_with(CONDITION_TYPE_PREFIX);
+        let gates = pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
+        let gates: Vec<Arc<str>> =
+            gates.filter(|gate| ours(&gate.condition_type)).map(|gate| gate.condition_type.as_str().into()).collect();
+        let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let conditions: Vec<_> = conditions
+            .filter(|condition| ours(&condition.type_))
+            .map(|condition| ReadinessCondition {
+                kind: condition.type_.as_str().into(),
+                status: match condition.status.as_str() {
+                    "True" => Some(true),
+                    "False" => Some(false),
+                    _ => None,
+                },
+                reason: condition.reason.clone().unwrap_or_default(),
+                message: condition.message.clone().unwrap_or_default(),
+            })
+            .collect();
+        (!gates.is_empty() || !conditions.is_empty()).then(|| Self {
+            resource_version: pod.resource_version().unwrap_or_default(),
+            gates,
+            conditions,
+        })
     }
 }

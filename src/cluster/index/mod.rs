@@ -9,7 +9,7 @@ mod tests;
 
 pub use facts::ServicePort;
 pub use problem::{Problem, ProblemKind};
-pub use resolve::{resolve, service_port};
+pub use resolve::{pod_uid, resolve, service_port};
 use sources::Touched;
 pub use sources::{Scope, SourceChange, SourceKind, Sources};
 
@@ -19,6 +19,17 @@ use std::{
 };
 
 use crate::check::{Check, GateKind, ObjectKey, Place};
+
+/// What gates are to look at.
+#[derive(Debug, Default)]
+pub struct GatesTouched {
+    /// The checks whose gates are to be looked at.
+    pub checks: BTreeSet<ObjectKey>,
+    /// The Services whose slices are.
+    pub services: BTreeSet<ObjectKey>,
+    /// The namespaces whose pods' conditions are.
+    pub namespaces: BTreeSet<Arc<str>>,
+}
 
 /// The checks, and for each kind of object which of them an object concerns.
 #[derive(Debug, Default)]
@@ -30,8 +41,9 @@ pub struct Index {
     by_pods: HashMap<Arc<str>, BTreeSet<ObjectKey>>,
     /// Which checks have a gate that publishes endpoints of a Service.
     by_gated: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
-    /// The checks whose gates are to be looked at, and the Services whose slices are.
-    gated: (BTreeSet<ObjectKey>, BTreeSet<ObjectKey>),
+    /// Which checks of a namespace have a gate that sets conditions on pods.
+    by_pod_gate: HashMap<Arc<str>, BTreeSet<ObjectKey>>,
+    gated: GatesTouched,
     pub sources: Sources,
     /// Rises with every check that comes or goes.
     version: u64,
@@ -56,6 +68,9 @@ impl Index {
         }
         for service in gated_by(&check) {
             self.by_gated.entry(service).or_default().insert(check.key.clone());
+        }
+        if has_pod_gate(&check) {
+            self.by_pod_gate.entry(check.key.namespace.clone()).or_default().insert(check.key.clone());
         }
         self.touch_gates(&check);
         self.checks.insert(check.key.clone(), check);
@@ -87,6 +102,12 @@ impl Index {
                 }
             }
         }
+        if let Some(checks) = self.by_pod_gate.get_mut(&key.namespace) {
+            checks.remove(key);
+            if checks.is_empty() {
+                self.by_pod_gate.remove(&key.namespace);
+            }
+        }
         self.touch_gates(&check);
         Some(check)
     }
@@ -94,20 +115,30 @@ impl Index {
     /// The gates of `check` may be others, and with it who holds the Services that they gate.
     fn touch_gates(&mut self, check: &Check) {
         for service in gated_by(check) {
-            self.gated.0.extend(self.by_gated.get(&service).into_iter().flatten().cloned());
-            self.gated.1.insert(service);
+            self.gated.checks.extend(self.by_gated.get(&service).into_iter().flatten().cloned());
+            self.gated.services.insert(service);
         }
-        self.gated.0.insert(check.key.clone());
+        if has_pod_gate(check) {
+            let others = self.by_pod_gate.get(&check.key.namespace);
+            self.gated.checks.extend(others.into_iter().flatten().cloned());
+            self.gated.namespaces.insert(check.key.namespace.clone());
+        }
+        self.gated.checks.insert(check.key.clone());
     }
 
-    /// The checks whose gates are to be looked at since this was last asked, and the Services whose slices are.
-    pub fn take_gated(&mut self) -> (BTreeSet<ObjectKey>, BTreeSet<ObjectKey>) {
+    /// What gates are to look at since this was last asked.
+    pub fn take_gated(&mut self) -> GatesTouched {
         std::mem::take(&mut self.gated)
     }
 
     /// The gates of `key` are to be looked at.
     pub fn look_at_gates(&mut self, key: &ObjectKey) {
-        self.gated.0.insert(key.clone());
+        self.gated.checks.insert(key.clone());
+    }
+
+    /// The checks of `namespace` that have a gate which sets conditions on pods.
+    pub fn checks_with_pod_gates(&self, namespace: &str) -> impl Iterator<Item = &ObjectKey> {
+        self.by_pod_gate.get(namespace).into_iter().flatten()
     }
 
     /// The checks that have a gate which publishes endpoints of `service`.
@@ -151,7 +182,8 @@ impl Index {
         let services = self.by_service.keys().chain(self.by_gated.keys()).flat_map(|service| {
             [SourceKind::Services, SourceKind::Slices].map(|kind| Scope { kind, namespace: service.namespace.clone() })
         });
-        let pods = self.by_pods.keys().map(|namespace| Scope { kind: SourceKind::Pods, namespace: namespace.clone() });
+        let pods = self.by_pods.keys().chain(self.by_pod_gate.keys());
+        let pods = pods.map(|namespace| Scope { kind: SourceKind::Pods, namespace: namespace.clone() });
         services.chain(pods).collect()
     }
 
@@ -178,21 +210,33 @@ impl Index {
         self.concerned(touched)
     }
 
+    /// Takes in what we ourselves wrote to a pod: see [`Sources::wrote_pod`].
+    pub fn wrote_pod(&mut self, base: &str, now_there: facts::PodFacts) -> BTreeSet<ObjectKey> {
+        let touched = self.sources.wrote_pod(base, now_there);
+        self.concerned(touched)
+    }
+
     fn concerned(&mut self, touched: Touched) -> BTreeSet<ObjectKey> {
         let mut checks = BTreeSet::new();
         for service in &touched.services {
             checks.extend(self.by_service.get(service).into_iter().flatten().cloned());
         }
         for service in touched.gated {
-            self.gated.0.extend(self.by_gated.get(&service).into_iter().flatten().cloned());
-            self.gated.1.insert(service);
+            self.gated.checks.extend(self.by_gated.get(&service).into_iter().flatten().cloned());
+            self.gated.services.insert(service);
+        }
+        for namespace in touched.gated_pods {
+            self.gated.checks.extend(self.by_pod_gate.get(&namespace).into_iter().flatten().cloned());
+            self.gated.namespaces.insert(namespace);
         }
         for namespace in &touched.pods {
             checks.extend(self.by_pods.get(namespace).into_iter().flatten().cloned());
         }
         if let Some(scope) = &touched.scope {
             let gated = self.by_gated.iter().filter(|(service, _)| service.namespace == scope.namespace);
-            self.gated.0.extend(gated.flat_map(|(_, checks)| checks).cloned());
+            let pods = self.by_pod_gate.get(&scope.namespace).into_iter().flatten();
+            self.gated.checks.extend(gated.flat_map(|(_, checks)| checks).chain(pods).cloned());
+            self.gated.namespaces.insert(scope.namespace.clone());
             checks.extend(
                 self.namespace(&scope.namespace)
                     .filter(|check| scopes_of(check).contains(scope))
@@ -229,12 +273,18 @@ pub fn gated_by(check: &Check) -> BTreeSet<ObjectKey> {
         .collect()
 }
 
+/// Whether a gate of `check` sets conditions on pods.
+fn has_pod_gate(check: &Check) -> bool {
+    check.gates.iter().any(|gate| matches!(gate.kind, GateKind::PodReadiness { .. }))
+}
+
 /// What must be watched for one check.
 pub fn scopes_of(check: &Check) -> BTreeSet<Scope> {
     let of = |kind| Scope { kind, namespace: check.key.namespace.clone() };
     let gates = check.gates.iter().flat_map(|gate| match &gate.kind {
         GateKind::EndpointSlice { .. } => vec![of(SourceKind::Services), of(SourceKind::Slices)],
-        GateKind::PodReadiness { .. } | GateKind::Annotation => vec![],
+        GateKind::PodReadiness { .. } => vec![of(SourceKind::Pods)],
+        GateKind::Annotation => vec![],
     });
     check
         .targets

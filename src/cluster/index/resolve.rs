@@ -149,6 +149,12 @@ impl TargetView<'_> {
     }
 }
 
+/// The pod that an identity is of.
+#[must_use]
+pub fn pod_uid(identity: &str) -> Option<&str> {
+    identity.strip_prefix("pod:")?.split(':').next()
+}
+
 fn pod_identity(uid: &str, port: u16, second_family: bool) -> String {
     format!("pod:{uid}:{port}{}", if second_family { "/6" } else { "" })
 }

@@ -57,6 +57,8 @@ pub struct Touched {
     pub gated: BTreeSet<ObjectKey>,
     /// Namespaces whose pods changed.
     pub pods: BTreeSet<Arc<str>>,
+    /// Namespaces whose pods changed, be it in what moves no endpoint.
+    pub gated_pods: BTreeSet<Arc<str>>,
     /// A scope that has just become known, or out of reach.
     pub scope: Option<Scope>,
 }
@@ -173,11 +175,7 @@ impl Sources {
             SourceChange::Pod(scope, told) => match told {
                 Told::Is(pod) => {
                     self.note(&scope, &pod.key.name);
-                    let pods = self.pods.entry(pod.key.namespace.clone()).or_default();
-                    if pods.get(&pod.key.name) != Some(&pod) {
-                        touched.pods.insert(pod.key.namespace.clone());
-                        pods.insert(pod.key.name.clone(), pod);
-                    }
+                    self.put_pod(pod, &mut touched);
                 }
                 Told::Gone(pod) => self.drop_pod(&pod.key, &mut touched),
                 told => self.advance(&scope, &told, &mut touched),
@@ -213,6 +211,30 @@ impl Sources {
         }
     }
 
+    /// Notes what we ourselves wrote to a pod, unless it has changed since `base`, the version it was computed from.
+    pub(super) fn wrote_pod(&mut self, base: &str, now_there: PodFacts) -> Touched {
+        let mut touched = Touched::default();
+        let known = self.pods.get(&now_there.key.namespace).and_then(|pods| pods.get(&now_there.key.name));
+        let version = known.and_then(|pod| pod.readiness.as_ref()).map(|readiness| &*readiness.resource_version);
+        if version == Some(base) {
+            self.put_pod(now_there, &mut touched);
+        }
+        touched
+    }
+
+    fn put_pod(&mut self, pod: PodFacts, touched: &mut Touched) {
+        let pods = self.pods.entry(pod.key.namespace.clone()).or_default();
+        let known = pods.get(&pod.key.name);
+        if known == Some(&pod) {
+            return;
+        }
+        touched.gated_pods.insert(pod.key.namespace.clone());
+        if !known.is_some_and(|known| known.is_same_but_readiness(&pod)) {
+            touched.pods.insert(pod.key.namespace.clone());
+        }
+        pods.insert(pod.key.name.clone(), pod);
+    }
+
     fn remove_slice_of(&mut self, service: &ObjectKey, slice: &str) {
         if let Some(slices) = self.slices.get_mut(service) {
             slices.remove(slice);
@@ -241,6 +263,7 @@ impl Sources {
             && pods.remove(&key.name).is_some()
         {
             touched.pods.insert(key.namespace.clone());
+            touched.gated_pods.insert(key.namespace.clone());
         }
     }
 

@@ -14,8 +14,9 @@ use crate::{
         gates::{
             self, GateEnded, Gates, Scene, Turn,
             slice::Owner,
-            write::{GateKey, GateWrite, SliceWrite, Written},
+            write::{GateWrite, SliceWrite, Written},
         },
+        index::facts::{PodFacts, SliceFacts},
         reconcile::Reconciler,
     },
     engine::Board,
@@ -31,7 +32,9 @@ pub(super) enum Learnt {
     /// The addresses of a name; `None`: nobody could be asked.
     Name(Arc<str>, Option<Vec<IpAddr>>),
     /// Every slice of ours, wherever.
-    Slices(Vec<crate::cluster::index::facts::SliceFacts>),
+    Slices(Vec<SliceFacts>),
+    /// Every pod with a condition of ours, wherever.
+    Pods(Vec<PodFacts>),
 }
 
 fn scene<'a>(reconciler: &'a Reconciler, board: &'a Board) -> Scene<'a> {
@@ -52,8 +55,8 @@ impl Leader {
     }
 
     pub(super) async fn gate(&mut self) {
-        let (checks, services) = self.reconciler.index.take_gated();
-        self.gates.changed(checks, services);
+        let touched = self.reconciler.index.take_gated();
+        self.gates.changed(touched);
         if !self.synced {
             return;
         }
@@ -69,6 +72,9 @@ impl Leader {
         }
         for (namespace, owner) in turn.owners {
             self.ask_for(namespace, owner);
+        }
+        if turn.search_pods {
+            self.sweep_pods();
         }
         for name in turn.names {
             let (names, inputs) = (self.parts.names.clone(), self.inputs.clone());
@@ -87,9 +93,10 @@ impl Leader {
             let api: Api<HealthCheck> = Api::namespaced(client, &namespace);
             let gone = match call(api.get_metadata(&owner.name)).await {
                 Err(CallError::NotFound(_)) => Some(true),
-                Ok(found) => Some(found.metadata.uid.as_deref() != Some(&*owner.uid)),
+                // A condition says only the name.
+                Ok(found) => Some(!owner.uid.is_empty() && found.metadata.uid.as_deref() != Some(&*owner.uid)),
                 Err(error) => {
-                    tracing::debug!(%namespace, owner = %owner.name, %error, "cannot tell whether the owner of a slice is gone; asking again");
+                    tracing::debug!(%namespace, owner = %owner.name, %error, "cannot tell whether the owner of what a gate has written is gone; asking again");
                     None
                 }
             };
@@ -106,20 +113,26 @@ impl Leader {
                 let turn = gates.found(slices, scene);
                 self.follow(turn).await;
             }
+            Learnt::Pods(pods) => gates.found_pods(pods),
         }
     }
 
     /// Takes in what became of a write.
     pub(super) fn gate_ended(&mut self, ended: &GateEnded) {
-        let (GateKey::Slice(key), GateWrite::Slice(write)) = (&ended.key, &ended.write);
-        if let Ok(Written::Slice(now_there)) = &ended.result {
-            let base = match write {
-                SliceWrite::Create(_) => None,
-                SliceWrite::Change { resource_version, .. } | SliceWrite::Delete { resource_version, .. } => {
-                    Some(resource_version.as_str())
-                }
-            };
-            self.reconciler.wrote(key, base, now_there.as_deref().cloned());
+        match (&ended.write, &ended.result) {
+            (GateWrite::Slice(write), Ok(Written::Slice(now_there))) => {
+                let base = match write {
+                    SliceWrite::Create(_) => None,
+                    SliceWrite::Change { resource_version, .. } | SliceWrite::Delete { resource_version, .. } => {
+                        Some(resource_version.as_str())
+                    }
+                };
+                self.reconciler.wrote(ended.key.object(), base, now_there.as_deref().cloned());
+            }
+            (GateWrite::Pod(write), Ok(Written::Pod(now_there))) => {
+                self.reconciler.wrote_pod(&write.resource_version, (**now_there).clone());
+            }
+            _ => {}
         }
         let (gates, scene) = self.split();
         gates.ended(ended, scene);
@@ -135,6 +148,20 @@ impl Leader {
         self.tasks.spawn(async move {
             let found = gates::find(&client, &selection).await;
             let _ = inputs.send(Input::Gate(Learnt::Slices(found))).await;
+        });
+    }
+
+    /// Looks for conditions without a gate on pods of namespaces that nobody watches. What loses its gate while this
+    /// replica leads is seen by the watches: this finds what was missed, and all pods of a cluster are many.
+    pub(super) fn sweep_pods(&mut self) {
+        if !self.parts.gates.pod_readiness {
+            return;
+        }
+        let (client, selection, inputs) =
+            (self.parts.client.clone(), self.parts.selection.clone(), self.inputs.clone());
+        self.tasks.spawn(async move {
+            let found = gates::find_pods(&client, &selection).await;
+            let _ = inputs.send(Input::Gate(Learnt::Pods(found))).await;
         });
     }
 }

@@ -26,7 +26,11 @@ use self::{
 };
 use super::{
     checks::{Listing, Selection},
-    index::{Index, Problem, ProblemKind, SourceChange, facts::SliceFacts, services_of},
+    index::{
+        Index, Problem, ProblemKind, SourceChange,
+        facts::{PodFacts, SliceFacts},
+        services_of,
+    },
     referred::Referred,
     watch::Told,
     writer::Note,
@@ -154,6 +158,11 @@ impl Reconciler {
     /// Takes in what a gate of ours wrote to a slice: see [`Index::wrote`].
     pub fn wrote(&mut self, key: &ObjectKey, base: Option<&str>, now_there: Option<SliceFacts>) {
         self.dirty.extend(self.index.wrote(key, base, now_there));
+    }
+
+    /// Takes in what a gate of ours wrote to a pod: see [`Index::wrote_pod`].
+    pub fn wrote_pod(&mut self, base: &str, now_there: PodFacts) {
+        self.dirty.extend(self.index.wrote_pod(base, now_there));
     }
 
     /// The check under `key`, unless something is wrong with its spec.
