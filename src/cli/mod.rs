@@ -14,6 +14,8 @@ mod runner;
 mod signals;
 mod standalone;
 mod table;
+#[cfg(feature = "cluster")]
+mod uninstall;
 mod validate;
 
 use std::process::ExitCode;
@@ -56,6 +58,8 @@ enum Command {
     Completions {
         shell: clap_complete::Shell,
     },
+    #[cfg(feature = "cluster")]
+    Uninstall(uninstall::UninstallArgs),
     /// Check HealthCheck manifests offline: schema, rules, and what they say of each other
     Validate(validate::ValidateArgs),
     /// Print the version
@@ -101,6 +105,8 @@ fn run(command: Command) -> anyhow::Result<Exit> {
             print(&String::from_utf8_lossy(&script))?;
             Ok(Exit::Ok)
         }
+        #[cfg(feature = "cluster")]
+        Command::Uninstall(args) => block_on(uninstall::run(args))?,
         Command::Validate(args) => validate::run(&args),
         Command::Version => {
             print(concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"), "\n"))?;

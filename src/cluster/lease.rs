@@ -33,7 +33,7 @@ use crate::{api::GROUP, telemetry::Beats};
 /// How often the Lease is read by a standby, and how soon a failed renewal is tried again.
 const POLL: Duration = Duration::from_secs(1);
 /// How often the holder looks at it between renewals: for the release marker.
-const LOOK: Duration = Duration::from_secs(2);
+pub const LOOK: Duration = Duration::from_secs(2);
 /// The time of one read that counts at most toward silence: what is longer is a gap of our own, not the holder's.
 const COUNTED_GAP: Duration = Duration::from_secs(3);
 
@@ -66,6 +66,26 @@ pub fn release_marker() -> String {
     format!("{GROUP}/release")
 }
 
+/// The name of the Lease that says which installation a release is: the chart makes it anew, or changes it, with every
+/// `helm install` and `helm upgrade`.
+#[must_use]
+pub fn installation_name(lease: &str) -> String {
+    format!("{lease}-installation")
+}
+
+/// Which installation this is, for the value of the release marker: a later one is another, and so the marker does not
+/// hold for it. `None` where nobody says, as without the chart.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn installation(leases: &Api<Lease>, lease: &str) -> Result<Option<String>, CallError> {
+    let found = call(leases.get_opt(&installation_name(lease))).await?;
+    Ok(found.map(|found| {
+        let revision = found.annotations().get(&format!("{GROUP}/revision")).cloned().unwrap_or_default();
+        format!("{}/{revision}", found.uid().unwrap_or_default())
+    }))
+}
+
 /// Tells, at any moment, whether the Lease is held by the boot clock, and whether the release marker was last seen on
 /// it. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -91,8 +111,7 @@ impl Held {
         self.0.released.load(Relaxed)
     }
 
-    fn saw(&self, lease: &Lease) {
-        let released = lease.annotations().contains_key(&release_marker());
+    fn set_released(&self, released: bool) {
         if self.0.released.swap(released, Relaxed) != released {
             tracing::info!(released, "the release marker on the lease has {}", if released { "come" } else { "gone" });
         }
@@ -150,6 +169,8 @@ pub struct Elector {
     renewed: Duration,
     /// Nothing of the Lease was read yet.
     first: bool,
+    /// The release marker on the Lease is that of a former installation.
+    outlived: bool,
     /// What was complained about last, so that it is said once.
     complaint: Option<String>,
 }
@@ -171,6 +192,7 @@ impl Elector {
             silence: Silence::default(),
             renewed: Duration::ZERO,
             first: true,
+            outlived: false,
             complaint: None,
         };
         (elector, receiver, held)
@@ -224,7 +246,7 @@ impl Elector {
     async fn judge(&mut self, lease: Lease, sent: Duration) -> Duration {
         let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
         let first = std::mem::take(&mut self.first);
-        self.held.saw(&lease);
+        self.look_at_marker(&lease).await;
         if holder == self.identity {
             if let Some(rest) = self.until_renewal() {
                 return rest;
@@ -253,6 +275,21 @@ impl Elector {
         self.took(replaced, sent)
     }
 
+    /// A marker holds until the release is installed anew or upgraded; whoever holds the Lease then takes it away.
+    async fn look_at_marker(&mut self, lease: &Lease) {
+        let marker = lease.annotations().get(&release_marker());
+        self.outlived = match marker {
+            None => false,
+            Some(marker) => match installation(&self.leases, &self.options.name).await {
+                // Gone with the rest of an uninstalled release, while its last pods end: the marker holds.
+                Ok(None) => false,
+                Ok(Some(installation)) => installation != *marker,
+                Err(_) => self.outlived,
+            },
+        };
+        self.held.set_released(marker.is_some() && !self.outlived);
+    }
+
     /// How long to wait while the Lease is held and need not be renewed yet.
     fn until_renewal(&self) -> Option<Duration> {
         let due = self.renewed + self.options.renew;
@@ -271,11 +308,15 @@ impl Elector {
         let spec = current.and_then(|lease| lease.spec.clone()).unwrap_or_default();
         let kept = spec.holder_identity.as_deref() == Some(&self.identity);
         let transitions = spec.lease_transitions.unwrap_or(0);
+        let mut metadata = current.map_or_else(
+            || ObjectMeta { name: Some(self.options.name.clone()), ..ObjectMeta::default() },
+            |lease| lease.metadata.clone(),
+        );
+        if let Some(annotations) = metadata.annotations.as_mut().filter(|_| self.outlived) {
+            annotations.remove(&release_marker());
+        }
         Lease {
-            metadata: current.map_or_else(
-                || ObjectMeta { name: Some(self.options.name.clone()), ..ObjectMeta::default() },
-                |lease| lease.metadata.clone(),
-            ),
+            metadata,
             spec: Some(LeaseSpec {
                 holder_identity: Some(self.identity.clone()),
                 lease_duration_seconds: Some(i32::try_from(self.options.duration.as_secs()).unwrap_or(i32::MAX)),

@@ -27,6 +27,7 @@ mod review;
 mod server_state;
 mod source_watches;
 mod status;
+mod uninstall;
 mod watch;
 mod writer;
 
@@ -34,6 +35,7 @@ pub use checks::Selection;
 pub use client::{CallError, Connection, call, client};
 pub use gates::Features;
 pub use operator::{Identity, Options, run};
+pub use uninstall::{Release, Report, release};
 
 /// A role begins to list. What the former one left on the board answers meanwhile, as long as it may be believed: a
 /// change of roles never takes this replica out of its Service.

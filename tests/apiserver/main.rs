@@ -27,6 +27,7 @@ mod scripts;
 mod stage;
 mod suite;
 mod tls;
+mod uninstall;
 mod upkeep;
 mod validation;
 mod writes;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         faults::trials(&suite),
         gates::trials(&suite),
         pod_gates::trials(&suite),
+        uninstall::trials(&suite),
         grants::trials(&suite),
         harness::trials(&suite),
         leader::trials(&suite),

@@ -10,7 +10,7 @@ fn every_pod(check: impl Fn(&str, &Value)) {
     for file in tools::ci_values() {
         let Some(objects) = tools::objects(&Values::File(file.clone())) else { return };
         let pods = tools::pods(&objects);
-        assert!(pods.len() >= 2, "a Deployment and a test pod in {}", file.display());
+        assert!(pods.len() >= 3, "a Deployment, a test pod and a hook in {}", file.display());
         for pod in pods {
             check(&file.display().to_string(), pod);
         }
@@ -77,6 +77,7 @@ fn the_token_is_mounted_where_it_is_used_and_nowhere_else() {
         let want: &[&str] = match container(pod, "controller") {
             Some(_) if own_credentials => &[],
             Some(_) => &["controller"],
+            None if container(pod, "uninstall").is_some() => &["uninstall"],
             None => &["doctor"],
         };
         assert_eq!(with_token, want, "{file}");

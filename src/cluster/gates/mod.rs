@@ -58,7 +58,8 @@ use crate::{
     telemetry::GateGauges,
 };
 
-pub use pod_release::find as find_pods;
+pub use pod_readiness::release as release_pod;
+pub use pod_release::{find as find_pods, find_in as find_pods_in};
 pub use release::find;
 pub use write::GateEnded;
 
