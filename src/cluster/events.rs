@@ -37,11 +37,20 @@ pub struct GateChange {
     pub gate: GateStatus,
 }
 
+/// An override that cannot be read, as it was written to the condition.
+#[derive(Clone, Debug)]
+pub struct OverrideProblem {
+    pub check: ObjectKey,
+    pub uid: Arc<str>,
+    pub message: String,
+}
+
 /// What an event is about.
 #[derive(Clone, Debug)]
 pub enum News {
     Verdict(Transition),
     Gate(GateChange),
+    Override(OverrideProblem),
 }
 
 impl News {
@@ -50,6 +59,7 @@ impl News {
         match self {
             Self::Verdict(transition) => &transition.check,
             Self::Gate(change) => &change.check,
+            Self::Override(problem) => &problem.check,
         }
     }
 
@@ -57,6 +67,7 @@ impl News {
         match self {
             Self::Verdict(transition) => &transition.uid,
             Self::Gate(change) => &change.uid,
+            Self::Override(problem) => &problem.uid,
         }
     }
 
@@ -64,6 +75,13 @@ impl News {
         match self {
             Self::Verdict(transition) => transition.event(),
             Self::Gate(change) => change.event(),
+            Self::Override(problem) => Event {
+                type_: EventType::Warning,
+                reason: GateReason::InvalidOverride.as_str().to_owned(),
+                note: Some(fit(problem.message.clone())),
+                action: "Gate".to_owned(),
+                secondary: None,
+            },
         }
     }
 }

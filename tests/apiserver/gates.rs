@@ -1,5 +1,7 @@
 //! The `endpointSlice` gate: what of the verdicts arrives in the slices of a Service without a selector.
 
+mod overrides;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -39,6 +41,7 @@ pub fn trials(suite: &Suite) -> Vec<Trial> {
         suite.trial("gates::the_release_marker_makes_gates_rest", marked),
         // Without the cluster's own garbage collector.
         suite.trial_alone("gates::an_orphan_nobody_watches_goes_and_a_strangers_slice_stays", false, orphan),
+        suite.trial("gates::an_operator_overrides_a_verdict_until_a_time", overrides::overrides),
         suite.trial("gates::the_older_of_two_checks_holds_the_service", two),
     ]
 }

@@ -3,16 +3,20 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Api, Client};
 use tokio::time::Instant;
 
 use super::{Annotated, TICK, WriteKey, Writer, confirm::spread};
 use crate::{
-    api::{HealthCheck, HealthCheckStatus},
-    check::{Health, ObjectKey},
+    api::{
+        HealthCheck, HealthCheckStatus,
+        conditions::{self, GATES_APPLIED},
+    },
+    check::{GateReason, Health, ObjectKey},
     cluster::{
         client::{CallError, call},
-        events::{GateChange, News, Transition},
+        events::{GateChange, News, OverrideProblem, Transition},
         gates::{
             GateEnded, report,
             write::{self, GateKey, GateWrite, Written},
@@ -231,6 +235,11 @@ impl Writer {
         let Some(record) = self.records.get_mut(check) else { return };
         let before = record.known.health;
         let changed: Vec<_> = report::changes(&record.known.gates, &status.gates).cloned().collect();
+        let invalid = |status: &[Condition]| {
+            let condition = conditions::find(status, GATES_APPLIED);
+            condition.filter(|it| it.reason == GateReason::InvalidOverride.as_str()).map(|it| it.message.clone())
+        };
+        let problem = invalid(&status.conditions).filter(|_| invalid(&record.known.conditions).is_none());
         let now = Instant::now();
         if claim {
             record.known.epoch = status.epoch;
@@ -246,6 +255,9 @@ impl Writer {
         let uid = record.known.uid.clone();
         if after != before && (before.is_some() || after != Some(Health::Unknown)) {
             self.tell(check, &uid, after);
+        }
+        if let Some(message) = problem {
+            self.publish(News::Override(OverrideProblem { check: check.clone(), uid: uid.clone(), message }));
         }
         for gate in changed {
             self.publish(News::Gate(GateChange { check: check.clone(), uid: uid.clone(), gate }));
