@@ -36,7 +36,7 @@ impl Losses {
         self.watched.named -= known.watched.named;
         self.watched.address -= known.watched.address;
         let view = board.get(key).filter(|view| !view.suspended);
-        let rows: Vec<_> = view.iter().flat_map(|view| placed(view)).collect();
+        let rows: Vec<_> = view.iter().flat_map(placed).collect();
         known.watched = Watched::default();
         for (_, _, population) in &rows {
             match population {
