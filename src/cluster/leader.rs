@@ -45,6 +45,8 @@ use crate::{
 const TICK: Duration = Duration::from_secs(1);
 /// How often Secrets and ConfigMaps are looked up again; most answers come from the store.
 const REFERENCES: Duration = Duration::from_secs(10);
+/// How often pods are searched for conditions without a gate.
+const POD_SWEEP: Duration = Duration::from_secs(60);
 /// How long the first answer waits for checks whose Services or pods cannot be listed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -229,7 +231,7 @@ impl Leader {
                     self.reconciler.look_at_slices();
                 }
             }
-            Input::Gate(learnt) => self.learnt(learnt).await,
+            Input::Gate(learnt) => self.learnt(learnt),
             Input::Found(slices, whole) => {
                 for slice in slices {
                     self.stray(slice);
@@ -324,7 +326,7 @@ impl Leader {
         self.watched = None;
         let seconds = self.born.elapsed().as_secs();
         self.sweep_gates();
-        if self.synced && seconds > 0 && seconds.is_multiple_of(SWEEP.as_secs()) {
+        if self.synced && seconds > 0 && seconds.is_multiple_of(POD_SWEEP.as_secs()) {
             self.sweep_pods();
         }
         if seconds.is_multiple_of(REFERENCES.as_secs()) {

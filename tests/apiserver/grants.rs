@@ -43,8 +43,8 @@ pub fn trials(suite: &Suite) -> Vec<Trial> {
         suite.trial_alone("grants::watching_one_namespace_too", true, |cluster| {
             grants(cluster, Shape { narrow: true, ..Shape::default() })
         }),
-        suite.trial_alone("grants::without_annotations_and_with_all_secrets_too", true, |cluster| {
-            grants(cluster, Shape { no_annotations: true, all_secrets: true, ..Shape::default() })
+        suite.trial_alone("grants::without_gates_and_annotations_and_with_all_secrets_too", true, |cluster| {
+            grants(cluster, Shape { no_gates: true, no_annotations: true, all_secrets: true, ..Shape::default() })
         }),
         suite.trial_alone("grants::without_events_too", true, |cluster| {
             grants(cluster, Shape { no_events: true, ..Shape::default() })
@@ -57,6 +57,8 @@ pub fn trials(suite: &Suite) -> Vec<Trial> {
 struct Shape {
     /// It watches one namespace only.
     narrow: bool,
+    /// Neither kind of gate that writes.
+    no_gates: bool,
     no_annotations: bool,
     no_events: bool,
     /// `rbac.secrets` is Cluster.
@@ -69,6 +71,7 @@ impl Shape {
         let values = [
             (true, "replicaCount=1,crds.enabled=false".to_owned()),
             (self.narrow, format!("watchNamespaces={{{tenant}}}")),
+            (self.no_gates, "features.endpointSlices=false,features.podReadiness=false".to_owned()),
             (self.no_annotations, "features.annotations=false".to_owned()),
             (self.no_events, "features.events=false".to_owned()),
             (self.all_secrets, "rbac.secrets=Cluster".to_owned()),
@@ -78,9 +81,12 @@ impl Shape {
     }
 
     /// Verb and resource of what only some shapes are granted, and whether this one is.
-    const fn optional(self) -> [(&'static str, &'static str, bool); 4] {
+    const fn optional(self) -> [(&'static str, &'static str, bool); 7] {
         [
-            ("patch", "discovery.k8s.io/endpointslices", !self.no_annotations),
+            ("patch", "discovery.k8s.io/endpointslices", !self.no_annotations || !self.no_gates),
+            ("create", "discovery.k8s.io/endpointslices", !self.no_gates),
+            ("delete", "discovery.k8s.io/endpointslices", !self.no_gates),
+            ("patch", "/pods/status", !self.no_gates),
             ("create", "events.k8s.io/events", !self.no_events),
             ("patch", "events.k8s.io/events", !self.no_events),
             ("get", "/secrets", self.all_secrets),
@@ -191,48 +197,11 @@ impl Release {
             stage.wait_health("shop", "Healthy").await?;
         }
 
-        // A gate makes slices, changes them and takes them away.
-        let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "gated"}, "spec": {"ports": [{"port": 80}]}});
-        cluster.apply(&stage.namespace, &service.to_string()).await?;
-        let mut spec = fast(&[target("a", self.web.address())]);
-        spec["gates"] = json!([{"name": "traffic", "endpointSlice": {"service": "gated"}, "whenBelow": "FailClosed"}]);
-        stage.apply("gated", spec).await?;
-        let gate = async |wanted: &'static str| {
-            stage.wait("gated", wanted, |check| condition(check, "GatesApplied") == wanted).await
-        };
-        gate("True/Enforced").await?;
-        self.web.set_status(500);
-        gate("True/FailClosed").await?;
-        self.web.set_status(200);
-        gate("True/Enforced").await?;
-        stage.apply("gated", fast(&[target("a", self.web.address())])).await?;
-        wait_until("the slices to go", SOON, || async {
-            let slices = cluster.slices(&stage.namespace, "gated").await?;
-            ensure!(slices.is_empty(), "{slices:?}");
-            anyhow::Ok(())
-        })
-        .await?;
-
-        // Another sets a condition on a pod.
-        cluster
-            .apply(
-                &stage.namespace,
-                &json!({
-                    "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "gated", "labels": {"app": "gated"}},
-                    "spec": {
-                        "readinessGates": [{"conditionType": "healthcheck-operator.dev/gated"}],
-                        "containers": [{"name": "app", "image": "none.invalid/app"}],
-                    },
-                })
-                .to_string(),
-            )
-            .await?;
-        let mut spec = fast(&[target("a", self.web.address())]);
-        let selector = json!({"matchLabels": {"app": "gated"}});
-        let readiness = json!({"conditionType": "healthcheck-operator.dev/gated", "selector": selector});
-        spec["gates"] = json!([{"name": "pods", "podReadiness": readiness}]);
-        stage.apply("pods", spec).await?;
-        stage.wait("pods", "the pod to be gated", |check| condition(check, "GatesApplied") == "True/Enforced").await?;
+        if self.shape.no_gates {
+            self.ask_for_gates().await?;
+        } else {
+            self.gate().await?;
+        }
 
         let authority = format!("--from-literal=ca.pem={}", cluster.ca_pem());
         stage.kubectl(&["create", "configmap", "authority", &authority]).await?;
@@ -262,6 +231,69 @@ impl Release {
         let url = format!("{}/v1/healthchecks", self.operator.admin_url());
         let answer = http.get(url).bearer_auth(token).send().await?;
         ensure!(answer.status() == 200, "{answer:?}");
+        Ok(())
+    }
+
+    /// Has a gate that is switched off say so.
+    async fn ask_for_gates(&self) -> anyhow::Result<()> {
+        let stage = &self.stage;
+        let mut spec = fast(&[target("a", self.web.address())]);
+        spec["gates"] = json!([{"name": "traffic", "endpointSlice": {"service": "gated"}}]);
+        stage.apply("gated", spec).await?;
+        let off = |check: &_| condition(check, "GatesApplied") == "False/Forbidden";
+        let check = stage.wait("gated", "the gate to be refused", off).await?;
+        let told = message(&check, "GatesApplied");
+        ensure!(told.contains("features.endpointSlices"), "{told}");
+        Ok(())
+    }
+
+    /// Has gates write everything that they ever write.
+    async fn gate(&self) -> anyhow::Result<()> {
+        let (stage, cluster) = (&self.stage, &self.stage.cluster);
+        // A gate makes slices, changes them and takes them away.
+        let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "gated"}, "spec": {"ports": [{"port": 80}]}});
+        cluster.apply(&stage.namespace, &service.to_string()).await?;
+        // Of a host of its own: one that all checks ask would be a correlated loss, and change nothing.
+        let host = HttpTarget::start_on((fresh_address(), free_port()).into()).await?;
+        let mut spec = fast(&[target("a", host.address())]);
+        spec["gates"] = json!([{"name": "traffic", "endpointSlice": {"service": "gated"}, "whenBelow": "FailClosed"}]);
+        stage.apply("gated", spec).await?;
+        let gate = async |wanted: &'static str| {
+            stage.wait("gated", wanted, |check| condition(check, "GatesApplied") == wanted).await
+        };
+        gate("True/Enforced").await?;
+        host.set_status(500);
+        gate("True/FailClosed").await?;
+        host.set_status(200);
+        gate("True/Enforced").await?;
+        stage.apply("gated", fast(&[target("a", host.address())])).await?;
+        wait_until("the slices to go", SOON, || async {
+            let slices = cluster.slices(&stage.namespace, "gated").await?;
+            ensure!(slices.is_empty(), "{slices:?}");
+            anyhow::Ok(())
+        })
+        .await?;
+
+        // Another sets a condition on a pod.
+        cluster
+            .apply(
+                &stage.namespace,
+                &json!({
+                    "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "gated", "labels": {"app": "gated"}},
+                    "spec": {
+                        "readinessGates": [{"conditionType": "healthcheck-operator.dev/gated"}],
+                        "containers": [{"name": "app", "image": "none.invalid/app"}],
+                    },
+                })
+                .to_string(),
+            )
+            .await?;
+        let mut spec = fast(&[target("a", self.web.address())]);
+        let selector = json!({"matchLabels": {"app": "gated"}});
+        let readiness = json!({"conditionType": "healthcheck-operator.dev/gated", "selector": selector});
+        spec["gates"] = json!([{"name": "pods", "podReadiness": readiness}]);
+        stage.apply("pods", spec).await?;
+        stage.wait("pods", "the pod to be gated", |check| condition(check, "GatesApplied") == "True/Enforced").await?;
         Ok(())
     }
 

@@ -50,7 +50,11 @@ use self::{
     slice::Owner,
     write::{GateKey, GateWrite},
 };
-use super::{index::GatesTouched, reconcile::Reconciler, writer::Note};
+use super::{
+    index::{GatesTouched, facts::SliceFacts},
+    reconcile::Reconciler,
+    writer::Note,
+};
 use crate::{
     check::{Check, Gate, GateKind, GateReason, ObjectKey},
     engine::{Board, CheckView},
@@ -156,6 +160,9 @@ pub struct Gates {
     owners: Owners,
     /// What was last to be taken away of each Service.
     releasing: HashMap<ObjectKey, HashSet<GateKey>>,
+    /// Slices as they were found by a sweep, and whether they are to be judged.
+    strays: Vec<SliceFacts>,
+    strays_again: bool,
     pods: PodRelease,
     names: Names,
     losses: Losses,
@@ -184,6 +191,8 @@ impl Gates {
             book: Book::default(),
             owners: Owners::default(),
             releasing: HashMap::new(),
+            strays: vec![],
+            strays_again: false,
             pods: PodRelease::default(),
             names: Names::default(),
             losses: Losses::default(),
@@ -275,6 +284,7 @@ impl Gates {
         for namespace in namespaces {
             self.release_pods(&namespace, scene, now, &mut turn);
         }
+        self.judge_strays(scene, now, &mut turn);
         turn.names = self.names.due(now);
         turn.search_pods = self.pods.take_search(now);
         turn

@@ -93,6 +93,7 @@ impl Gates {
             None => self.owners.0.remove(&key),
         };
         if gone == Some(true) {
+            self.strays_again = true;
             self.namespaces.insert(namespace.clone());
             self.services.extend(
                 scene.reconciler.index.sources.slices.keys().filter(|key| key.namespace == *namespace).cloned(),
@@ -101,19 +102,26 @@ impl Gates {
     }
 
     /// Takes in what was found of our slices everywhere: those in namespaces that nobody watches are judged too.
-    pub fn found(&mut self, slices: Vec<SliceFacts>, scene: Scene<'_>) -> Turn {
-        let (now, mut turn) = (Instant::now(), Turn::default());
-        if self.released {
-            return turn;
+    pub fn found(&mut self, slices: Vec<SliceFacts>) {
+        self.strays = slices;
+        self.strays_again = true;
+    }
+
+    /// Judges those that nobody watches: when they were found, and when more is known of their owners.
+    pub(super) fn judge_strays(&mut self, scene: Scene<'_>, now: Instant, turn: &mut Turn) {
+        if !std::mem::take(&mut self.strays_again) {
+            return;
         }
-        for facts in &slices {
+        for facts in std::mem::take(&mut self.strays) {
             if scene.reconciler.index.sources.slice(&facts.key).is_none() {
                 let service = ObjectKey { namespace: facts.key.namespace.clone(), name: facts.service.clone() };
-                let writes = self.judge_slice(&service, facts, scene, &mut turn).into_iter().collect();
-                self.write_all(writes, HashSet::new(), now, &mut turn);
+                let writes: Vec<_> = self.judge_slice(&service, &facts, scene, turn).into_iter().collect();
+                if writes.is_empty() {
+                    self.strays.push(facts);
+                }
+                self.write_all(writes, HashSet::new(), now, turn);
             }
         }
-        turn
     }
 
     /// What is said of the slice `key` may be wrong now.

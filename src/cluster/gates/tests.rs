@@ -398,6 +398,22 @@ fn what_no_gate_wants_goes_and_what_nobody_knows_is_asked_about() {
     assert!(matches!(world.writes().as_slice(), [(_, Some(SliceWrite::Delete { .. }))]));
 }
 
+#[test]
+fn a_slice_that_nobody_watches_goes_once_its_owner_is_known_to_be_gone() {
+    let mut world = World::new();
+    world.gates.found(vec![left("gone", "traffic", &[(1, true)]), left("there", "traffic", &[(2, true)])]);
+    let asked = world.turn().owners;
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    for (namespace, owner) in asked {
+        let gone = Some(&*owner.name == "gone");
+        world.gates.judge(&namespace, owner, gone, scene_of(&world.reconciler, &world.board, world.wall));
+    }
+    let writes = world.writes();
+    let [(slice, Some(SliceWrite::Delete { .. }))] = writes.as_slice() else { panic!("{writes:?}") };
+    assert_eq!(&*slice.name, "db-gone-traffic");
+    assert!(world.writes().is_empty(), "once");
+}
+
 fn scene_of<'a>(reconciler: &'a Reconciler, board: &'a Board, wall: Timestamp) -> Scene<'a> {
     Scene { reconciler, board, wall }
 }

@@ -104,15 +104,12 @@ impl Leader {
         });
     }
 
-    pub(super) async fn learnt(&mut self, learnt: Learnt) {
+    pub(super) fn learnt(&mut self, learnt: Learnt) {
         let (gates, scene) = self.split();
         match learnt {
             Learnt::Owner(namespace, owner, gone) => gates.judge(&namespace, owner, gone, scene),
             Learnt::Name(name, found) => gates.resolved(&name, found),
-            Learnt::Slices(slices) => {
-                let turn = gates.found(slices, scene);
-                self.follow(turn).await;
-            }
+            Learnt::Slices(slices) => gates.found(slices),
             Learnt::Pods(pods) => gates.found_pods(pods),
         }
     }
@@ -152,7 +149,7 @@ impl Leader {
     }
 
     /// Looks for conditions without a gate on pods of namespaces that nobody watches. What loses its gate while this
-    /// replica leads is seen by the watches: this finds what was missed, and all pods of a cluster are many.
+    /// replica leads is seen by the watches: this finds what was missed.
     pub(super) fn sweep_pods(&mut self) {
         if !self.parts.gates.pod_readiness {
             return;
