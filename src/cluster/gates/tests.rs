@@ -127,6 +127,8 @@ impl World {
             message: String::new(),
             since: self.wall,
             counts: Counts::default(),
+            targets: check.target_names(),
+            unlisted: Health::Unknown,
             endpoints: check.targets.iter().zip(states).map(row).collect(),
             outages: Arc::from([]),
             probes: "tcp".into(),
