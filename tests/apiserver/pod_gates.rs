@@ -170,7 +170,10 @@ async fn follow(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     for pod in &web.pods {
         pod.set_status(200);
     }
+    // They come back one by one, and those that have changed too often wait.
+    web.stage.wait(CHECK, "all to be desired", |check| gate(check)["desiredReady"] == 3).await?;
     web.wait_condition(CHECK, "True/Enforced").await?;
+    web.wait_said(&["True/Admitted", "True/Admitted", "True/Admitted"]).await?;
     // Whatever was written was our condition: never Ready, and with the version it was computed from.
     let written = web.writes(mark)?;
     ensure!(!written.is_empty());
