@@ -327,4 +327,22 @@ mod tests {
         assert_eq!(with("http://h/api/v1/pods"), "http://h/api/v1/pods?timeout=6s");
         assert_eq!(with("http://h/api/v1/pods?limit=1"), "http://h/api/v1/pods?limit=1&timeout=6s");
     }
+
+    #[tokio::test]
+    async fn every_request_but_a_watch_ends_on_the_server_too() {
+        let layer = Observe { metrics: Metrics::default() };
+        let mut service = layer.layer(tower::service_fn(|request: Request<Body>| async move {
+            Ok::<_, BoxError>(Response::new(request.uri().to_string()))
+        }));
+        for (uri, wanted) in [
+            ("http://h/api/v1/pods?limit=1", "http://h/api/v1/pods?limit=1&timeout=6s"),
+            (
+                "http://h/api/v1/pods?watch=true&timeoutSeconds=190",
+                "http://h/api/v1/pods?watch=true&timeoutSeconds=190",
+            ),
+        ] {
+            let request = Request::get(uri).body(Body::empty()).expect("a request");
+            assert_eq!(service.call(request).await.expect("an answer").into_body(), wanted);
+        }
+    }
 }

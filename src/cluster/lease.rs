@@ -446,4 +446,56 @@ mod tests {
         assert_ne!(one, other);
         assert!(one.starts_with("hco-0_"));
     }
+
+    /// A replica that is `hco-0` and has seen nothing change for as long as it needs, before a Lease of `holder`, who
+    /// promised to be back within `promised` seconds; whether it takes it at its next look.
+    async fn takes(holder: &str, promised: u64, first: bool) -> bool {
+        use std::sync::atomic::AtomicBool;
+        let (taken, holder) = (Arc::new(AtomicBool::new(false)), holder.to_owned());
+        let service = tower::service_fn({
+            let taken = taken.clone();
+            move |request: http::Request<kube::client::Body>| {
+                taken.fetch_or(request.method() == http::Method::PUT, Relaxed);
+                let lease = serde_json::json!({
+                    "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                    "metadata": {"name": "l", "namespace": "n", "resourceVersion": "1"},
+                    "spec": {"holderIdentity": holder, "leaseDurationSeconds": promised},
+                });
+                let body = kube::client::Body::from(lease.to_string().into_bytes());
+                async move { Ok::<_, tower::BoxError>(http::Response::new(body)) }
+            }
+        });
+        let options = LeaseOptions {
+            namespace: "n".into(),
+            name: "l".into(),
+            pod: Some("hco-0".into()),
+            duration: seconds(15),
+            renew: seconds(10),
+        };
+        let (mut elector, role, held) = Elector::new(Client::new(service, "n"), options, Beats::default());
+        elector.first = first;
+        if !first {
+            elector.silence = Silence { version: "1".into(), witnessed: seconds(20), last_read: Some(boottime::now()) };
+        }
+        elector.turn().await;
+        let taken = taken.load(Relaxed);
+        assert_eq!((taken, taken), (*role.borrow() == Role::Leader, held.now()));
+        taken
+    }
+
+    #[tokio::test]
+    async fn a_lease_is_taken_when_its_holder_is_silent_for_as_long_as_it_promised() {
+        assert!(takes("hco-1_1", 15, false).await, "silent for longer than its duration and ours");
+        assert!(!takes("hco-1_1", 60, false).await, "it promised to be back later than we would");
+        assert!(!takes("hco-1_1", 15, true).await, "nothing was witnessed yet");
+    }
+
+    #[tokio::test]
+    async fn a_predecessor_in_the_same_pod_is_not_waited_for() {
+        assert!(takes("hco-0_1", 15, true).await);
+        assert!(takes("", 15, true).await, "given up");
+        for other in ["hco-01_1", "hco-0", "hco-1_1"] {
+            assert!(!takes(other, 15, true).await, "{other}");
+        }
+    }
 }

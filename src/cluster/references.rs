@@ -293,6 +293,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_is_made_is_found_in_a_few_seconds() {
+        for absent in [StatusCode::NOT_FOUND, StatusCode::FORBIDDEN] {
+            let says: Says = Arc::new(Mutex::new(Some(absent)));
+            let store = store(&says);
+            assert!(store.value("shop", &token()).await.is_err());
+            *says.lock().expect("not poisoned") = Some(StatusCode::OK);
+            let answers = ask(&store, 8).await;
+            assert!(answers[0].is_err(), "{absent}: asked for at every probe");
+            assert_eq!(answers[7], Ok(Bytes::from_static(b"value")), "{absent}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_was_known_outlives_an_outage_of_any_kind() {
         for away in [None, Some(StatusCode::SERVICE_UNAVAILABLE)] {
             let says: Says = Arc::new(Mutex::new(Some(StatusCode::OK)));

@@ -325,6 +325,16 @@ mod tests {
     }
 
     #[test]
+    fn a_row_that_is_too_old_says_so_unless_it_has_a_reason_of_its_own() {
+        let stale = EndpointView { stale: true, ..row(0, EndpointState::Unknown) };
+        let blind = EndpointView { reason: Some(Reason::NoDescriptors), ..stale.clone() };
+        let rows = vec![stale, blind, row(2, EndpointState::Unknown)];
+        let status = compose(&view(Health::Unknown, HealthReason::Stale, rows), &accepted(vec![]), &[], AUTHOR, at(9));
+        let reasons: Vec<_> = status.targets.iter().map(|row| row.reason.as_deref()).collect();
+        assert_eq!(reasons, [Some("Stale"), Some("NoDescriptors"), None]);
+    }
+
+    #[test]
     fn a_sick_target_leaves_ready_alone() {
         let sick = view(Health::Unhealthy, HealthReason::TargetsUnhealthy, vec![row(0, EndpointState::Unhealthy)]);
         let status = compose(&sick, &accepted(vec![]), &[], AUTHOR, at(9));

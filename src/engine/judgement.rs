@@ -226,6 +226,18 @@ mod tests {
     }
 
     #[test]
+    fn a_neutral_outcome_counts_for_nothing_and_keeps_what_is_known_fresh() {
+        let mut judgement = fresh();
+        take(&mut judgement, &success(), 10);
+        take(&mut judgement, &failure(), 20);
+        let counters = judgement.live.counters();
+        take(&mut judgement, &Report::new(Outcome::Neutral, Duration::from_millis(3)), 500);
+        assert_eq!(judgement.live.counters(), counters);
+        assert_eq!(judgement.shown(InitialState::Unknown), EndpointState::MostlyHealthy);
+        assert_eq!(judgement.expires(1000), Some(1500), "somebody answered");
+    }
+
+    #[test]
     fn a_stale_verdict_reads_unknown_until_decided_again() {
         let mut judgement = fresh();
         take(&mut judgement, &success(), 10);
@@ -280,6 +292,10 @@ mod tests {
         assert_eq!(judgement.shown(InitialState::Unknown), EndpointState::Healthy);
         assert!(judgement.told().contains("before the probe was changed"));
         assert!(take(&mut judgement, &success(), 2), "readers are told that it holds again");
+        assert_eq!(&*judgement.told(), "");
+        // Too old, it is nobody's verdict any more, whatever was asked.
+        judgement.supersede();
+        judgement.expire(Timestamp::UNIX_EPOCH);
         assert_eq!(&*judgement.told(), "");
     }
 

@@ -73,3 +73,38 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
         self.guard(cx, progress)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// Writes 64 bytes through a pipe of 8, while its reader takes as much each `pause`.
+    async fn written(pause: Duration) -> io::Result<()> {
+        let (near, mut far) = duplex(8);
+        let reader = tokio::spawn(async move {
+            let mut buffer = [0; 8];
+            loop {
+                tokio::time::sleep(pause).await;
+                if far.read(&mut buffer).await.unwrap_or(0) == 0 {
+                    break;
+                }
+            }
+        });
+        let mut stream = Stalling::new(near, LIMIT);
+        let written = stream.write_all(&[7; 64]).await;
+        reader.abort();
+        written
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_is_cut_for_taking_nothing_and_not_for_being_slow() {
+        // Longer than the limit in all, never between two reads.
+        written(LIMIT * 8 / 10).await.expect("slow is no stall");
+        let error = written(LIMIT * 12 / 10).await.expect_err("nothing was taken");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}

@@ -179,6 +179,19 @@ fn an_endpoint_that_moves_between_slices_is_one() {
     assert_eq!(told(&index, &check).0, ["10.0.0.1:80"]);
 }
 
+/// A Service of two families has a slice for each, and each pod an address in both.
+#[test]
+fn a_pod_of_two_families_is_two_endpoints() {
+    let mut index = Index::default();
+    list_services(&mut index, vec![service("db", json!([{"port": 80}]))]);
+    let of = |name: &str, address: &str| slice(name, "db", json!([{"port": 80}]), json!([backend(address, "a")]));
+    list_slices(&mut index, vec![of("db-4", "10.0.0.1"), of("db-6", "fd00::1")]);
+    let check = check("c", json!([{"name": "t", "service": {"name": "db"}}]));
+    let mut endpoints = told(&index, &check).0;
+    endpoints.sort();
+    assert_eq!(endpoints, ["10.0.0.1:80", "[fd00::1]:80"]);
+}
+
 #[test]
 fn pods_are_those_that_run_and_match() {
     let mut index = Index::default();

@@ -215,3 +215,17 @@ fn scripts_that_are_off_and_references_are_told() {
     reconciler.references(&key, &version, vec![]);
     assert_eq!(done(&mut reconciler), ["run secret (1)"]);
 }
+
+/// Labels choose the set at `/healthz`, and no generation counts them.
+#[test]
+fn a_check_with_other_labels_is_handed_on_though_its_generation_is_the_same() {
+    let mut reconciler = reconciler();
+    list(&mut reconciler, vec![object("a", "1", 1, &host())]);
+    assert_eq!(done(&mut reconciler), ["run a (1)"]);
+    reconciler.check(0, Told::Is(object("a", "1", 1, &host())));
+    assert!(done(&mut reconciler).is_empty(), "nothing is other");
+    let mut labelled = object("a", "1", 1, &host());
+    labelled.labels.insert("team".into(), "shop".into());
+    reconciler.check(0, Told::Is(labelled));
+    assert_eq!(done(&mut reconciler), ["run a (1)"]);
+}

@@ -28,3 +28,26 @@ pub(super) fn spread(uid: &str, period: Duration) -> Duration {
     let share = (hasher.finish() % 1000) as u32;
     period / 2 + period * share / 2000
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn confirmations_are_stretched_where_there_are_many() {
+        let minute = Duration::from_secs(60);
+        assert_eq!((refresh_period(minute, 0), refresh_period(minute, 240)), (minute, minute));
+        assert_eq!(refresh_period(minute, 1000), Duration::from_secs(250), "four a second and no more");
+        assert_eq!(confirmed_within(minute, 1000), Duration::from_secs(500));
+    }
+
+    #[test]
+    fn turns_lie_in_the_later_half_and_apart() {
+        let period = Duration::from_secs(100);
+        let turns: Vec<_> = (0..100).map(|uid| spread(&uid.to_string(), period)).collect();
+        assert!(turns.iter().all(|turn| *turn >= period / 2 && *turn <= period), "{turns:?}");
+        let early = turns.iter().filter(|turn| **turn < period * 3 / 4).count();
+        assert!((30..70).contains(&early), "{early} of a hundred in the first half of it");
+        assert_eq!(spread("a", period), spread("a", period));
+    }
+}

@@ -10,14 +10,14 @@ use super::{
 };
 use crate::{
     api::HealthCheckStatus,
-    check::ObjectKey,
+    check::{Counts, Health, HealthReason, ObjectKey},
     cluster::{
         lease::Held,
         queue::{Next, Urgency},
         server_state::ServerState,
-        status::Acceptance,
+        status::{Acceptance, headline},
     },
-    engine::Board,
+    engine::{Board, CheckView},
     telemetry::Beats,
 };
 
@@ -110,4 +110,70 @@ async fn a_deaf_watch_proves_no_edit() {
     writer.note(Note::Seen(key.clone(), Box::new(state)));
     assert!(writer.records[&key].is_echoed(later));
     assert!(!writer.records[&key].is_echoed(now + TICK), "it may be older than the write");
+}
+
+#[tokio::test]
+async fn a_write_of_our_own_that_is_seen_before_its_answer_is_nobody_elses_claim() {
+    let (mut writer, board) = writer();
+    board.set_synced();
+    for name in ["written", "idle"] {
+        take_over(&mut writer, name, 10);
+    }
+    writer.push(WriteKey::Status(key("written")), Urgency::Transition);
+    assert_eq!(writer.queue.next(Instant::now()), Next::Write(WriteKey::Status(key("written"))));
+    for name in ["written", "idle"] {
+        let state = ServerState { uid: name.into(), epoch: Some(4), ..ServerState::default() };
+        writer.note(Note::Seen(key(name), Box::new(state)));
+    }
+    assert_eq!(writer.records[&key("written")].known.epoch, Some(3), "its answer tells");
+    assert_eq!(writer.records[&key("idle")].known.epoch, Some(4), "somebody claimed it");
+}
+
+/// A check that is well.
+fn well(name: &str) -> CheckView {
+    CheckView {
+        key: key(name),
+        uid: name.into(),
+        generation: 0,
+        labels: Arc::default(),
+        suspended: false,
+        health: Health::Healthy,
+        reason: HealthReason::AllTargetsHealthy,
+        message: String::new(),
+        since: Timestamp::UNIX_EPOCH,
+        counts: Counts { total: 1, healthy: 1, unhealthy: 0, unknown: 0 },
+        targets: Arc::default(),
+        unlisted: Health::Unknown,
+        endpoints: Arc::from([]),
+        outages: Arc::from([]),
+        probes: "tcp".into(),
+        interval: Duration::from_secs(1),
+        transitions: [0; 4],
+        live: Arc::default(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_changes_are_gathered_and_a_change_of_the_verdict_is_not() {
+    let (mut writer, board) = writer();
+    board.set_synced();
+    let (small, verdict) = (key("small"), key("verdict"));
+    for name in ["small", "verdict"] {
+        take_over(&mut writer, name, 10);
+        board.publish(vec![well(name)], &[]);
+        writer.forget(&WriteKey::Status(key(name)));
+        let said = writer.wanted(&key(name), &writer.records[&key(name)], Timestamp::now()).expect("decided");
+        let record = writer.records.get_mut(&key(name)).expect("taken over");
+        record.written = Some(Instant::now());
+        record.known.headline = headline(&said);
+    }
+    let unhealthy = CheckView { health: Health::Unhealthy, reason: HealthReason::TargetsUnhealthy, ..well("verdict") };
+    board.publish(vec![unhealthy], &[]);
+    writer.consider(&small);
+    writer.consider(&verdict);
+    assert_eq!(writer.queue.next(Instant::now()), Next::Write(WriteKey::Status(verdict)));
+    assert_eq!(writer.queue.next(Instant::now()), Next::Idle, "written a moment ago");
+    tokio::time::advance(Duration::from_secs(6)).await;
+    writer.consider(&small);
+    assert_eq!(writer.queue.next(Instant::now()), Next::Write(WriteKey::Status(small)));
 }

@@ -45,6 +45,59 @@ async fn an_endpoint_that_returns_in_time_keeps_its_state() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_endpoint_that_returns_to_another_question_keeps_its_verdict_until_decided_anew() {
+    let bench = Bench::new();
+    let both = check("web", vec![target("a"), target("b")]);
+    bench.run(&both).await;
+    sleep(seconds(5)).await;
+    bench.run(&check("web", vec![target("a")])).await;
+    sleep(seconds(2)).await;
+    bench.run(&check("web", vec![target("a"), Target { probe: http(), ..target("b") }])).await;
+    let row = bench.view("web").endpoints[1].clone();
+    assert_eq!((row.state, row.live.counters().success), (EndpointState::Healthy, 0));
+    assert!(row.message.contains("before the probe was changed"), "{}", row.message);
+}
+
+/// A pod whose sandbox is made anew has its identity, and another address.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_at_another_address_is_asked_soon_and_decided_anew() {
+    let bench = Bench::new();
+    let mut check = check("web", vec![target("a")]);
+    check.rhythm.interval = seconds(600);
+    check.stale_after = seconds(2000);
+    bench.run(&check).await;
+    sleep(seconds(5)).await;
+    assert_eq!((bench.lane.hits("a"), bench.state("web", 0)), (1, EndpointState::Healthy));
+    let mut moved = desired(&check);
+    moved.endpoints[0].dial = Some(Dial { host: Host::Address([10, 0, 0, 2].into()), port: Some(80) });
+    bench.engine.upsert(moved).await;
+    bench.engine.settle().await;
+    let row = bench.view("web").endpoints[0].clone();
+    assert_eq!((row.state, row.live.counters().success), (EndpointState::Healthy, 0));
+    assert!(row.message.contains("before the probe was changed"), "{}", row.message);
+    sleep(seconds(2)).await;
+    assert_eq!((bench.lane.hits("a"), &*bench.view("web").endpoints[0].message), (2, ""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_of_the_interval_takes_effect_at_once() {
+    let bench = Bench::new();
+    let mut slow = check("web", vec![target("a")]);
+    slow.rhythm.interval = seconds(3600);
+    slow.stale_after = seconds(20_000);
+    bench.run(&slow).await;
+    sleep(seconds(30)).await;
+    let hits = bench.lane.hits("a");
+    bench.run(&check("web", vec![target("a")])).await;
+    sleep(seconds(5)).await;
+    assert!(bench.lane.hits("a") >= hits + 4, "{} and then {}", hits, bench.lane.hits("a"));
+    bench.run(&slow).await;
+    let hits = bench.lane.hits("a");
+    sleep(seconds(60)).await;
+    assert!(bench.lane.hits("a") <= hits + 1, "{} and then {}", hits, bench.lane.hits("a"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_not_seen_any_more_goes_stale_and_recovers() {
     let bench = Bench::new();
     bench.run(&check("web", vec![target("a")])).await;

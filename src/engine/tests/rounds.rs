@@ -99,6 +99,25 @@ async fn confirm_and_unhealthy_intervals_take_effect_from_the_round_that_brings_
     assert_eq!(bench.lane.hits("a") - hits, 4);
 }
 
+/// Intervals that do not divide each other: their grids have hardly a slot in common.
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_confirmed_one_confirm_interval_after_it_and_a_recovery_looked_for_likewise() {
+    let bench = Bench::new();
+    let mut check = check("web", vec![target("a")]);
+    check.rhythm.interval = seconds(60);
+    check.rhythm.confirm_interval = seconds(7);
+    check.rhythm.unhealthy_interval = seconds(11);
+    check.stale_after = seconds(1000);
+    bench.run(&check).await;
+    sleep(seconds(2)).await;
+    bench.lane.say("a", Answer::Bad(Reason::ConnectionRefused));
+    sleep(seconds(130)).await;
+    let starts = bench.lane.starts("a");
+    // The second is the first that fails.
+    let gaps: Vec<_> = starts[1..].windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64().round()).collect();
+    assert!(gaps.len() > 4 && gaps[..2] == [7.0, 7.0] && gaps[2..].iter().all(|gap| *gap == 11.0), "{gaps:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_endpoints_are_spread_and_none_is_skipped() {
     let bench = Bench::limited(Limits { in_flight: 20_000, per_host: 20_000 });
