@@ -11,7 +11,7 @@ use super::{Duration, IntOrString, rules};
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rules::one_probe())]
 pub struct Probe {
-    /// Passes when a TCP connection is accepted.
+    /// Passes when a TCP connection is made, and where receive is given, when the target sends that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "TcpProbe")]
     pub tcp: Option<TcpProbe>,
@@ -27,7 +27,7 @@ pub struct Probe {
     pub script: Option<ScriptProbe>,
 }
 
-/// A TCP connect.
+/// A TCP connect, and what is said over the connection.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct TcpProbe {
@@ -36,9 +36,24 @@ pub struct TcpProbe {
     #[schemars(with = "u16", range(min = 1, max = 65535))]
     pub port: Option<u16>,
 
-    /// HalfOpen resets the connection before the target accepts it; Full connects and closes as a client does. Default HalfOpen.
+    /// HalfOpen resets the connection before the target accepts it; Full connects and closes as a client does. With send, receive or tls it is always Full. Default HalfOpen.
     #[serde(default)]
     pub handshake: Handshake,
+
+    /// Bytes to send once connected, in base64, at most 8192 characters. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(min = 4, max = 8192), regex(pattern = rules::BASE64_PATTERN))]
+    pub send: Option<String>,
+
+    /// Blocks of bytes in base64, 1 to 16 of at most 1024 characters, that must come in this order within 64 KiB, whatever is between them. Default: none, to connect is enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<String>", length(min = 1, max = 16), inner(length(min = 4, max = 1024), regex(pattern = rules::BASE64_PATTERN)))]
+    pub receive: Option<Vec<String>>,
+
+    /// Makes a TLS handshake first, and says how the server's certificate is checked. Default: no TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Tls")]
+    pub tls: Option<Tls>,
 }
 
 /// How far a TCP connect goes.
@@ -53,6 +68,9 @@ pub enum Handshake {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rules::tls_with_https())]
+#[x_kube(validation = rules::validity_with_https())]
+#[x_kube(validation = rules::body_with_method())]
+#[x_kube(validation = rules::expected_body_with_method())]
 pub struct HttpProbe {
     /// HTTP or HTTPS. Default HTTP.
     #[serde(default)]
@@ -84,11 +102,39 @@ pub struct HttpProbe {
     #[schemars(length(max = 16))]
     pub headers: Vec<Header>,
 
+    /// Body of a POST or PUT, at most 65536 characters; give its Content-Type in headers. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(min = 1, max = 65536))]
+    pub body: Option<String>,
+
     /// Statuses that pass, 1 to 32 numbers or ranges from 100 to 599; anything else fails. Default ["200-399"].
     #[serde(default = "default_statuses")]
     #[schemars(length(min = 1, max = 32))]
-    #[x_kube(validation = rules::statuses())]
+    #[x_kube(validation = rules::statuses(rules::STATUSES))]
     pub expected_statuses: Vec<IntOrString>,
+
+    /// Statuses that fail, 1 to 32 numbers or ranges from 100 to 599, whatever expectedStatuses says of them; then any status in neither list changes nothing. Default: all that are not expected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<IntOrString>", length(min = 1, max = 32))]
+    #[x_kube(validation = rules::statuses(rules::UNHEALTHY_STATUSES))]
+    pub unhealthy_statuses: Option<Vec<IntOrString>>,
+
+    /// What the body of an answer with an expected status must hold; at most 64 KiB are read, and more fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ExpectedBody")]
+    pub expected_body: Option<ExpectedBody>,
+
+    /// Longest time for an attempt that passes, name lookup and expectedBody included, 1ms to 24h. Default: the timeout alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Duration")]
+    #[x_kube(validation = rules::MAX_LATENCY.rule())]
+    pub max_latency: Option<Duration>,
+
+    /// Time for which the server's certificate must still be valid, 1s to 87600h; only with scheme HTTPS. Default: until now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Duration")]
+    #[x_kube(validation = rules::MIN_CERTIFICATE_VALIDITY.rule())]
+    pub min_certificate_validity: Option<Duration>,
 
     /// None takes a redirect as the answer; SameHost follows up to 3 on the same host. Default None.
     #[serde(default)]
@@ -113,12 +159,44 @@ impl Default for HttpProbe {
             method: Method::default(),
             host: None,
             headers: Vec::new(),
+            body: None,
             expected_statuses: default_statuses(),
+            unhealthy_statuses: None,
+            expected_body: None,
+            max_latency: None,
+            min_certificate_validity: None,
             follow_redirects: FollowRedirects::default(),
             connection_close: ConnectionClose::default(),
             tls: None,
         }
     }
+}
+
+/// What a body must hold: exactly one of contains, regex and jsonPointer.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::one_body_rule())]
+#[x_kube(validation = rules::pointer_with_equals())]
+pub struct ExpectedBody {
+    /// Text that is somewhere in the body, 1 to 1024 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(min = 1, max = 1024))]
+    pub contains: Option<String>,
+
+    /// Regular expression that matches somewhere in the body, 1 to 512 characters; without look-around and back-references, as RE2 has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(min = 1, max = 512))]
+    pub regex: Option<String>,
+
+    /// Place of a value in a JSON body, such as /status/db, at most 256 characters (RFC 6901); "" is the whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 256), regex(pattern = rules::JSON_POINTER_PATTERN))]
+    pub json_pointer: Option<String>,
+
+    /// What the value at jsonPointer must be, at most 1024 characters: a string as it is, anything else as JSON writes it ("true", "3").
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 1024))]
+    pub equals: Option<String>,
 }
 
 /// Scheme of a request.
@@ -227,7 +305,7 @@ pub struct Tls {
     #[serde(default)]
     pub mode: TlsMode,
 
-    /// Name in the TLS handshake, and the one that the certificate must bear, at most 253 characters. Default: the Host header.
+    /// Name in the TLS handshake, and the one that the certificate must bear, at most 253 characters. Default: the Host header, and with tcp the target's host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(min = 1, max = 253))]
     #[x_kube(validation = rules::host_format(rules::SERVER_NAME_FORMAT))]

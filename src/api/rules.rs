@@ -288,16 +288,68 @@ pub fn path_format() -> Rule {
 
 pub const STATUSES: &str =
     "expectedStatuses takes statuses from 100 to 599 and ranges such as \"200-399\", lower end first";
+pub const UNHEALTHY_STATUSES: &str =
+    "unhealthyStatuses takes statuses from 100 to 599 and ranges such as \"500-599\", lower end first";
 
 #[must_use]
-pub fn statuses() -> Rule {
+pub fn statuses(message: &'static str) -> Rule {
     Rule::new(
         "self.all(s, type(s) == int ? (s >= 100 && s <= 599) : \
          (s.matches('^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$') && \
          (s.size() == 3 || s.substring(0, 3) <= s.substring(4))))",
     )
-    .message(STATUSES)
+    .message(message)
 }
+
+pub const BODY_WITHOUT_METHOD: &str = "body is sent with POST and PUT alone: set method to one of them or remove body";
+pub const EXPECTED_BODY_WITH_HEAD: &str = "an answer to HEAD has no body: set method to another or remove expectedBody";
+pub const BODY_RULE_NOT_ONE: &str = "expectedBody takes exactly one of contains, regex and jsonPointer";
+pub const POINTER_WITHOUT_EQUALS: &str = "jsonPointer and equals go together: add the other, or remove both";
+pub const REGEX_FORMAT: &str = "regex is not a regular expression";
+/// Tokens behind slashes, in which `~` stands as `~0` and `/` as `~1` (RFC 6901, section 3).
+pub const JSON_POINTER_PATTERN: &str = "^(/([^/~]|~[01])*)*$";
+pub const MAX_LATENCY: Span =
+    Span { min: Duration::from_millis(1), max: LONGEST_INTERVAL, message: "maxLatency must be from 1ms to 24h" };
+pub const MIN_CERTIFICATE_VALIDITY: Span = Span {
+    min: Duration::from_secs(1),
+    max: Duration::from_secs(87_600 * 3600),
+    message: "minCertificateValidity must be from 1s to 87600h",
+};
+pub const VALIDITY_WITHOUT_HTTPS: &str =
+    "minCertificateValidity has no effect with scheme HTTP: set scheme to HTTPS or remove minCertificateValidity";
+
+#[must_use]
+pub fn body_with_method() -> Rule {
+    Rule::new("!has(self.body) || self.method in ['POST', 'PUT']").message(BODY_WITHOUT_METHOD).field_path(".body")
+}
+
+#[must_use]
+pub fn expected_body_with_method() -> Rule {
+    Rule::new("!has(self.expectedBody) || self.method != 'HEAD'")
+        .message(EXPECTED_BODY_WITH_HEAD)
+        .field_path(".expectedBody")
+}
+
+#[must_use]
+pub fn one_body_rule() -> Rule {
+    Rule::new("[has(self.contains), has(self.regex), has(self.jsonPointer)].filter(x, x).size() == 1")
+        .message(BODY_RULE_NOT_ONE)
+}
+
+#[must_use]
+pub fn pointer_with_equals() -> Rule {
+    Rule::new("has(self.jsonPointer) == has(self.equals)").message(POINTER_WITHOUT_EQUALS)
+}
+
+#[must_use]
+pub fn validity_with_https() -> Rule {
+    Rule::new("!has(self.minCertificateValidity) || self.scheme == 'HTTPS'")
+        .message(VALIDITY_WITHOUT_HTTPS)
+        .field_path(".minCertificateValidity")
+}
+
+/// RFC 4648, section 4: the standard alphabet, with its padding.
+pub const BASE64_PATTERN: &str = "^([0-9A-Za-z+/]{4})*([0-9A-Za-z+/]{2}==|[0-9A-Za-z+/]{3}=)?$";
 
 pub const TLS_WITHOUT_HTTPS: &str = "tls has no effect with scheme HTTP: set scheme to HTTPS or remove tls";
 
@@ -420,7 +472,7 @@ pub const DATA_KEY_PATTERN: &str = "^[-._0-9A-Za-z]+$";
 /// What a pattern of the schema asks, in words.
 #[must_use]
 pub fn meaning_of(pattern: &str) -> Option<&'static str> {
-    const MEANINGS: [(&str, &str); 10] = [
+    const MEANINGS: [(&str, &str); 12] = [
         (Duration::PATTERN, "a duration: numbers with the units h, m, s or ms, such as 10s, 1m30s or 500ms"),
         (DNS_LABEL_PATTERN, "a DNS label: lower-case letters, digits and '-', with a letter or digit at both ends"),
         (
@@ -433,6 +485,8 @@ pub fn meaning_of(pattern: &str) -> Option<&'static str> {
         (HEADER_VALUE_PATTERN, "visible ASCII without blanks at either end"),
         (DATA_KEY_PATTERN, "a key of a Secret or ConfigMap: letters, digits, '-', '_' and '.'"),
         (ENV_NAME_PATTERN, "a variable's name: letters, digits and '_', not beginning with a digit"),
+        (BASE64_PATTERN, "base64, with its padding"),
+        (JSON_POINTER_PATTERN, "a JSON pointer: \"\" or tokens behind slashes, '~' written as ~0 and '/' as ~1"),
         (NO_NUL_PATTERN, "text without NUL characters"),
     ];
     MEANINGS.iter().find(|(known, _)| *known == pattern).map(|(_, meaning)| *meaning)

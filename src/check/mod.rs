@@ -2,6 +2,7 @@
 //!
 //! Plain values with no clock, no I/O and no Kubernetes. `compile` makes them, `probe` and `engine` use them.
 
+mod body;
 mod definition;
 mod endpoint;
 mod gate;
@@ -13,6 +14,7 @@ mod probe;
 mod reason;
 mod selector;
 
+pub use body::{BodyRule, Pattern};
 pub use definition::{
     Check, Host, InitialState, MinHealthy, Place, PodSelector, PortRef, Rhythm, SelectorOperator, SelectorRequirement,
     Target, Thresholds,

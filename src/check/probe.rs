@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use super::BodyRule;
+
 /// A probe with everything defaulted and checked. Equal probes ask the same question.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Probe {
@@ -33,17 +35,16 @@ impl Probe {
 
     /// The Secrets and ConfigMaps this probe reads when it runs.
     pub fn references(&self) -> impl Iterator<Item = &Reference> {
-        let http = match &self.kind {
-            ProbeKind::Http(http) => Some(http),
-            ProbeKind::Tcp(_) | ProbeKind::Script(_) => None,
+        let (headers, tls): (&[HttpHeader], _) = match &self.kind {
+            ProbeKind::Http(http) => (&http.headers, Some(&http.tls)),
+            ProbeKind::Tcp(tcp) => (&[], tcp.tls.as_ref()),
+            ProbeKind::Script(_) => (&[], None),
         };
-        http.into_iter().flat_map(|http| {
-            let headers = http.headers.iter().filter_map(|header| match &header.source {
-                HeaderSource::Secret(reference) => Some(reference),
-                HeaderSource::Value(_) => None,
-            });
-            headers.chain(http.tls.ca.as_ref())
-        })
+        let headers = headers.iter().filter_map(|header| match &header.source {
+            HeaderSource::Secret(reference) => Some(reference),
+            HeaderSource::Value(_) => None,
+        });
+        headers.chain(tls.and_then(|tls| tls.ca.as_ref()))
     }
 }
 
@@ -57,7 +58,20 @@ pub enum ProbeKind {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TcpProbe {
     pub port: Option<u16>,
+    /// Of a connect that is all: without anything to say, to hear or to encrypt.
     pub handshake: Handshake,
+    pub send: Option<Arc<[u8]>>,
+    /// None of them empty.
+    pub receive: Vec<Arc<[u8]>>,
+    pub tls: Option<Tls>,
+}
+
+impl TcpProbe {
+    /// Whether a connection is all that is asked for.
+    #[must_use]
+    pub const fn is_connect(&self) -> bool {
+        self.send.is_none() && self.receive.is_empty() && self.tls.is_none()
+    }
 }
 
 /// How far a connect-only TCP probe goes.
@@ -81,11 +95,44 @@ pub struct HttpProbe {
     /// Sets Host and SNI. `None`: the address that is dialed.
     pub host: Option<Arc<str>>,
     pub headers: Vec<HttpHeader>,
-    /// Statuses that pass; anything else fails.
+    /// Sent with POST and PUT alone.
+    pub body: Option<Arc<str>>,
+    /// Statuses that pass; anything else fails, or is neutral where `unhealthy_statuses` are given.
     pub expected_statuses: Vec<StatusRange>,
+    /// Statuses that fail though they be expected. Where there are any, what is in neither list is neutral.
+    pub unhealthy_statuses: Vec<StatusRange>,
+    /// Asked of answers with an expected status.
+    pub expected_body: Option<BodyRule>,
+    /// The longest that an attempt which passes may take.
+    pub max_latency: Option<Duration>,
+    /// How long the certificate must still be valid.
+    pub min_certificate_validity: Option<Duration>,
     pub redirects: Redirects,
     pub connection: Connection,
     pub tls: Tls,
+}
+
+/// What is asked where a probe says no more than `http: {}`.
+impl Default for HttpProbe {
+    fn default() -> Self {
+        Self {
+            scheme: Scheme::Http,
+            port: None,
+            path: "/".into(),
+            method: "GET".into(),
+            host: None,
+            headers: vec![],
+            body: None,
+            expected_statuses: vec![StatusRange { first: 200, last: 399 }],
+            unhealthy_statuses: vec![],
+            expected_body: None,
+            max_latency: None,
+            min_certificate_validity: None,
+            redirects: Redirects::None,
+            connection: Connection::Reset,
+            tls: Tls::default(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

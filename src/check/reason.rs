@@ -60,10 +60,11 @@ reasons! {
         TlsHandshakeFailed, CertificateInvalid, CertificateExpired, ConnectionClosed,
     }
     Http {
-        UnexpectedStatus, MalformedResponse, HeadersTooLarge, RedirectRefused, ExitCode, KilledBySignal,
+        UnexpectedStatus, UnexpectedBody, BodyTooLarge, MalformedResponse, HeadersTooLarge, RedirectRefused, TooSlow,
+        CertificateExpiring, ReceiveMismatch, ExitCode, KilledBySignal,
     }
     Timeout {
-        TimeoutResolve, TimeoutConnect, TimeoutTls, TimeoutRequest, TimeoutResponse, TimeoutScript,
+        TimeoutResolve, TimeoutConnect, TimeoutTls, TimeoutRequest, TimeoutResponse, TimeoutReceive, TimeoutScript,
     }
     Local {
         NoDescriptors, NoPorts, ResolverUnreachable, NoRoute, EgressDenied, SecretMissing, SecretForbidden,

@@ -141,7 +141,7 @@ fn tcp(args: &TcpArgs) -> Job {
     Job {
         about: format!("dial tcp {}", place::shown(&args.place)),
         dial: Some(args.place.clone()),
-        kind: ProbeKind::Tcp(TcpProbe { port: None, handshake }),
+        kind: ProbeKind::Tcp(TcpProbe { handshake, ..TcpProbe::default() }),
         files: Files::default(),
     }
 }
@@ -168,15 +168,13 @@ fn http(args: &HttpArgs) -> anyhow::Result<Job> {
     });
     let probe = HttpProbe {
         scheme: args.url.scheme,
-        port: None,
         path: args.url.target.as_str().into(),
         method: Arc::clone(&args.method),
-        host: None,
         headers: headers.collect(),
         expected_statuses: args.statuses.clone(),
         redirects: if args.follow_redirects { Redirects::SameHost } else { Redirects::None },
-        connection: Default::default(),
         tls: Tls { mode, server_name: None, ca },
+        ..HttpProbe::default()
     };
     Ok(Job {
         about: format!("{} {}", args.method, args.url.shown),

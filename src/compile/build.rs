@@ -6,10 +6,10 @@ use super::{probe_rules::parse_statuses, spec_rules::parse_percent};
 use crate::{
     api::{self, HealthCheck, HealthCheckSpec, IntOrString, probe as written},
     check::{
-        Check, Connection, Gate, GateKind, GateLimits, GateMode, GatePolicy, Handshake, HeaderSource, Host, HttpHeader,
-        HttpProbe, InitialState, MinHealthy, ObjectKey, Place, PodSelector, PortRef, Probe, ProbeKind, Redirects,
-        Reference, ReferenceKind, Rhythm, Scheme, ScriptProbe, SelectorOperator, SelectorRequirement, Target, TcpProbe,
-        Thresholds, Tls, TlsMode,
+        BodyRule, Check, Connection, Gate, GateKind, GateLimits, GateMode, GatePolicy, Handshake, HeaderSource, Host,
+        HttpHeader, HttpProbe, InitialState, MinHealthy, ObjectKey, Pattern, Place, PodSelector, PortRef, Probe,
+        ProbeKind, Redirects, Reference, ReferenceKind, Rhythm, Scheme, ScriptProbe, SelectorOperator,
+        SelectorRequirement, Target, TcpProbe, Thresholds, Tls, TlsMode,
     },
 };
 
@@ -216,7 +216,15 @@ fn build_tcp(tcp: &written::TcpProbe) -> TcpProbe {
             written::Handshake::HalfOpen => Handshake::HalfOpen,
             written::Handshake::Full => Handshake::Full,
         },
+        send: tcp.send.as_deref().map(bytes),
+        receive: tcp.receive.iter().flatten().map(|block| bytes(block)).collect(),
+        tls: tcp.tls.as_ref().map(build_tls),
     }
+}
+
+/// What the rules let through is base64.
+fn bytes(base64: &str) -> Arc<[u8]> {
+    data_encoding::BASE64_MIME_PERMISSIVE.decode(base64.as_bytes()).unwrap_or_default().into()
 }
 
 fn build_http(http: &written::HttpProbe, target: &api::Target, namespace: &str) -> HttpProbe {
@@ -233,7 +241,12 @@ fn build_http(http: &written::HttpProbe, target: &api::Target, namespace: &str) 
         method: http.method.as_str().into(),
         host: host_header(http, target, namespace),
         headers: http.headers.iter().map(build_header).collect(),
+        body: http.body.as_deref().map(Into::into),
         expected_statuses: http.expected_statuses.iter().filter_map(parse_statuses).collect(),
+        unhealthy_statuses: http.unhealthy_statuses.iter().flatten().filter_map(parse_statuses).collect(),
+        expected_body: http.expected_body.as_ref().and_then(body_rule),
+        max_latency: http.max_latency.map(api::Duration::to_std),
+        min_certificate_validity: http.min_certificate_validity.map(api::Duration::to_std),
         redirects: match http.follow_redirects {
             written::FollowRedirects::None => Redirects::None,
             written::FollowRedirects::SameHost => Redirects::SameHost,
@@ -244,6 +257,18 @@ fn build_http(http: &written::HttpProbe, target: &api::Target, namespace: &str) 
         },
         tls: http.tls.as_ref().map(build_tls).unwrap_or_default(),
     }
+}
+
+/// `None` only of what the rules refuse.
+fn body_rule(body: &written::ExpectedBody) -> Option<BodyRule> {
+    if let Some(text) = &body.contains {
+        return Some(BodyRule::Contains(text.as_str().into()));
+    }
+    if let Some(regex) = &body.regex {
+        return Pattern::new(regex).ok().map(BodyRule::Matches);
+    }
+    let (pointer, equals) = body.json_pointer.as_deref().zip(body.equals.as_deref())?;
+    Some(BodyRule::Json { pointer: pointer.into(), equals: equals.into() })
 }
 
 /// What is sent as Host where it is not what is dialed. A target's own `host` is: the probe adds the port as clients do,

@@ -4,10 +4,10 @@ use super::{Mode, Problems, target_rules::is_host};
 use crate::{
     api::{
         IntOrString,
-        probe::{CaReference, Header, HttpProbe, Probe, Scheme, ScriptProbe, Tls, TlsMode},
+        probe::{CaReference, ExpectedBody, Header, HttpProbe, Method, Probe, Scheme, ScriptProbe, Tls, TlsMode},
         rules,
     },
-    check::StatusRange,
+    check::{Pattern, StatusRange},
 };
 
 const SECRET_NEEDS_CLUSTER: &str = "a Secret needs a cluster to be read from: give value when running from files";
@@ -17,6 +17,9 @@ const CA_NEEDS_CLUSTER: &str =
 pub fn check(probe: &Probe, path: &str, mode: Mode, problems: &mut Problems) {
     let kinds = [probe.tcp.is_some(), probe.http.is_some(), probe.script.is_some()];
     problems.require(kinds.into_iter().filter(|given| *given).count() == 1, path, rules::PROBE_NOT_ONE);
+    if let Some(tls) = probe.tcp.as_ref().and_then(|tcp| tcp.tls.as_ref()) {
+        check_tls(tls, &format!("{path}.tcp.tls"), mode, problems);
+    }
     if let Some(http) = &probe.http {
         check_http(http, &format!("{path}.http"), mode, problems);
     }
@@ -33,14 +36,45 @@ fn check_http(http: &HttpProbe, path: &str, mode: Mode, problems: &mut Problems)
     for (index, header) in http.headers.iter().enumerate() {
         check_header(header, &format!("{path}.headers[{index}]"), mode, problems);
     }
-    for (index, status) in http.expected_statuses.iter().enumerate() {
-        let path = format!("{path}.expectedStatuses[{index}]");
-        problems.require(parse_statuses(status).is_some(), path, rules::STATUSES);
+    let sends = matches!(http.method, Method::Post | Method::Put);
+    problems.require(sends || http.body.is_none(), format!("{path}.body"), rules::BODY_WITHOUT_METHOD);
+    let unhealthy = http.unhealthy_statuses.iter().flatten();
+    for (field, statuses, message) in [
+        ("expectedStatuses", &mut http.expected_statuses.iter() as &mut dyn Iterator<Item = _>, rules::STATUSES),
+        ("unhealthyStatuses", &mut unhealthy.into_iter(), rules::UNHEALTHY_STATUSES),
+    ] {
+        for (index, status) in statuses.enumerate() {
+            problems.require(parse_statuses(status).is_some(), format!("{path}.{field}[{index}]"), message);
+        }
     }
+    if let Some(body) = &http.expected_body {
+        let path = format!("{path}.expectedBody");
+        problems.require(http.method != Method::Head, &path, rules::EXPECTED_BODY_WITH_HEAD);
+        check_expected_body(body, &path, problems);
+    }
+    let spans = [
+        ("maxLatency", http.max_latency, rules::MAX_LATENCY),
+        ("minCertificateValidity", http.min_certificate_validity, rules::MIN_CERTIFICATE_VALIDITY),
+    ];
+    for (field, value, span) in spans {
+        problems.require(value.is_none_or(|value| span.contains(value)), format!("{path}.{field}"), span.message);
+    }
+    let idle = http.min_certificate_validity.is_some() && http.scheme == Scheme::Http;
+    problems.require(!idle, format!("{path}.minCertificateValidity"), rules::VALIDITY_WITHOUT_HTTPS);
     if let Some(tls) = &http.tls {
         let path = format!("{path}.tls");
         problems.require(http.scheme == Scheme::Https, &path, rules::TLS_WITHOUT_HTTPS);
         check_tls(tls, &path, mode, problems);
+    }
+}
+
+fn check_expected_body(body: &ExpectedBody, path: &str, problems: &mut Problems) {
+    let rules = [body.contains.is_some(), body.regex.is_some(), body.json_pointer.is_some()];
+    problems.require(rules.into_iter().filter(|given| *given).count() == 1, path, rules::BODY_RULE_NOT_ONE);
+    problems.require(body.json_pointer.is_some() == body.equals.is_some(), path, rules::POINTER_WITHOUT_EQUALS);
+    // The API server cannot tell: CEL would give up on the whole rule.
+    if let Some(Err(why)) = body.regex.as_deref().map(Pattern::new) {
+        problems.add(format!("{path}.regex"), format!("{}: {why}", rules::REGEX_FORMAT));
     }
 }
 

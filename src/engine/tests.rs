@@ -17,8 +17,7 @@ use super::{Board, CheckView, Desired, Engine, Limits, OUTAGE_TARGETS, Parts, st
 use crate::{
     check::{
         Attempt, Check, Dial, Endpoint, EndpointState, Health, HealthReason, Host, HttpProbe, InitialState, MinHealthy,
-        ObjectKey, Outcome, Place, Probe, ProbeKind, Reason, Redirects, Report, Rhythm, Scheme, StatusRange, Target,
-        TcpProbe, Thresholds, Tls,
+        ObjectKey, Outcome, Place, Probe, ProbeKind, Reason, Report, Rhythm, Target, TcpProbe, Thresholds,
     },
     probe::Lane,
     telemetry::{Beats, Metrics},
@@ -145,19 +144,7 @@ fn tcp() -> Arc<Probe> {
 }
 
 fn http() -> Arc<Probe> {
-    let http = HttpProbe {
-        scheme: Scheme::Http,
-        port: None,
-        path: "/".into(),
-        method: "GET".into(),
-        host: None,
-        headers: vec![],
-        expected_statuses: vec![StatusRange { first: 200, last: 399 }],
-        redirects: Redirects::None,
-        connection: crate::check::Connection::Reset,
-        tls: Tls::default(),
-    };
-    Arc::new(Probe { timeout: Duration::from_secs(1), kind: ProbeKind::Http(http) })
+    Arc::new(Probe { timeout: Duration::from_secs(1), kind: ProbeKind::Http(HttpProbe::default()) })
 }
 
 fn target(name: &str) -> Target {

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use super::{
     Lane, dial,
@@ -15,9 +15,11 @@ use super::{
     runner,
     script::{self, Scripts},
     tcp,
-    tls::TlsClients,
+    tls::{self, TlsClients},
 };
-use crate::check::{Attempt, Dial, Host, HttpProbe, Outcome, ProbeKind, Reason, Report, ScriptProbe, TcpProbe};
+use crate::check::{
+    Attempt, Dial, Handshake, Host, HttpProbe, Outcome, ProbeKind, Reason, Report, ScriptProbe, TcpProbe,
+};
 
 /// Where scripts run.
 #[derive(Clone, Debug)]
@@ -68,12 +70,16 @@ impl Lane for Prober {
         let result = match &attempt.probe.kind {
             // A script's own deadline answers, so that what it said until then can be told.
             ProbeKind::Script(probe) => Box::pin(self.script(probe, &attempt, &progress)).await,
-            ProbeKind::Tcp(probe) => self.within(&progress, self.tcp(probe, &attempt, &progress)).await,
+            ProbeKind::Tcp(probe) if probe.is_connect() => {
+                self.within(&progress, self.connect(probe.handshake, &attempt, &progress)).await
+            }
+            ProbeKind::Tcp(probe) => Box::pin(self.within(&progress, self.talk(probe, &attempt, &progress))).await,
             ProbeKind::Http(probe) => Box::pin(self.within(&progress, self.http(probe, &attempt, &progress))).await,
         };
         match result {
-            Ok(Answer { certificate_expires, at }) => {
-                Report { outcome: Outcome::Success, latency: at - progress.started, certificate_expires }
+            Ok(Answer { certificate_expires, neutral, at }) => {
+                let outcome = if neutral { Outcome::Neutral } else { Outcome::Success };
+                Report { outcome, latency: at - progress.started, certificate_expires }
             }
             Err(failure) => Report {
                 outcome: failure.outcome(),
@@ -109,12 +115,23 @@ impl Prober {
         timeout_at(progress.deadline, attempt).await.unwrap_or_else(|_| Err(progress.timed_out()))
     }
 
-    async fn tcp(&self, probe: &TcpProbe, attempt: &Attempt, progress: &Progress) -> Result<Answer, Failure> {
+    async fn connect(&self, handshake: Handshake, attempt: &Attempt, progress: &Progress) -> Result<Answer, Failure> {
         let dial = place(attempt)?;
         let addresses = dial::addresses(&self.resolver, &self.egress, dial, progress).await?;
-        dial::first_success(&addresses, is_named(dial), |address| tcp::probe(address, probe.handshake, progress))
-            .await?;
-        Ok(Answer { certificate_expires: None, at: Instant::now() })
+        dial::first_success(&addresses, is_named(dial), |address| tcp::connect(address, handshake, progress)).await?;
+        Ok(Answer::plain())
+    }
+
+    async fn talk(&self, probe: &TcpProbe, attempt: &Attempt, progress: &Progress) -> Result<Answer, Failure> {
+        let dial = place(attempt)?;
+        let setting = match &probe.tls {
+            Some(tls) => Some(tls::setting(tls, &attempt.check, &*self.references).await?),
+            None => None,
+        };
+        let addresses = dial::addresses(&self.resolver, &self.egress, dial, progress).await?;
+        let exchange = &tcp::Exchange { probe, dial, setting: setting.as_ref(), tls: &self.tls, progress };
+        let expires = dial::first_success(&addresses, is_named(dial), |address| exchange.talk(address)).await?;
+        Ok(Answer { certificate_expires: expires, ..Answer::plain() })
     }
 
     async fn http(&self, probe: &HttpProbe, attempt: &Attempt, progress: &Progress) -> Result<Answer, Failure> {
@@ -147,7 +164,7 @@ impl Prober {
             ScriptBackend::Disabled => script::Ended::disabled(),
         };
         script::judge(&ended, attempt.probe.timeout)?;
-        Ok(Answer { certificate_expires: None, at: Instant::now() })
+        Ok(Answer::plain())
     }
 
     /// The declared variables, and where the target is; a name is resolved as for any other probe.

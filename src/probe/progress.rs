@@ -21,10 +21,11 @@ pub(super) enum Phase {
     Tls,
     Request,
     Response,
+    Receive,
 }
 
-const PHASES: [Phase; 6] =
-    [Phase::References, Phase::Resolve, Phase::Connect, Phase::Tls, Phase::Request, Phase::Response];
+const PHASES: [Phase; 7] =
+    [Phase::References, Phase::Resolve, Phase::Connect, Phase::Tls, Phase::Request, Phase::Response, Phase::Receive];
 
 /// The clock of one attempt: when it began, when it must end, and how far it came.
 #[derive(Debug)]
@@ -85,6 +86,7 @@ impl Progress {
             Phase::Tls => (Reason::TimeoutTls, "TLS"),
             Phase::Request => (Reason::TimeoutRequest, "Request"),
             Phase::Response => (Reason::TimeoutResponse, "Response"),
+            Phase::Receive => (Reason::TimeoutReceive, "Receive"),
         };
         Failure::new(reason, format!("no answer in {:?} ({step})", self.timeout))
     }

@@ -21,8 +21,11 @@ use tokio::{net::TcpStream, sync::OnceCell, time::Instant};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::failure::{self, Failure, Moment};
-use crate::check::Reason;
+use super::{
+    failure::{self, Failure, Moment},
+    references::References,
+};
+use crate::check::{ObjectKey, Reason, Tls, TlsMode};
 
 /// Whom a probe trusts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,13 +38,50 @@ pub(super) enum Setting {
     SkipVerify,
 }
 
+/// What is said over the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Protocol {
+    Http1,
+    /// Nothing that has a name for ALPN.
+    Bytes,
+}
+
+impl Protocol {
+    fn alpn(self) -> Vec<Vec<u8>> {
+        match self {
+            Self::Http1 => vec![b"http/1.1".to_vec()],
+            Self::Bytes => vec![],
+        }
+    }
+}
+
+/// What `tls` asks for, with the authorities of its reference.
+pub(super) async fn setting(tls: &Tls, check: &ObjectKey, references: &dyn References) -> Result<Setting, Failure> {
+    if tls.mode == TlsMode::SkipVerify {
+        return Ok(Setting::SkipVerify);
+    }
+    let Some(reference) = &tls.ca else { return Ok(Setting::System) };
+    let pem =
+        references.get(&check.namespace, reference).await.map_err(|(reason, message)| Failure::new(reason, message))?;
+    let name = format!("key '{}' of {} '{}'", reference.key, reference.kind.as_str(), reference.name);
+    Ok(Setting::Authorities { pem, name })
+}
+
+/// `text` as the name that a certificate must bear: a DNS name, or an address, in brackets or without.
+pub(super) fn server_name(text: &str) -> Result<ServerName<'static>, Failure> {
+    let bare = text.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
+    ServerName::try_from(bare.to_owned()).map_err(|_| {
+        let message = format!("'{text}' is no name a certificate can bear; set tls.serverName");
+        Failure::new(Reason::CannotStart, message)
+    })
+}
+
 /// How many differing settings are kept; the one used least recently makes room.
 const MAX_CONFIGS: usize = 64;
 /// A resumed session shows no new certificate, so each setting starts afresh at least this often.
 const MAX_AGE: Duration = Duration::from_secs(3600);
 /// Sessions kept for resumption, per setting.
 const SESSIONS: usize = 1024;
-const PROTOCOL: &[u8] = b"http/1.1";
 
 /// Shared client configurations, so that sessions are resumed from one attempt to the next.
 pub(super) struct TlsClients {
@@ -50,8 +90,11 @@ pub(super) struct TlsClients {
     configs: Mutex<HashMap<Key, Entry>>,
 }
 
+/// Of one client configuration.
+type Key = (Protocol, Trust);
+
 #[derive(Clone, PartialEq, Eq, Hash)]
-enum Key {
+enum Trust {
     System,
     Authorities(Bytes),
     SkipVerify,
@@ -77,9 +120,10 @@ impl TlsClients {
         &self,
         stream: TcpStream,
         setting: &Setting,
+        protocol: Protocol,
         name: &ServerName<'static>,
     ) -> Result<(TlsStream<TcpStream>, Option<i64>), Failure> {
-        let config = self.config(setting).await?;
+        let config = self.config(setting, protocol).await?;
         let stream =
             TlsConnector::from(config).connect(name.clone(), stream).await.map_err(|error| explain_io(&error))?;
         let (_, session) = stream.get_ref();
@@ -96,16 +140,17 @@ impl TlsClients {
         Ok((stream, expires))
     }
 
-    async fn config(&self, setting: &Setting) -> Result<Arc<ClientConfig>, Failure> {
-        let key = match setting {
-            Setting::System => Key::System,
-            Setting::Authorities { pem, .. } => Key::Authorities(pem.clone()),
-            Setting::SkipVerify => Key::SkipVerify,
+    async fn config(&self, setting: &Setting, protocol: Protocol) -> Result<Arc<ClientConfig>, Failure> {
+        let trust = match setting {
+            Setting::System => Trust::System,
+            Setting::Authorities { pem, .. } => Trust::Authorities(pem.clone()),
+            Setting::SkipVerify => Trust::SkipVerify,
         };
+        let key = (protocol, trust);
         if let Some(config) = self.known(&key) {
             return Ok(config);
         }
-        let config = Arc::new(self.make(setting).await?);
+        let config = Arc::new(self.make(setting, protocol).await?);
         self.keep(key, &config);
         Ok(config)
     }
@@ -129,7 +174,7 @@ impl TlsClients {
         configs.insert(key, Entry { config: Arc::clone(config), made: now, used: now });
     }
 
-    async fn make(&self, setting: &Setting) -> Result<ClientConfig, Failure> {
+    async fn make(&self, setting: &Setting, protocol: Protocol) -> Result<ClientConfig, Failure> {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| Failure::new(Reason::CannotStart, format!("TLS cannot be set up: {error}")))?;
@@ -143,7 +188,7 @@ impl TlsClients {
                 .with_custom_certificate_verifier(Arc::new(Anybody(Arc::clone(&self.provider))))
                 .with_no_client_auth(),
         };
-        config.alpn_protocols = vec![PROTOCOL.to_vec()];
+        config.alpn_protocols = protocol.alpn();
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
         Ok(config)
     }
@@ -209,6 +254,11 @@ pub(super) fn explain(error: &Error) -> Failure {
         Error::InvalidCertificate(CertificateError::Expired) => expired(None),
         Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => {
             expired(i64::try_from(not_after.as_secs()).ok())
+        }
+        // What a self-signed certificate made by `openssl req -x509` is.
+        Error::InvalidCertificate(CertificateError::Other(other)) if other.0.to_string() == "CaUsedAsEndEntity" => {
+            let why = "it is an authority's, not a server's (self-signed?)";
+            Failure::new(Reason::CertificateInvalid, format!("certificate refused: {why}"))
         }
         Error::InvalidCertificate(error) => {
             Failure::new(Reason::CertificateInvalid, format!("certificate refused: {error}"))

@@ -41,7 +41,7 @@ async fn counted_alone() {
     })
     .await;
     let (_held, closed) = closed_port();
-    let tcp = |handshake| ProbeKind::Tcp(TcpProbe { port: None, handshake });
+    let tcp = |handshake| ProbeKind::Tcp(TcpProbe { handshake, ..TcpProbe::default() });
     let skip = Tls { mode: TlsMode::SkipVerify, ..Tls::default() };
     let short = Duration::from_millis(20);
     let kinds = [

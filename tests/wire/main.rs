@@ -1,5 +1,6 @@
 //! Wire tests: one probe against real sockets on loopback, well-behaved targets and hostile ones.
 
+mod answers;
 mod command;
 mod hostile;
 mod http;
@@ -12,5 +13,6 @@ mod network;
 mod runner;
 mod script;
 mod support;
+mod talk;
 mod tcp;
 mod tls;

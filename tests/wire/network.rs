@@ -16,8 +16,8 @@ use crate::{
 
 /// Set in the process that is already inside.
 const INSIDE: &str = "HEALTHCHECK_TEST_WIRE_NETNS";
-const HALF: TcpProbe = TcpProbe { port: None, handshake: Handshake::HalfOpen };
-const FULL: TcpProbe = TcpProbe { port: None, handshake: Handshake::Full };
+const HALF: TcpProbe = TcpProbe { port: None, handshake: Handshake::HalfOpen, send: None, receive: vec![], tls: None };
+const FULL: TcpProbe = TcpProbe { port: None, handshake: Handshake::Full, send: None, receive: vec![], tls: None };
 
 /// Whether this process is in a network of its own, set up by the shell commands `set_up`. Otherwise runs this one test
 /// again in a process that is, and checks that it passed.

@@ -9,8 +9,7 @@ use std::{
 
 use healthcheck_operator::{
     check::{
-        Attempt, Dial, Host, HttpProbe, ObjectKey, Outcome, Probe, ProbeKind, Reason, Report, ScriptProbe, StatusRange,
-        TcpProbe,
+        Attempt, Dial, Host, HttpProbe, ObjectKey, Outcome, Probe, ProbeKind, Reason, Report, ScriptProbe, TcpProbe,
     },
     probe::{Lane as _, Prober, Settings},
 };
@@ -58,18 +57,7 @@ pub fn script(command: &[&str]) -> ScriptProbe {
 
 /// `GET /`, anything from 200 to 399 passes.
 pub fn get() -> HttpProbe {
-    HttpProbe {
-        scheme: Default::default(),
-        port: None,
-        path: "/".into(),
-        method: "GET".into(),
-        host: None,
-        headers: vec![],
-        expected_statuses: vec![StatusRange { first: 200, last: 399 }],
-        redirects: Default::default(),
-        connection: Default::default(),
-        tls: Default::default(),
-    }
+    HttpProbe::default()
 }
 
 #[track_caller]

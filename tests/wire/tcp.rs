@@ -15,8 +15,12 @@ use crate::support::{
     Deaf, ENOUGH, LOOPBACK, SHORT, assert_reason, at, attempt, closed_port, loopback_v6, named, run, run_tcp,
 };
 
-const HALF: TcpProbe = TcpProbe { port: None, handshake: Handshake::HalfOpen };
-const FULL: TcpProbe = TcpProbe { port: None, handshake: Handshake::Full };
+const HALF: TcpProbe = connect(Handshake::HalfOpen);
+const FULL: TcpProbe = connect(Handshake::Full);
+
+const fn connect(handshake: Handshake) -> TcpProbe {
+    TcpProbe { port: None, handshake, send: None, receive: vec![], tls: None }
+}
 
 fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind((LOOPBACK, 0)).expect("a port on loopback");

@@ -128,6 +128,39 @@ async fn probe(prober: &Prober, address: SocketAddr, host: Option<&str>, tls: Tl
 }
 
 #[tokio::test]
+async fn a_certificate_that_ends_too_soon_is_told_before_it_does() {
+    let ca = Authority::new("ours");
+    let (address, _) = server(ca.leaf(&["127.0.0.1"], VALID), &[&TLS13]).await;
+    let prober = prober(&ca.pem());
+    for tls in [verify(None), skip()] {
+        for (hours, fails) in [(24, false), (99_999 * 24, true)] {
+            let validity = Some(std::time::Duration::from_secs(hours * 3600));
+            let probe =
+                HttpProbe { scheme: Scheme::Https, tls: tls.clone(), min_certificate_validity: validity, ..get() };
+            let report = run(&prober, attempt(Some(at(address)), ProbeKind::Http(probe), ENOUGH)).await;
+            assert_eq!(report.certificate_expires, Some(Y2100));
+            if fails {
+                assert_reason(&report.outcome, Reason::CertificateExpiring, "h, want at least 2399976h");
+            } else {
+                assert_eq!(report.outcome, Outcome::Success);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_authority_that_serves_by_its_own_certificate_is_told_as_such() {
+    let key = KeyPair::generate().expect("a key");
+    let mut params = leaf_params(&["127.0.0.1"], VALID);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let itself = params.self_signed(&key).expect("a certificate");
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+    let (address, _) = server((itself.der().clone(), key), &[&TLS13]).await;
+    let report = probe(&prober(&itself.pem()), address, None, verify(None)).await;
+    assert_reason(&report.outcome, Reason::CertificateInvalid, "it is an authority's, not a server's (self-signed?)");
+}
+
+#[tokio::test]
 async fn a_certificate_is_verified_against_the_name_that_is_asked_for() {
     let ca = Authority::new("ours");
     let (address, handshakes) = server(ca.leaf(&["orders.example", "127.0.0.1"], VALID), &[&TLS13, &TLS12]).await;

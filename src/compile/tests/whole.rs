@@ -8,9 +8,10 @@ use super::super::{Mode, compile};
 use crate::{
     api::{HealthCheck, crd},
     check::{
-        Check, Connection, Handshake, HeaderSource, Host, HttpHeader, HttpProbe, InitialState, MinHealthy, ObjectKey,
-        Place, PodSelector, PortRef, Probe, ProbeKind, Redirects, Reference, ReferenceKind, Rhythm, Scheme,
-        ScriptProbe, SelectorOperator, SelectorRequirement, StatusRange, Target, TcpProbe, Thresholds, Tls, TlsMode,
+        BodyRule, Check, Connection, Handshake, HeaderSource, Host, HttpHeader, HttpProbe, InitialState, MinHealthy,
+        ObjectKey, Pattern, Place, PodSelector, PortRef, Probe, ProbeKind, Redirects, Reference, ReferenceKind, Rhythm,
+        Scheme, ScriptProbe, SelectorOperator, SelectorRequirement, StatusRange, Target, TcpProbe, Thresholds, Tls,
+        TlsMode,
     },
 };
 
@@ -33,7 +34,7 @@ spec:
   staleAfter: 90s
   minHealthy: 2
   annotations: "Off"
-  probe: {tcp: {port: 7001, handshake: Full}}
+  probe: {tcp: {port: 7001, handshake: Full, send: UElORw==, receive: [UE8=, Tkc=], tls: {serverName: tcp.example}}}
   targets:
   - {name: address, host: 10.0.0.1, port: 5432, optional: true, zone: eu-a}
   - name: service
@@ -49,7 +50,12 @@ spec:
         headers:
         - {name: X-One, value: alpha, append: false}
         - {name: X-Two, valueFrom: {secretKeyRef: {name: token, key: bearer}}}
+        body: ping
         expectedStatuses: [204, "300-302"]
+        unhealthyStatuses: [410, "500-503"]
+        expectedBody: {jsonPointer: /status, equals: ok}
+        maxLatency: 750ms
+        minCertificateValidity: 240h
         followRedirects: SameHost
         connectionClose: Polite
         tls: {serverName: inner.example, caRef: {configMap: {name: authorities, key: ca.crt}}}
@@ -63,10 +69,10 @@ spec:
         - {key: ready, operator: Exists}
         - {key: retired, operator: DoesNotExist}
     port: 9090
-    probe: {http: {scheme: HTTPS, tls: {mode: SkipVerify}}}
+    probe: {http: {scheme: HTTPS, expectedBody: {contains: pong}, tls: {mode: SkipVerify}}}
   - name: by-name
     host: db.example
-    probe: {http: {scheme: HTTPS, tls: {caRef: {secret: {name: vault, key: pem}}}}}
+    probe: {http: {scheme: HTTPS, expectedBody: {regex: "^ok"}, tls: {caRef: {secret: {name: vault, key: pem}}}}}
   - {name: other, healthCheck: {name: backend}}
   - name: command
     probe: {script: {command: [check, --disk], env: [{name: LIMIT, value: "80"}], timeout: 3s}}
@@ -86,18 +92,7 @@ fn reference(kind: ReferenceKind, name: &str, key: &str) -> Option<Reference> {
 }
 
 fn https() -> HttpProbe {
-    HttpProbe {
-        scheme: Scheme::Https,
-        port: None,
-        path: "/".into(),
-        method: "GET".into(),
-        host: None,
-        headers: vec![],
-        expected_statuses: vec![StatusRange { first: 200, last: 399 }],
-        redirects: Redirects::None,
-        connection: Connection::Reset,
-        tls: Tls::default(),
-    }
+    HttpProbe { scheme: Scheme::Https, ..HttpProbe::default() }
 }
 
 fn asked_of_the_service() -> ProbeKind {
@@ -112,7 +107,12 @@ fn asked_of_the_service() -> ProbeKind {
             HttpHeader { name: "X-One".into(), source: HeaderSource::Value("alpha".into()), append: false },
             HttpHeader { name: "X-Two".into(), source: HeaderSource::Secret(token), append: true },
         ],
+        body: Some("ping".into()),
         expected_statuses: vec![StatusRange { first: 204, last: 204 }, StatusRange { first: 300, last: 302 }],
+        unhealthy_statuses: vec![StatusRange { first: 410, last: 410 }, StatusRange { first: 500, last: 503 }],
+        expected_body: Some(BodyRule::Json { pointer: "/status".into(), equals: "ok".into() }),
+        max_latency: Some(Duration::from_millis(750)),
+        min_certificate_validity: Some(Duration::from_secs(240 * 3600)),
         redirects: Redirects::SameHost,
         connection: Connection::Polite,
         tls: Tls {
@@ -149,11 +149,20 @@ fn script(command: &[&str], source: Option<&str>, env: &[(&str, &str)]) -> Probe
 }
 
 fn targets() -> Vec<Target> {
-    let connect = || ProbeKind::Tcp(TcpProbe { port: Some(7001), handshake: Handshake::Full });
+    let talk = || {
+        ProbeKind::Tcp(TcpProbe {
+            port: Some(7001),
+            handshake: Handshake::Full,
+            send: Some(b"PING".as_slice().into()),
+            receive: vec![b"PO".as_slice().into(), b"NG".as_slice().into()],
+            tls: Some(Tls { server_name: Some("tcp.example".into()), ..Tls::default() }),
+        })
+    };
     let skipping = Tls { mode: TlsMode::SkipVerify, ..Tls::default() };
     let vault = Tls { ca: reference(ReferenceKind::Secret, "vault", "pem"), ..Tls::default() };
+    let ok = BodyRule::Matches(Pattern::new("^ok").expect("a pattern"));
     let address = |text: &str| Place::Host(Host::Address(text.parse().expect("an address")));
-    let mut first = target("address", address("10.0.0.1"), Some(PortRef::Number(5432)), 1500, connect());
+    let mut first = target("address", address("10.0.0.1"), Some(PortRef::Number(5432)), 1500, talk());
     first.optional = true;
     first.zone = Some("eu-a".into());
     vec![
@@ -170,16 +179,20 @@ fn targets() -> Vec<Target> {
             Place::Pods { selector: selector() },
             Some(PortRef::Number(9090)),
             1500,
-            ProbeKind::Http(HttpProbe { tls: skipping, ..https() }),
+            ProbeKind::Http(HttpProbe {
+                expected_body: Some(BodyRule::Contains("pong".into())),
+                tls: skipping,
+                ..https()
+            }),
         ),
         target(
             "by-name",
             Place::Host(Host::Name("db.example".into())),
             None,
             1500,
-            ProbeKind::Http(HttpProbe { port: Some(443), tls: vault, ..https() }),
+            ProbeKind::Http(HttpProbe { port: Some(443), expected_body: Some(ok), tls: vault, ..https() }),
         ),
-        target("other", Place::Check { name: "backend".into() }, None, 1500, connect()),
+        target("other", Place::Check { name: "backend".into() }, None, 1500, talk()),
         target("command", Place::Nowhere, None, 3000, script(&["check", "--disk"], None, &[("LIMIT", "80")])),
         target(
             "inline",
@@ -241,6 +254,7 @@ fn the_manifest_names_every_field_of_the_schema() {
 /// A target's own probe is the same type as the default one, a gate's selector as a target's.
 fn plain(path: &str) -> String {
     path.replace("spec.targets[].probe", "spec.probe")
+        .replace("probe.tcp.tls", "probe.http.tls")
         .replace("spec.gates[].podReadiness.selector", "spec.targets[].pods.selector")
 }
 

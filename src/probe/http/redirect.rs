@@ -25,6 +25,7 @@ pub(super) fn follow(request: &Request, head: &Head) -> Option<Result<Request, F
         let mut next = request.clone();
         if method != Method::POST && method != Method::PUT {
             next.headers.remove(CONTENT_LENGTH);
+            next.body = bytes::Bytes::new();
         }
         next.method = method;
         next.target = target;
@@ -92,6 +93,7 @@ mod tests {
             method: Method::GET,
             target: "/a/b?c=d".parse().expect("a path"),
             headers: http::HeaderMap::new(),
+            body: bytes::Bytes::new(),
             scheme: Scheme::Http,
             authority: authority.into(),
             port,

@@ -2,14 +2,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri,
     header::{ACCEPT, CONNECTION, CONTENT_LENGTH, HOST, USER_AGENT},
 };
+use http_body_util::Full;
 use rustls::pki_types::ServerName;
 
 use crate::{
-    check::{Dial, HeaderSource, Host, HttpProbe, ObjectKey, Reason, Scheme, TlsMode},
+    check::{Dial, HeaderSource, Host, HttpProbe, ObjectKey, Reason, Scheme},
     probe::{failure::Failure, references::References, tls},
 };
 
@@ -18,6 +20,7 @@ pub(in crate::probe) struct Plan {
     method: Method,
     target: Uri,
     headers: HeaderMap,
+    body: Bytes,
     scheme: Scheme,
     /// What the Host header says: the probe's own, or the host that is dialed; `None`: the address itself.
     authority: Option<String>,
@@ -31,6 +34,8 @@ pub(super) struct Request {
     /// The path and query.
     pub target: Uri,
     pub headers: HeaderMap,
+    /// Empty but for a POST or PUT.
+    pub body: Bytes,
     pub scheme: Scheme,
     /// The Host header, which redirects are compared with.
     pub authority: String,
@@ -54,17 +59,19 @@ pub(in crate::probe) async fn plan(
         return Err(wrong("a path that does not begin with '/'"));
     }
     let mut headers = headers(probe, check, references).await?;
+    let mut body = Bytes::new();
     // A POST or PUT without a body says so, or some servers wait for one.
     if method == Method::POST || method == Method::PUT {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        body = probe.body.as_deref().map(|body| Bytes::copy_from_slice(body.as_bytes())).unwrap_or_default();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
     let written_host = headers.remove(HOST).and_then(|host| host.to_str().ok().map(str::to_owned));
     let authority = written_host.or_else(|| authority(probe, dial));
     let tls = match probe.scheme {
         Scheme::Http => None,
-        Scheme::Https => Some(tls_setting(probe, check, references).await?),
+        Scheme::Https => Some(tls::setting(&probe.tls, check, references).await?),
     };
-    Ok(Plan { method, target, headers, scheme: probe.scheme, authority, tls })
+    Ok(Plan { method, target, headers, body, scheme: probe.scheme, authority, tls })
 }
 
 /// What the Host header says: what the probe says, word for word; or the host that is dialed, with its port where that
@@ -129,21 +136,6 @@ async fn headers(probe: &HttpProbe, check: &ObjectKey, references: &dyn Referenc
     Ok(headers)
 }
 
-async fn tls_setting(
-    probe: &HttpProbe,
-    check: &ObjectKey,
-    references: &dyn References,
-) -> Result<tls::Setting, Failure> {
-    if probe.tls.mode == TlsMode::SkipVerify {
-        return Ok(tls::Setting::SkipVerify);
-    }
-    let Some(reference) = &probe.tls.ca else { return Ok(tls::Setting::System) };
-    let pem =
-        references.get(&check.namespace, reference).await.map_err(|(reason, message)| Failure::new(reason, message))?;
-    let name = format!("key '{}' of {} '{}'", reference.key, reference.kind.as_str(), reference.name);
-    Ok(tls::Setting::Authorities { pem, name })
-}
-
 fn with_port(host: &str, scheme: Scheme, port: Option<u16>) -> String {
     match port {
         Some(port) if port != scheme.default_port() => format!("{host}:{port}"),
@@ -164,6 +156,7 @@ impl Plan {
             method: self.method.clone(),
             target: self.target.clone(),
             headers: self.headers.clone(),
+            body: self.body.clone(),
             scheme: self.scheme,
             authority,
             port: address.port(),
@@ -176,11 +169,7 @@ impl Plan {
         let Some(text) = written.or_else(|| self.authority.as_deref().map(host_of)) else {
             return Ok(ServerName::IpAddress(address.ip().into()));
         };
-        let bare = text.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
-        ServerName::try_from(bare.to_owned()).map_err(|_| {
-            let message = format!("'{text}' is no name a certificate can bear; set tls.serverName");
-            Failure::new(Reason::CannotStart, message)
-        })
+        tls::server_name(text)
     }
 }
 
@@ -198,9 +187,9 @@ fn host_of(authority: &str) -> &str {
 
 impl Request {
     /// The message as hyper takes it.
-    pub fn message(&self) -> Result<http::Request<http_body_util::Empty<bytes::Bytes>>, Failure> {
+    pub fn message(&self) -> Result<http::Request<Full<Bytes>>, Failure> {
         let wrong = |_| Failure::new(Reason::CannotStart, "the host cannot be sent as a header; correct the probe");
-        let mut message = http::Request::new(http_body_util::Empty::new());
+        let mut message = http::Request::new(Full::new(self.body.clone()));
         *message.method_mut() = self.method.clone();
         *message.uri_mut() = self.target.clone();
         message.headers_mut().insert(HOST, HeaderValue::from_str(&self.authority).map_err(wrong)?);
@@ -229,18 +218,7 @@ mod tests {
 
     #[test]
     fn the_host_header_is_what_is_written_or_what_is_dialed() {
-        let probe = |host: Option<&str>| HttpProbe {
-            scheme: Scheme::Http,
-            port: None,
-            path: "/".into(),
-            method: "GET".into(),
-            host: host.map(Into::into),
-            headers: vec![],
-            expected_statuses: vec![],
-            redirects: crate::check::Redirects::None,
-            connection: crate::check::Connection::Reset,
-            tls: crate::check::Tls::default(),
-        };
+        let probe = |host: Option<&str>| HttpProbe { host: host.map(Into::into), ..HttpProbe::default() };
         let dial = |host: Host, port| Dial { host, port: Some(port) };
         let name = |name: &str| Host::Name(name.into());
         let address = |ip: &str| Host::Address(ip.parse().expect("an address"));
