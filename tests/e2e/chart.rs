@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use healthcheck_operator::api::HealthCheck;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt;
+use kube::api::ListParams;
 use libtest_mimic::Trial;
 use serde_json::json;
 
+use crate::gated::{self, Gated};
 use crate::hosts::{HTTP_PORT, Host};
 use crate::release::{Helm, Release};
 use crate::room::{Room, SOON};
@@ -27,7 +31,7 @@ async fn lives(room: Arc<Room>) -> anyhow::Result<()> {
     }
     let release = room.release("healthcheck-operator");
     release.upgrade_by(Helm::Three, &[]).await?;
-    let first = names(&release).await?;
+    let first = release.pod_names().await?;
     ensure!(first.len() == 2, "{first:?}");
 
     let hosts = room.http_hosts(&["good", "bad"]).await?;
@@ -42,30 +46,53 @@ async fn lives(room: Arc<Room>) -> anyhow::Result<()> {
     }
     room.health("good", "Healthy").await?;
     room.health("bad", "Unhealthy").await?;
+    let gated = Gated::new(&room, "traffic", &hosts, gated::spec(&hosts), json!({})).await?;
+    let settled = gated.settled(&[true, false]).await?;
+    room.health("traffic", "Degraded").await?;
     let recorder = room.record().await?;
-    let before = since(&room).await?;
+    let (before, slices) = (since(&room).await?, slices(&room).await?);
 
     // The other major takes the release over, and every pod is replaced.
+    let traffic = gated.traffic().await?;
     release.upgrade_by(Helm::Four, &["--set", "logFormat=json"]).await?;
-    let second = names(&release).await?;
+    let second = release.pod_names().await?;
     ensure!(second.len() == 2 && second.iter().all(|pod| !first.contains(pod)), "{first:?} {second:?}");
     release.taken_over(&first).await?;
     nothing_told(&room, &recorder, &before, &hosts).await?;
+    traffic.stop("helm upgrade").await?.lossless()?;
+    gated.published.unchanged(settled)?;
     // Doctor, as `helm test` runs it.
     release.test().await?;
 
+    // What nobody probes any more is not withheld any more: a Service is never taken down with the operator.
     release.uninstall_by(Helm::Three).await?;
     gone(&release).await?;
     nothing_told(&room, &recorder, &before, &[]).await?;
+    gated.says(&[true, true]).await?;
+    ensure!(self::slices(&room).await? == slices, "the slices stay");
 
     release.upgrade_by(Helm::Four, &[]).await?;
     release.taken_over(&second).await?;
-    nothing_told(&room, &recorder, &before, &hosts).await
+    nothing_told(&room, &recorder, &before, &hosts).await?;
+    gated.says(&[true, false]).await?;
+    gated.effective("Enforced").await?;
+    ensure!(self::slices(&room).await? == slices, "what is there is adopted");
+    let traffic = gated.traffic().await?;
+    traffic.more(100).await?;
+    traffic.stop("installed again").await?.lossless()?;
+    for (host, wanted) in hosts.iter().zip([&[true][..], &[false, true, false]]) {
+        let seen = gated.published.history(host.ip, settled)?;
+        ensure!(seen.iter().copied().eq(wanted.iter().copied().map(Some)), "{} was {seen:?}", host.name);
+    }
+    Ok(())
 }
 
-async fn names(release: &Release) -> anyhow::Result<Vec<String>> {
-    let pods = release.pods().await?;
-    pods.into_iter().map(|pod| pod.metadata.name.context("a pod without a name")).collect()
+/// The EndpointSlices of the namespace that a gate has written.
+async fn slices(room: &Room) -> anyhow::Result<BTreeMap<String, Option<String>>> {
+    let ours = ListParams::default().labels("endpointslice.kubernetes.io/managed-by=healthcheck-operator.dev");
+    let found = room.api::<EndpointSlice>().list(&ours).await?.items;
+    ensure!(!found.is_empty(), "no slices");
+    Ok(found.into_iter().map(|slice| (slice.name_any(), slice.metadata.uid)).collect())
 }
 
 async fn gone(release: &Release) -> anyhow::Result<()> {
@@ -87,7 +114,7 @@ async fn since(room: &Room) -> anyhow::Result<BTreeMap<String, String>> {
     Ok(checks.items.into_iter().map(pair).collect())
 }
 
-/// The objects are there, and no health changed meanwhile, not for a moment, while `hosts` are asked on.
+/// The objects are there, and no health of `good` and `bad` changed meanwhile, not for a moment, while `hosts` are asked on.
 async fn nothing_told(
     room: &Room,
     recorder: &Recorder<HealthCheck>,

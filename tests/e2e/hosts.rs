@@ -8,9 +8,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context, ensure};
 
 use crate::node::Node;
+use crate::room::SOON;
+use crate::support::wait::wait_until;
 
 /// Where `serve(["http"])` listens.
 pub const HTTP_PORT: u16 = 8080;
+/// The path that probes ask for, so that they can be told from a client's requests.
+pub const PROBED: &str = "/probed";
 
 static MADE: AtomicU32 = AtomicU32::new(0);
 
@@ -84,14 +88,41 @@ impl Host {
         self.node.run_dir().join("hosts").join(&self.name)
     }
 
+    /// What a program of the host has printed.
+    pub fn log(&self, program: &str) -> PathBuf {
+        self.node.run_dir().join("log").join(format!("{}-{program}.log", self.name))
+    }
+
     pub fn at(&self, port: u16) -> SocketAddr {
         (self.ip, port).into()
     }
 
     /// How many requests the HTTP target has seen.
     pub async fn hits(&self) -> anyhow::Result<u64> {
+        self.hits_of("").await
+    }
+
+    /// Waits until the HTTP target was asked for [`PROBED`] `times` more: life goes on.
+    ///
+    /// # Errors
+    /// After [`SOON`], with how often it was.
+    pub async fn probed(&self, times: u64) -> anyhow::Result<()> {
+        let before = self.hits_of(PROBED).await?;
+        wait_until(&format!("further probes of {}", self.name), SOON, || async {
+            let now = self.hits_of(PROBED).await?;
+            ensure!(now >= before + times, "{now}, {before} before");
+            anyhow::Ok(())
+        })
+        .await
+    }
+
+    /// How many requests for one path it has seen.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn hits_of(&self, path: &str) -> anyhow::Result<u64> {
         let client = reqwest::Client::builder().no_proxy().build()?;
-        let answer = client.get(format!("http://{}/__hits", self.at(HTTP_PORT))).send().await?;
+        let answer = client.get(format!("http://{}/__hits{path}", self.at(HTTP_PORT))).send().await?;
         ensure!(answer.status() == 200, "{}", answer.status());
         Ok(answer.text().await?.trim().parse()?)
     }

@@ -6,8 +6,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod gated;
 mod hosts;
 mod node;
+mod pace;
+mod published;
 mod release;
 mod room;
 mod shell;
@@ -16,9 +19,14 @@ mod traffic;
 mod verdict;
 
 mod chart;
+mod databases;
 mod harness;
 mod memory;
+mod names;
+mod pods;
 mod proxies;
+mod services;
+mod upheaval;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -49,7 +57,17 @@ fn main() -> ExitCode {
     };
     let suite = Suite::new(node);
     // The first show installs the chart with its CRDs; the others take what is there, or install them themselves.
-    let trials = [chart::trials(&suite), harness::trials(&suite), memory::trials(&suite), proxies::trials(&suite)];
+    let trials = [
+        chart::trials(&suite),
+        databases::trials(&suite),
+        harness::trials(&suite),
+        memory::trials(&suite),
+        names::trials(&suite),
+        pods::trials(&suite),
+        proxies::trials(&suite),
+        services::trials(&suite),
+        upheaval::trials(&suite),
+    ];
     let conclusion = libtest_mimic::run(&args, trials.into_iter().flatten().collect());
     let left = suite.end();
     if let Err(left) = &left {

@@ -124,9 +124,14 @@ impl Node {
     /// # Errors
     /// When it fails, with what it said.
     pub async fn script(&self, name: &str, args: &[&str]) -> anyhow::Result<String> {
-        let mut command = script(name, Some(&self.run));
+        let mut command = self.script_command(name);
         command.args(args);
         shell::run(&mut command.into()).await
+    }
+
+    /// The same, still to be run.
+    pub fn script_command(&self, name: &str) -> Command {
+        script(name, Some(&self.run))
     }
 
     /// `kubectl` as the administrator.

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, ListParams};
 use tokio::process::Command;
 
@@ -83,12 +84,12 @@ impl Release {
         self.run(Helm::Four, &["test", &self.name, "--timeout", "2m"]).await.map(|_| ())
     }
 
-    /// Uninstalls it unless somebody did.
+    /// Uninstalls it unless somebody did, without its hooks: they wait until nobody can undo what they did.
     ///
     /// # Errors
     /// When Helm fails.
     pub async fn uninstall_if_there(&self) -> anyhow::Result<()> {
-        self.run(Helm::Four, &["uninstall", &self.name, "--ignore-not-found"]).await.map(|_| ())
+        self.run(Helm::Four, &["uninstall", &self.name, "--ignore-not-found", "--no-hooks"]).await.map(|_| ())
     }
 
     /// What it said on stderr.
@@ -117,10 +118,61 @@ impl Release {
     /// When they cannot be listed.
     pub async fn pods(&self) -> anyhow::Result<Vec<Pod>> {
         let api: Api<Pod> = Api::namespaced(self.node.client().await?, &self.namespace);
-        let mine = ListParams::default().labels(&format!("app.kubernetes.io/instance={}", self.name));
+        let mine = format!("app.kubernetes.io/instance={},app.kubernetes.io/component=controller", self.name);
+        let mine = ListParams::default().labels(&mine);
         let mut pods = api.list(&mine).await?.items;
         pods.retain(|pod| pod.metadata.deletion_timestamp.is_none());
         Ok(pods)
+    }
+
+    /// Their names.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub async fn pod_names(&self) -> anyhow::Result<Vec<String>> {
+        let pods = self.pods().await?;
+        pods.into_iter().map(|pod| pod.metadata.name.context("a pod without a name")).collect()
+    }
+
+    /// Their addresses, as a set of nft is written.
+    ///
+    /// # Errors
+    /// When one has none.
+    pub async fn addresses(&self) -> anyhow::Result<String> {
+        let of = |pod: Pod| pod.status.and_then(|status| status.pod_ip).context("a pod without an address");
+        let all: Vec<_> = self.pods().await?.into_iter().map(of).collect::<anyhow::Result<_>>()?;
+        Ok(all.join(", "))
+    }
+
+    /// Waits until as many pods as are wanted are ready.
+    ///
+    /// # Errors
+    /// When they do not come to be.
+    pub async fn ready(&self) -> anyhow::Result<()> {
+        let deployment = format!("deployment/{}", self.full_name());
+        let args = ["rollout", "status", "--timeout=60s", "--namespace", &self.namespace, &deployment];
+        self.node.kubectl(&args).await.map(|_| ())
+    }
+
+    async fn lease(&self) -> anyhow::Result<LeaseSpec> {
+        let leases: Api<Lease> = Api::namespaced(self.node.client().await?, &self.namespace);
+        leases.get(&self.full_name()).await?.spec.context("a lease that says nothing")
+    }
+
+    /// The process that holds the lease: the pod's name, and something by chance.
+    ///
+    /// # Errors
+    /// When nobody does.
+    pub async fn holder(&self) -> anyhow::Result<String> {
+        self.lease().await?.holder_identity.filter(|holder| !holder.is_empty()).context("nobody holds the lease")
+    }
+
+    /// When the lease was renewed last, as the holder says.
+    ///
+    /// # Errors
+    /// When it never was.
+    pub async fn renewed(&self) -> anyhow::Result<MicroTime> {
+        self.lease().await?.renew_time.context("a lease that was never renewed")
     }
 
     /// The pod that probes: who holds the lease.
@@ -128,11 +180,8 @@ impl Release {
     /// # Errors
     /// When nobody does.
     pub async fn leader(&self) -> anyhow::Result<String> {
-        let leases: Api<Lease> = Api::namespaced(self.node.client().await?, &self.namespace);
-        let lease = leases.get(&self.full_name()).await?;
-        let holder = lease.spec.and_then(|spec| spec.holder_identity).context("nobody holds the lease")?;
         // What follows is by chance: two processes of one pod are two holders.
-        Ok(holder.split('_').next().unwrap_or_default().to_owned())
+        Ok(self.holder().await?.split('_').next().unwrap_or_default().to_owned())
     }
 
     /// Waits until one of its pods that is none of `before` holds the lease.

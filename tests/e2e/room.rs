@@ -121,6 +121,14 @@ impl Room {
         .await
     }
 
+    /// Applies a Service.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub async fn service(&self, name: &str, spec: Value) -> anyhow::Result<()> {
+        self.apply(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec})).await
+    }
+
     /// Everything that happens to the HealthChecks of this namespace from now on.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 
 /// No command may take longer; Helm's own bounds are shorter.
@@ -31,6 +32,15 @@ pub async fn run_both(command: &mut Command) -> anyhow::Result<(String, String)>
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.success(), "{what}: {}", said.trim_end());
     Ok((String::from_utf8(output.stdout)?, said))
+}
+
+/// Signals a process of the node.
+///
+/// # Errors
+/// When there is none of that number.
+pub fn signal(process: u32, signal: Signal) -> anyhow::Result<()> {
+    let pid = Pid::from_raw(process.try_into()?).context("no process has the number 0")?;
+    kill_process(pid, signal).with_context(|| format!("cannot signal the process {process}"))
 }
 
 fn describe(command: &Command) -> String {

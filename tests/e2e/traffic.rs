@@ -7,6 +7,7 @@
 mod report;
 mod request;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -116,6 +117,13 @@ impl Traffic {
         let records = std::mem::take(&mut *lock(&self.records));
         Report::new(title, records)
     }
+}
+
+/// Who answers `count` requests, well or not.
+pub async fn asked(to: SocketAddr, count: usize) -> BTreeSet<String> {
+    let requests = (0..count).map(|_| tokio::time::timeout(REQUEST_WITHIN, request::who(to)));
+    // Where a Service has no endpoints the node says so, but not to everyone who asks within a second.
+    futures::future::join_all(requests).await.into_iter().flatten().flatten().collect()
 }
 
 async fn send(to: SocketAddr, question: Question, into: Arc<Mutex<Vec<Record>>>, mut stopped: oneshot::Receiver<()>) {

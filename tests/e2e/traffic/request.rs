@@ -14,6 +14,8 @@ const ANSWER_MAX: u64 = 64 * 1024;
 pub enum Question {
     /// `GET /`; answered by 200 and a body that says who answered.
     Http,
+    /// A row into the table `orders` of a PostgreSQL, which answers with the address that it was asked at.
+    Insert,
 }
 
 impl Question {
@@ -25,17 +27,62 @@ impl Question {
         let mut stream = TcpStream::connect(to).await.context("connect")?;
         match self {
             Self::Http => http(&mut stream).await,
+            Self::Insert => insert(&mut stream).await,
         }
     }
 }
 
 async fn http(stream: &mut TcpStream) -> anyhow::Result<String> {
+    let (status, body) = http_whole(stream).await?;
+    ensure!(status == "200", "status {status}");
+    Ok(body)
+}
+
+/// Who answers a request, whatever the answer.
+///
+/// # Errors
+/// When nobody does.
+pub async fn who(to: SocketAddr) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(to).await.context("connect")?;
+    Ok(http_whole(&mut stream).await?.1)
+}
+
+/// Status and body.
+async fn http_whole(stream: &mut TcpStream) -> anyhow::Result<(String, String)> {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: e2e\r\nConnection: close\r\n\r\n").await.context("send")?;
     let mut answer = Vec::new();
     stream.take(ANSWER_MAX).read_to_end(&mut answer).await.context("receive")?;
     let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").context("the answer has no end of its head")?;
     let status = head.split(' ').nth(1).unwrap_or_default();
-    ensure!(status == "200", "status {status}");
-    Ok(body.trim().to_owned())
+    Ok((status.to_owned(), body.trim().to_owned()))
+}
+
+/// PostgreSQL's protocol 3.0, as far as a user who is trusted needs it.
+async fn insert(stream: &mut TcpStream) -> anyhow::Result<String> {
+    let hello = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
+    stream.write_all(&[&(hello.len() as u32 + 4).to_be_bytes(), &hello[..]].concat()).await.context("send")?;
+    answers(stream).await.context("the session")?;
+    let query = b"INSERT INTO orders DEFAULT VALUES RETURNING host(inet_server_addr())\0";
+    let head = [b"Q", &(query.len() as u32 + 4).to_be_bytes()[..]].concat();
+    stream.write_all(&[&head, &query[..]].concat()).await.context("send")?;
+    answers(stream).await.context("the query")?.context("no row came back")
+}
+
+/// Reads until the server is ready for a query; returns the first column of the first row, if there was one.
+async fn answers(stream: &mut TcpStream) -> anyhow::Result<Option<String>> {
+    let mut row = None;
+    loop {
+        let (kind, length) = (stream.read_u8().await?, stream.read_u32().await?);
+        let length = length.checked_sub(4).filter(|length| u64::from(*length) <= ANSWER_MAX);
+        let mut body = vec![0; length.context("a message of no such length")? as usize];
+        stream.read_exact(&mut body).await?;
+        match kind {
+            b'Z' => return Ok(row),
+            b'E' => anyhow::bail!("{}", String::from_utf8_lossy(&body).replace('\0', " ").trim_end()),
+            // Two bytes say how many columns, four how long the first is.
+            b'D' => row = body.get(6..).map(|column| String::from_utf8_lossy(column).into_owned()),
+            _ => {}
+        }
+    }
 }

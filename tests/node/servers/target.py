@@ -5,19 +5,22 @@
 --command LINE   or: 200 when the shell command succeeds, 503 when it does not
 
 The body is the host's name, so that a client knows who answered. GET /__hits answers how many
-other requests there were, and counts for none itself. Each request is a line on stdout.
+other requests there were, GET /__hits/PATH how many for that path, and neither counts itself. Each
+request is a line on stdout, with the seconds of the clock before it.
 """
 
 import argparse
+import collections
 import http.server
 import subprocess
 import sys
 import threading
+import time
 
 
 class Target(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    seen = 0
+    seen = collections.Counter()
     lock = threading.Lock()
 
     def word(self):
@@ -38,11 +41,14 @@ class Target(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def do_GET(self):
-        if self.path == "/__hits":
-            self.reply(200, str(Target.seen))
+        if self.path.startswith("/__hits"):
+            path = self.path.removeprefix("/__hits")
+            with Target.lock:
+                count = Target.seen[path] if path else Target.seen.total()
+            self.reply(200, str(count))
             return
         with Target.lock:
-            Target.seen += 1
+            Target.seen[self.path] += 1
         word = self.word()
         if word == "hang":
             # Until the client has had enough: the read ends when it closes.
@@ -56,7 +62,7 @@ class Target(http.server.BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def log_message(self, format, *args):
-        print(self.log_date_time_string(), self.client_address[0], format % args, flush=True)
+        print(f"{time.time():.3f}", self.client_address[0], format % args, flush=True)
 
 
 class Server(http.server.ThreadingHTTPServer):

@@ -1,0 +1,80 @@
+//! A target that is a DNS name whose address changes.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams};
+use libtest_mimic::Trial;
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::gated::Gated;
+use crate::hosts::{HTTP_PORT, PROBED};
+use crate::room::{Room, SOON};
+use crate::shell::signal;
+use crate::suite::Suite;
+use crate::support::wait::wait_until;
+use crate::traffic::GRACE;
+use crate::verdict;
+
+pub fn trials(suite: &Suite) -> Vec<Trial> {
+    vec![suite.show("names::a_name_is_followed_to_its_new_address", moved)]
+}
+
+async fn moved(room: Arc<Room>) -> anyhow::Result<()> {
+    room.operator(&[]).await?;
+    let hosts = room.http_hosts(&["old", "new"]).await?;
+    let (old, new) = (&hosts[0], &hosts[1]);
+    // No host is called so.
+    let name = format!("service-{}", old.name);
+    room.node.script("name", &[&name, &old.ip.to_string()]).await?;
+    let target = json!({"name": "service", "host": format!("{name}.outside.test"), "port": HTTP_PORT});
+    let probe = json!({"http": {"path": PROBED, "expectedStatuses": [200]}});
+    let gated = Gated::new(&room, "by-name", &hosts, verdict::quick(probe, &[target]), json!({})).await?;
+    gated.published.wait(&[(old.ip, true)].into()).await?;
+    let traffic = gated.traffic().await?;
+    let settled = Instant::now();
+
+    // The resolver says nothing for a while: what is known stays.
+    let resolver = resolver(&room).await?;
+    signal(resolver, Signal::STOP)?;
+    let silent = wait_until("probes to find no resolver", SOON, || async {
+        let before = old.hits_of(PROBED).await?;
+        traffic.more(100).await?;
+        let now = old.hits_of(PROBED).await?;
+        ensure!(now == before, "{} probes more", now - before);
+        anyhow::Ok(())
+    })
+    .await;
+    signal(resolver, Signal::CONT)?;
+    silent?;
+    old.probed(3).await?;
+    gated.published.unchanged(settled)?;
+
+    let begun = Instant::now();
+    room.node.script("name", &[&name, &new.ip.to_string()]).await?;
+    let written = gated.published.wait(&[(new.ip, true)].into()).await?;
+    println!("  the slice followed the name after {:.2} s", written.saturating_duration_since(begun).as_secs_f64());
+    traffic.answered_by(&new.name).await?;
+    new.probed(3).await?;
+    traffic.more(150).await?;
+    let report = traffic.stop("a name whose address changes").await?;
+    let answers = report.answers(written + GRACE);
+    ensure!(!answers.contains_key(&*old.name), "answers of {answers:?}");
+    report.lossless()?;
+    // At no time nobody was published.
+    let said = gated.published.all()?;
+    let said: Vec<_> = said.iter().skip_while(|(_, said)| !said.values().any(|ready| *ready)).collect();
+    ensure!(said.iter().all(|(_, said)| said.values().any(|ready| *ready)), "{said:?}");
+    room.node.script("name", &[&name]).await.map(|_| ())
+}
+
+/// The process of CoreDNS.
+async fn resolver(room: &Room) -> anyhow::Result<u32> {
+    let pods: Api<Pod> = Api::namespaced(room.client.clone(), "kube-system");
+    let all = pods.list(&ListParams::default().labels("k8s-app=kube-dns")).await?.items;
+    let name = all.into_iter().next().and_then(|pod| pod.metadata.name).context("no pod of CoreDNS")?;
+    Ok(room.node.script("pid", &["kube-system", &name]).await?.trim().parse()?)
+}
