@@ -33,6 +33,8 @@ const PAGE: u32 = 250;
 const PAUSE: Duration = Duration::from_secs(1);
 /// After this no replica writes what it decided before it saw the marker: it has looked, and its last write has ended.
 const SEEN: Duration = LOOK.saturating_add(CALL_DEADLINE);
+/// After this every replica that reaches the API server has seen the marker: it has looked, with some time for the answer.
+const HEEDED: Duration = LOOK.saturating_add(Duration::from_secs(1));
 /// The marker where nobody says which installation this is.
 const UNNAMED: &str = "released";
 
@@ -93,6 +95,10 @@ pub async fn release(client: &Client, release: &Release) -> Report {
     }
     report.marked = report.left.is_empty();
     let since = Instant::now();
+    if report.marked {
+        // Who has not seen the marker yet would take back what is released, and so on in turn.
+        tokio::time::sleep_until(deadline.min(since + HEEDED)).await;
+    }
     loop {
         let mut pass = Pass::default();
         let whole = tokio::time::timeout_at(deadline, look(client, release, &mut report, &mut pass)).await.is_ok();
