@@ -1,7 +1,7 @@
 //! What all shows share: a runtime and the node.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use libtest_mimic::{Failed, Trial};
@@ -61,6 +61,7 @@ where
     Fut: Future<Output = anyhow::Result<()>>,
 {
     let failed = |error: anyhow::Error| Failed::from(format!("{error:#}"));
+    let begun = Instant::now();
     let room = Arc::new(Room::new(Arc::clone(node), name).await.map_err(failed)?);
     // A panic must not leave an operator behind that plays along in the next show.
     let shown = std::panic::AssertUnwindSafe(show(Arc::clone(&room))).catch_unwind();
@@ -73,5 +74,6 @@ where
         room.keep_traces().await;
     }
     let closed = room.close().await;
+    println!("  took {:.0} s", begun.elapsed().as_secs_f64());
     shown.and(closed).map_err(failed)
 }
