@@ -8,7 +8,7 @@ use std::{
 use healthcheck_operator::{
     check::{Attempt, Outcome, Report},
     compile::Mode,
-    engine::{self, Board, Limits, Parts},
+    engine::{self, Board, Limits, Parts, Surroundings},
     probe::Lane,
     source::{Source, desired, load},
     telemetry::{Beats, Metrics},
@@ -46,6 +46,7 @@ async fn asked(lines: &str) -> Vec<i64> {
         lane: Arc::new(lane.clone()),
         board: Arc::new(Board::new()),
         limits: Limits { in_flight: 10, per_host: 10 },
+        surroundings: Surroundings::default(),
         metrics: Metrics::default(),
         beats: Beats::default(),
     };

@@ -35,7 +35,7 @@ use super::{
 use crate::{
     api::HealthCheck,
     check::ObjectKey,
-    engine::{Board, Engine},
+    engine::{Board, Engine, Surroundings},
     probe::Prober,
     server::Readiness,
     telemetry::{Beats, Metrics},
@@ -56,6 +56,7 @@ pub struct Parts {
     pub client: Client,
     pub board: Arc<Board>,
     pub held: Held,
+    pub surroundings: Surroundings,
     pub prober: String,
     pub selection: Selection,
     pub refresh: Duration,
@@ -148,7 +149,7 @@ pub async fn lead(parts: Parts, engine: Engine, stop: CancellationToken) -> anyh
     let mut leader = Leader {
         reconciler: Reconciler::new(&parts.selection, parts.scripts_allowed, parts.refresh),
         plan: AnnotationPlan::default(),
-        gates: Gates::new(parts.gates, parts.metrics.gates.clone()),
+        gates: Gates::new(parts.gates, parts.metrics.gates.clone(), parts.surroundings.clone()),
         sources: SourceWatches::new(parts.client.clone(), parts.metrics.clone(), inputs.clone(), Input::Source),
         parts,
         engine,

@@ -28,12 +28,14 @@ use super::{
     boottime,
     client::{CallError, call},
 };
-use crate::{api::GROUP, telemetry::Beats};
+use crate::{api::GROUP, engine::Surroundings, telemetry::Beats};
 
 /// How often the Lease is read by a standby, and how soon a failed renewal is tried again.
 const POLL: Duration = Duration::from_secs(1);
 /// How often the holder looks at it between renewals: for the release marker.
 pub const LOOK: Duration = Duration::from_secs(2);
+/// An answer that takes longer than this is none, as far as gates go.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// The time of one read that counts at most toward silence: what is longer is a gap of our own, not the holder's.
 const COUNTED_GAP: Duration = Duration::from_secs(3);
 
@@ -164,6 +166,7 @@ pub struct Elector {
     role: watch::Sender<Role>,
     held: Held,
     beats: Beats,
+    surroundings: Surroundings,
     silence: Silence,
     /// Boot time of the last renewal.
     renewed: Duration,
@@ -178,7 +181,12 @@ pub struct Elector {
 impl Elector {
     /// `client` should be one of its own, so that no other traffic makes a renewal late.
     #[must_use]
-    pub fn new(client: Client, options: LeaseOptions, beats: Beats) -> (Self, watch::Receiver<Role>, Held) {
+    pub fn new(
+        client: Client,
+        options: LeaseOptions,
+        beats: Beats,
+        surroundings: Surroundings,
+    ) -> (Self, watch::Receiver<Role>, Held) {
         let (role, receiver) = watch::channel(Role::Unknown);
         let held = Held::default();
         let identity = identity(options.pod.as_deref());
@@ -189,6 +197,7 @@ impl Elector {
             role,
             held: held.clone(),
             beats,
+            surroundings,
             silence: Silence::default(),
             renewed: Duration::ZERO,
             first: true,
@@ -228,7 +237,8 @@ impl Elector {
     /// One look at the Lease, and what follows from it. How long to wait for the next.
     async fn turn(&mut self) -> Duration {
         let sent = boottime::now();
-        match call(self.leases.get_opt(&self.options.name)).await {
+        let answer = self.listen(call(self.leases.get_opt(&self.options.name))).await;
+        match answer {
             Ok(Some(lease)) => self.judge(lease, sent).await,
             Ok(None) => {
                 let fresh = self.lease_of_ours(None);
@@ -241,6 +251,21 @@ impl Elector {
                 POLL
             }
         }
+    }
+
+    /// Waits for an answer, and tells whether there is any.
+    async fn listen<T>(&self, answer: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+        let mut answer = std::pin::pin!(answer);
+        let answer = match tokio::time::timeout(PATIENCE, &mut answer).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.surroundings.set_api_silent(true);
+                answer.await
+            }
+        };
+        let silent = matches!(&answer, Err(CallError::Timeout | CallError::Unreachable(_) | CallError::Server(_)));
+        self.surroundings.set_api_silent(silent);
+        answer
     }
 
     async fn judge(&mut self, lease: Lease, sent: Duration) -> Duration {
@@ -472,7 +497,8 @@ mod tests {
             duration: seconds(15),
             renew: seconds(10),
         };
-        let (mut elector, role, held) = Elector::new(Client::new(service, "n"), options, Beats::default());
+        let (mut elector, role, held) =
+            Elector::new(Client::new(service, "n"), options, Beats::default(), Surroundings::default());
         elector.first = first;
         if !first {
             elector.silence = Silence { version: "1".into(), witnessed: seconds(20), last_read: Some(boottime::now()) };

@@ -24,8 +24,8 @@ use super::{
     review::ClusterAuthorizer,
 };
 use crate::{
-    engine::{self, Board, Limits},
-    probe::{DeniedDynamic, EgressGuard, NameServers, Prober, ScriptBackend, Settings},
+    engine::{self, Board, Limits, Surroundings},
+    probe::{DeniedDynamic, EgressGuard, NameServers, Prober, ScriptBackend, Settings, canary},
     server::{self, Access, Readiness, ServerConfig, Servers},
     telemetry::{Beats, Metrics},
 };
@@ -75,6 +75,7 @@ struct Operator {
     beats: Beats,
     readiness: Readiness,
     held: Held,
+    surroundings: Surroundings,
     /// Cancelled when the egress guard knows what it needs for probing.
     egress_known: CancellationToken,
     prober: Arc<Prober>,
@@ -144,7 +145,15 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         duration: options.lease_duration,
         renew: options.lease_renew,
     };
-    let (elector, role, held) = Elector::new(client(&config, &metrics)?, lease, beats.clone());
+    let surroundings = Surroundings::default();
+    essential.spawn({
+        let (surroundings, stop) = (surroundings.clone(), servers_stop.clone());
+        async move {
+            canary::watch(|failed| surroundings.set_canary_failed(failed), stop).await;
+            "canary"
+        }
+    });
+    let (elector, role, held) = Elector::new(client(&config, &metrics)?, lease, beats.clone(), surroundings.clone());
     let (lease_stop, may_release) = (CancellationToken::new(), CancellationToken::new());
     let mut elector = tokio::spawn(elector.run(lease_stop.clone(), may_release.clone()));
 
@@ -167,6 +176,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         beats,
         readiness,
         held,
+        surroundings,
         egress_known,
         prober,
         references,
@@ -350,6 +360,7 @@ impl Operator {
             lane: self.prober.clone(),
             board: self.board.clone(),
             limits: options.limits,
+            surroundings: self.surroundings.clone(),
             metrics: self.metrics.clone(),
             beats: self.beats.clone(),
         };
@@ -358,6 +369,7 @@ impl Operator {
             client: self.client.clone(),
             board: self.board.clone(),
             held: self.held.clone(),
+            surroundings: self.surroundings.clone(),
             prober: options.identity.prober.clone(),
             selection: options.selection.clone(),
             refresh: options.refresh,

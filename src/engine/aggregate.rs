@@ -14,6 +14,8 @@ pub struct Member {
     pub stale: bool,
     /// The last attempt could not look.
     pub blind: bool,
+    /// That, because the prober is isolated.
+    pub isolated: bool,
     /// Undecided for less than `staleAfter`. Once the check has had a verdict, such a newcomer is left out of the count:
     /// a pod that has just been added must not make a healthy check Unknown.
     pub newcomer: bool,
@@ -61,8 +63,14 @@ pub fn aggregate(members: &[Member], demand: Demand) -> Verdict {
     } else if hopeful < min && demand.mandatory {
         (Health::Unhealthy, HealthReason::TargetsUnhealthy)
     } else if undecided().next().is_some() {
-        let all_blind = undecided().all(|member| member.blind);
-        (Health::Unknown, if all_blind { HealthReason::ProbeError } else { HealthReason::Pending })
+        let reason = if undecided().all(|member| member.isolated) {
+            HealthReason::ProberIsolated
+        } else if undecided().all(|member| member.blind) {
+            HealthReason::ProbeError
+        } else {
+            HealthReason::Pending
+        };
+        (Health::Unknown, reason)
     } else if (newcomers > 0 && counts.healthy < min) || (!demand.mandatory && optional_pending()) {
         (Health::Unknown, HealthReason::Pending)
     } else if counts.healthy == counts.total {
@@ -74,8 +82,15 @@ pub fn aggregate(members: &[Member], demand: Demand) -> Verdict {
     } else if counts.healthy >= min {
         (Health::Degraded, HealthReason::MinimumMet)
     } else {
-        let stale = mandatory().any(|member| member.stale);
-        (Health::Unknown, if stale { HealthReason::Stale } else { HealthReason::ProbeError })
+        let unknown = || mandatory().filter(|member| member.state == EndpointState::Unknown);
+        let reason = if unknown().all(|member| member.isolated) {
+            HealthReason::ProberIsolated
+        } else if unknown().any(|member| member.stale) {
+            HealthReason::Stale
+        } else {
+            HealthReason::ProbeError
+        };
+        (Health::Unknown, reason)
     };
     Verdict { health, reason, counts }
 }
@@ -105,7 +120,15 @@ mod tests {
     const ALL: MinHealthy = MinHealthy::Percent(100);
 
     fn member(state: EndpointState) -> Member {
-        Member { state, optional: false, undecided: false, stale: state == Unknown, blind: false, newcomer: false }
+        Member {
+            state,
+            optional: false,
+            undecided: false,
+            stale: state == Unknown,
+            blind: false,
+            isolated: false,
+            newcomer: false,
+        }
     }
 
     fn optional(state: EndpointState) -> Member {
@@ -114,6 +137,10 @@ mod tests {
 
     fn pending() -> Member {
         Member { undecided: true, stale: false, newcomer: true, ..member(Unknown) }
+    }
+
+    fn isolated(member: Member) -> Member {
+        Member { blind: true, isolated: true, ..member }
     }
 
     fn demand(min: MinHealthy) -> Demand {
@@ -143,7 +170,12 @@ mod tests {
             (vec![member(Unhealthy), pending()], one, (H::Unknown, R::Pending)),
             (vec![member(Healthy), pending()], one, (H::Unknown, R::Pending)),
             (vec![Member { blind: true, ..pending() }], one, (H::Unknown, R::ProbeError)),
+            (vec![isolated(pending()), isolated(pending())], one, (H::Unknown, R::ProberIsolated)),
+            (vec![isolated(pending()), Member { blind: true, ..pending() }], one, (H::Unknown, R::ProbeError)),
             (vec![member(Healthy), member(Unknown)], ALL, (H::Unknown, R::Stale)),
+            (vec![member(Healthy), isolated(member(Unknown))], ALL, (H::Unknown, R::ProberIsolated)),
+            (vec![member(Unknown), isolated(member(Unknown))], ALL, (H::Unknown, R::Stale)),
+            (vec![member(Unhealthy), isolated(member(Healthy))], ALL, (H::Unhealthy, R::TargetsUnhealthy)),
             (vec![member(Healthy), member(Unknown)], one, (H::Degraded, R::MinimumMet)),
             (vec![member(Healthy), optional(Unhealthy)], ALL, (H::Degraded, R::MinimumMet)),
             (vec![member(Healthy), optional(Unknown)], ALL, (H::Degraded, R::MinimumMet)),

@@ -10,7 +10,7 @@ use super::{
     judgement::Judgement,
     view::{CheckLive, CheckView, EndpointLive, EndpointView, Outage},
 };
-use crate::check::{Check, Dial, EndpointState, Health, HealthReason, ObjectKey, clean_message};
+use crate::check::{Check, Dial, EndpointState, Health, HealthReason, ObjectKey, Reason, clean_message};
 
 /// How many outages a check remembers.
 const OUTAGES: usize = 5;
@@ -92,7 +92,8 @@ impl Group {
             group.health = prior.health;
             group.reason = prior.reason;
             group.since = prior.since;
-            let had_one = matches!(prior.reason, HealthReason::Stale | HealthReason::ProbeError);
+            let had_one =
+                matches!(prior.reason, HealthReason::Stale | HealthReason::ProbeError | HealthReason::ProberIsolated);
             group.decided = prior.health != Health::Unknown || had_one;
             if prior.leaves_out_unknown_rows() {
                 group.held_until = Some(wall + group.check.stale_after);
@@ -121,6 +122,7 @@ impl Group {
                 undecided: row.undecided && row.view.state == EndpointState::Unknown,
                 stale: row.view.stale,
                 blind: row.blind,
+                isolated: row.blind && row.view.reason == Some(Reason::ProberIsolated),
                 newcomer: row.newcomer,
             })
             .collect();

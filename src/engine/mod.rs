@@ -1,12 +1,13 @@
 //! The scheduler, the state machine and the board.
 //!
 //! `scheduler` is the loop; `roster` changes what it runs; `table`, `record` and `group` are what it keeps. The rest is
-//! pure: `wheel`, `phase`, `permits`, `stall`, `machine`, `judgement`, `aggregate`.
+//! pure: `wheel`, `phase`, `permits`, `stall`, `isolation`, `machine`, `judgement`, `aggregate`.
 
 mod aggregate;
 mod board;
 mod desired;
 mod group;
+mod isolation;
 mod judgement;
 mod machine;
 mod permits;
@@ -15,6 +16,7 @@ mod record;
 mod roster;
 mod scheduler;
 mod stall;
+mod surroundings;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -26,4 +28,5 @@ pub use desired::{Desired, Engine, Prior, PriorEndpoint};
 pub use group::OUTAGE_TARGETS;
 pub use phase::stable_hash;
 pub use scheduler::{Limits, Parts, start};
+pub use surroundings::Surroundings;
 pub use view::{CheckLive, CheckView, Counters, EndpointLive, EndpointView, Outage};

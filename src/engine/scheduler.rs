@@ -19,10 +19,12 @@ use super::{
     board::Board,
     desired::{Command, Engine},
     group::{Group, Member, member_row},
+    isolation::Isolation,
     permits::Permits,
     phase,
     record::{Due, Flight, Record},
     stall::Stalls,
+    surroundings::Surroundings,
     table::Table,
     wheel::Wheel,
 };
@@ -68,6 +70,7 @@ pub struct Parts<L> {
     pub lane: Arc<L>,
     pub board: Arc<Board>,
     pub limits: Limits,
+    pub surroundings: Surroundings,
     pub metrics: Metrics,
     pub beats: Beats,
 }
@@ -87,6 +90,8 @@ pub fn start<L: Lane>(parts: Parts<L>, stop: CancellationToken) -> (Engine, toki
         permits: Permits::new(parts.limits.in_flight.max(1), parts.limits.per_host.max(1)),
         table: Table::default(),
         stalls: Stalls::default(),
+        isolation: Isolation::default(),
+        surroundings: parts.surroundings,
         dirty: vec![],
         removed: vec![],
         settling: vec![],
@@ -107,6 +112,8 @@ pub(super) struct Scheduler<L> {
     pub(super) permits: Permits,
     pub(super) table: Table,
     stalls: Stalls,
+    isolation: Isolation,
+    surroundings: Surroundings,
     pub(super) dirty: Vec<u32>,
     pub(super) removed: Vec<ObjectKey>,
     settling: Vec<tokio::sync::oneshot::Sender<()>>,
@@ -146,6 +153,7 @@ impl<L: Lane> Scheduler<L> {
             }
             let now = self.now();
             self.stalls.woke(now, self.millis(wake));
+            self.look_at_our_side();
             for end in ended.drain(..) {
                 self.end(end, now);
             }
@@ -311,9 +319,20 @@ impl<L: Lane> Scheduler<L> {
             let text = "this process stood still while it waited for the answer; not counted";
             report.outcome = Outcome::from_reason(Reason::ProberOverloaded, text);
         }
-        let wall = Timestamp::now();
         let rhythm = &group.check.rhythm;
         let before = record.judgement.cadence(rhythm);
+        match &report.outcome {
+            Outcome::Success | Outcome::Neutral => self.isolation.succeeded(now),
+            Outcome::Failure { .. } => {
+                self.isolation.failed(now, millis(before));
+                if self.isolation.holds(self.surroundings.is_api_silent(), self.surroundings.has_canary_failed()) {
+                    let text = format!("the prober is isolated; not counted: {}", report.outcome.message());
+                    report.outcome = Outcome::from_reason(Reason::ProberIsolated, text);
+                }
+            }
+            Outcome::Local { .. } => {}
+        }
+        let wall = Timestamp::now();
         let changed = record.judgement.take(&report, &group.check.thresholds, now, wall);
         let after = record.judgement.cadence(rhythm);
         group.live.beat(wall);
@@ -340,6 +359,12 @@ impl<L: Lane> Scheduler<L> {
             self.ask(id, now);
         }
         self.reschedule(id);
+    }
+
+    /// Says whether the prober is isolated: it ends by itself when the API server answers again.
+    fn look_at_our_side(&self) {
+        let our = &self.surroundings;
+        our.set_isolated(self.isolation.holds(our.is_api_silent(), our.has_canary_failed()));
     }
 
     /// Tells the wheel when to look at `id` next.

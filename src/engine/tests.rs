@@ -1,6 +1,7 @@
 //! The engine as a whole, on paused time, with a lane that answers as told.
 
 mod changes;
+mod isolation;
 mod restart;
 mod rounds;
 
@@ -13,7 +14,7 @@ use std::{
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Board, CheckView, Desired, Engine, Limits, OUTAGE_TARGETS, Parts, start};
+use super::{Board, CheckView, Desired, Engine, Limits, OUTAGE_TARGETS, Parts, Surroundings, start};
 use crate::{
     check::{
         Attempt, Check, Dial, Endpoint, EndpointState, Health, HealthReason, Host, HttpProbe, InitialState, MinHealthy,
@@ -92,6 +93,7 @@ struct Bench {
     board: Arc<Board>,
     lane: Puppet,
     metrics: Metrics,
+    surroundings: Surroundings,
     stop: CancellationToken,
 }
 
@@ -102,16 +104,17 @@ impl Bench {
 
     fn limited(limits: Limits) -> Self {
         let (board, lane, stop) = (Arc::new(Board::new()), Puppet::default(), CancellationToken::new());
-        let metrics = Metrics::default();
+        let (metrics, surroundings) = (Metrics::default(), Surroundings::default());
         let parts = Parts {
             lane: Arc::new(lane.clone()),
             board: board.clone(),
             limits,
+            surroundings: surroundings.clone(),
             metrics: metrics.clone(),
             beats: Beats::default(),
         };
         let (engine, _) = start(parts, stop.clone());
-        Self { engine, board, lane, metrics, stop }
+        Self { engine, board, lane, metrics, surroundings, stop }
     }
 
     async fn run(&self, check: &Check) {

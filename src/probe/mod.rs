@@ -1,5 +1,6 @@
 //! One attempt of one kind: a value in, an outcome out.
 
+pub mod canary;
 mod dial;
 mod egress;
 mod failure;

@@ -1,6 +1,8 @@
 //! The `endpointSlice` gate: what of the verdicts arrives in the slices of a Service without a selector.
 
+mod isolation;
 mod overrides;
+mod places;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -42,6 +44,11 @@ pub fn trials(suite: &Suite) -> Vec<Trial> {
         // Without the cluster's own garbage collector.
         suite.trial_alone("gates::an_orphan_nobody_watches_goes_and_a_strangers_slice_stays", false, orphan),
         suite.trial("gates::an_operator_overrides_a_verdict_until_a_time", overrides::overrides),
+        suite.trial("gates::a_prober_that_is_cut_off_takes_nothing_out", isolation::isolated),
+        suite.trial("gates::an_api_server_that_is_away_freezes_gates_and_nothing_else", isolation::api_away),
+        suite.trial("gates::families_and_ports_have_slices_of_their_own", places::families),
+        suite.trial("gates::an_address_that_no_slice_holds_is_told_and_its_neighbours_published", places::refused),
+        suite.trial("gates::a_namespace_that_goes_is_not_held_up", places::namespace_goes),
         suite.trial("gates::the_older_of_two_checks_holds_the_service", two),
     ]
 }
@@ -267,6 +274,12 @@ async fn dry_run(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     shop.hosts[0].set_status(500);
     let check = shop.stage.wait(CHECK, "all to be published", seen(0, 2)).await?;
     ensure!(message(&check, "GatesApplied").contains("would be FailOpen"), "{}", message(&check, "GatesApplied"));
+    wait_until("the event", SOON, || async {
+        let events = shop.stage.events(CHECK).await?;
+        ensure!(events.iter().any(|(reason, _)| reason == "GateDryRun"), "{events:?}");
+        anyhow::Ok(())
+    })
+    .await?;
     shop.live().await?;
     ensure!(shop.writes(mark)?.is_empty(), "{:?}", shop.writes(mark)?);
     // In earnest, it is written.

@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::stage::{SOON, Stage};
+use crate::stage::{SOON, Stage, condition};
 use crate::suite::Suite;
 use crate::support::console::{Step, blocks};
 use crate::support::control_plane::ControlPlane;
@@ -20,7 +20,10 @@ use crate::support::targets::HttpTarget;
 use crate::support::wait::wait_until;
 
 pub fn trials(suite: &Suite) -> Vec<Trial> {
-    vec![suite.trial("readme::the_cluster_sessions_print_what_they_say", sessions)]
+    vec![
+        suite.trial("readme::the_cluster_sessions_print_what_they_say", sessions),
+        suite.trial("readme::the_session_of_a_database_outside_moves_traffic", outside),
+    ]
 }
 
 /// A shell whose kubectl is the real one and whose namespace is the stage's.
@@ -114,4 +117,37 @@ async fn sessions(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     })
     .await?;
     shell.play("cluster-degraded").await
+}
+
+/// The hosts of `examples/outside-database.yaml`, as Patroni would have them answer; the third one has no address here.
+async fn outside(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
+    let stage = Stage::new(cluster.clone(), "readmegate").await?;
+    let mut hosts = Vec::new();
+    for last in [11, 12] {
+        hosts.push(HttpTarget::start_on(([10, 20, 0, last], 8008).into()).await?);
+    }
+    hosts[1].set_status(503);
+    let _operator = stage.operator("hco-0").await?;
+    let shell = Shell::new(&stage)?;
+    shell.play("cluster-gate").await?;
+    let published = async |wanted: [bool; 2]| {
+        wait_until("the slice to follow", SOON, || async {
+            let slices = cluster.slices(&stage.namespace, "orders-db").await?;
+            let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
+            let ready: Vec<_> = endpoints.filter_map(|endpoint| endpoint.conditions.as_ref()?.ready).collect();
+            ensure!(ready == wanted, "{ready:?}");
+            anyhow::Ok(())
+        })
+        .await
+    };
+    published([true, false]).await?;
+    let enforced = |check: &_| condition(check, "GatesApplied") == "True/Enforced";
+    stage.wait("orders-db", "the gate to enforce the verdicts", enforced).await?;
+    shell.play("cluster-gate-published").await?;
+    let asked = hosts[0].last_request().context("it was not asked")?;
+    ensure!(asked.uri.path() == "/primary", "{asked:?}");
+    hosts[0].set_status(503);
+    hosts[1].set_status(200);
+    published([false, true]).await?;
+    shell.play("cluster-gate-moved").await
 }

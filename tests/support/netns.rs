@@ -15,7 +15,9 @@ use anyhow::{Context, ensure};
 
 /// Set in the process that is already inside.
 const INSIDE: &str = "HEALTHCHECK_TEST_NETNS";
-const SET_UP: &str = "ip link set lo up && ip route add local 198.18.0.0/15 dev lo";
+/// The second range is that of the hosts in `examples/outside-database.yaml`.
+const SET_UP: &str =
+    "ip link set lo up && ip route add local 198.18.0.0/15 dev lo && ip route add local 10.20.0.0/24 dev lo";
 
 /// Replaces this process by itself in a network namespace of its own; returns at once in the
 /// process that is inside. Call it first in `main`, after anything that needs the network.

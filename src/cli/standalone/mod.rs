@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{EngineArgs, Exit, output::Output, print::complain, signals};
 use crate::{
     check::Check,
-    engine::{self, Board, Engine, Parts},
+    engine::{self, Board, Engine, Parts, Surroundings},
     probe::{Lane, Prober, Settings},
     server::{Access, AdminDefault, Readiness, ServerArgs, Servers, State, TokenFile},
     source::{Watch, desired},
@@ -75,6 +75,7 @@ impl Running {
             lane: Arc::new(lane),
             board: board.clone(),
             limits: args.limits(),
+            surroundings: Surroundings::default(),
             metrics: metrics.clone(),
             beats: beats.clone(),
         };

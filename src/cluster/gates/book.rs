@@ -42,8 +42,8 @@ impl Book {
     /// Takes in what became of a write.
     pub fn ended(&mut self, ended: &GateEnded, now: Instant) {
         let key = &ended.key;
-        let failed = |after| Some(Sent { write: ended.write.clone(), again: Some(now + after) });
-        let (sent, failure) = match &ended.result {
+        let failed = |after| Some(now + after);
+        let (again, failure) = match &ended.result {
             Ok(_) => (None, None),
             // The watch shows what is there now, and what follows from that is another write.
             Err(CallError::Conflict(_) | CallError::NotFound(_)) => (failed(AGAIN), None),
@@ -53,10 +53,17 @@ impl Book {
             Err(CallError::Invalid(message)) => (failed(REFUSED_AGAIN), Some((GateReason::Conflict, message.clone()))),
             Err(_) => (failed(AGAIN), None),
         };
-        match sent {
-            Some(sent) => self.sent.insert(key.clone(), sent),
-            None => self.sent.remove(key),
-        };
+        match again {
+            // One that was taken back meanwhile is not made again.
+            Some(_) => {
+                if let Some(sent) = self.sent.get_mut(key) {
+                    sent.again = again;
+                }
+            }
+            None => {
+                self.sent.remove(key);
+            }
+        }
         match failure {
             Some(failure) => self.failures.insert(key.clone(), failure),
             None => self.failures.remove(key),

@@ -147,3 +147,80 @@ fn verdict(row: &EndpointView) -> Verdict {
         _ => Verdict::Stale,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::EndpointState;
+
+    fn row(state: EndpointState, measured: bool) -> EndpointView {
+        EndpointView {
+            target: "t".into(),
+            label: "10.0.0.1:80".into(),
+            identity: "t/10.0.0.1:80".into(),
+            kind: "tcp",
+            optional: false,
+            state,
+            stale: false,
+            measured,
+            since: Timestamp::UNIX_EPOCH,
+            reason: None,
+            message: "".into(),
+            certificate_expires: None,
+            live: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn what_was_declared_and_never_measured_is_no_verdict() {
+        use EndpointState::{Healthy, MostlyHealthy, MostlyUnhealthy, Unhealthy, Unknown};
+        for state in [Healthy, Unhealthy, Unknown] {
+            assert_eq!(verdict(&row(state, false)), Verdict::NeverProbed, "{state:?}");
+        }
+        for (state, expected) in [
+            (Healthy, Verdict::Healthy),
+            (MostlyHealthy, Verdict::Healthy),
+            (Unhealthy, Verdict::Unhealthy),
+            (MostlyUnhealthy, Verdict::Unhealthy),
+            (Unknown, Verdict::Stale),
+        ] {
+            assert_eq!(verdict(&row(state, true)), expected, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_found_from_an_earlier_life_was_probed_then_and_left_health_when_it_changed() {
+        let (overrides, flaps) = (Overrides::default(), Flaps::default());
+        let judged = Judged { overrides: &overrides, flaps: &flaps, now: Duration::ZERO, wall: Timestamp::UNIX_EPOCH };
+        let of = |state, measured| {
+            let row = row(state, measured);
+            judged.candidate(&row, (), row.identity.clone(), row.label.clone())
+        };
+        let unseen = of(EndpointState::Unknown, false);
+        assert_eq!(unseen.member(None, false).verdict, Verdict::NeverProbed);
+        let found = unseen.member(Some(Last::found(false)), true);
+        assert_eq!((found.verdict, found.last), (Verdict::Stale, Some(Last::found(false))));
+        assert_eq!(of(EndpointState::Healthy, true).last_healthy, None);
+        assert_eq!(of(EndpointState::Unhealthy, true).last_healthy, Some(Timestamp::UNIX_EPOCH));
+        assert_eq!(of(EndpointState::Unhealthy, false).last_healthy, None, "it never was, as far as we know");
+    }
+
+    #[test]
+    fn two_targets_at_one_place_are_as_good_as_the_worse_of_them() {
+        let (overrides, flaps) = (Overrides::default(), Flaps::default());
+        let judged = Judged { overrides: &overrides, flaps: &flaps, now: Duration::ZERO, wall: Timestamp::UNIX_EPOCH };
+        let of = |state| {
+            let row = row(state, true);
+            judged.candidate(&row, (), row.identity.clone(), row.label.clone())
+        };
+        let states = [EndpointState::Healthy, EndpointState::Unknown, EndpointState::Unhealthy];
+        for (at, worse) in states.iter().enumerate() {
+            for better in &states[..at] {
+                let (mut one, mut other) = (of(*better), of(*worse));
+                one.merge(of(*worse));
+                other.merge(of(*better));
+                assert_eq!((one.verdict, other.verdict), (of(*worse).verdict, of(*worse).verdict));
+            }
+        }
+    }
+}

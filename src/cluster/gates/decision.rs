@@ -60,6 +60,16 @@ impl KindCtx<'_> {
                 }
             }
         }
+        if matches!(freeze, Some(Freeze::ApiServerUnreachable | Freeze::ProberIsolated))
+            && self.gate.mode == GateMode::Enforce
+        {
+            // What was decided may not have been written, and then it must not be once our own side is well again.
+            for candidate in candidates {
+                if let (Some(ready), Some(last)) = (found(candidate), memory.last.get_mut(&candidate.identity)) {
+                    last.published = ready;
+                }
+            }
+        }
         if alike && let Some(last) = memory.common() {
             memory.last = candidates.iter().map(|candidate| (candidate.identity.clone(), last)).collect();
         }
@@ -84,6 +94,9 @@ impl KindCtx<'_> {
     fn freeze(&self) -> Option<Freeze> {
         if self.check.suspend {
             return Some(Freeze::Suspended);
+        }
+        if self.doubt.is_some() {
+            return self.doubt;
         }
         let lost = |candidate: &Candidate| self.frozen.of(candidate.spot.population());
         self.candidates.iter().any(lost).then_some(Freeze::CorrelatedFailure)

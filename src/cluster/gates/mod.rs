@@ -11,6 +11,7 @@
 mod book;
 mod candidates;
 mod decision;
+mod doubt;
 mod endpoint_slice;
 mod flaps;
 mod losses;
@@ -41,6 +42,7 @@ use self::{
     book::Book,
     candidates::{Candidate, Judged, candidates},
     decision::Memory,
+    doubt::Doubt,
     flaps::Flaps,
     losses::Losses,
     names::Names,
@@ -57,8 +59,8 @@ use super::{
 };
 use crate::{
     check::{Check, Gate, GateKind, GateReason, ObjectKey},
-    engine::{Board, CheckView},
-    gate::{Frozen, Overrides},
+    engine::{Board, CheckView, Surroundings},
+    gate::{Freeze, Frozen, Overrides},
     telemetry::GateGauges,
 };
 
@@ -112,6 +114,8 @@ pub struct KindCtx<'a> {
     names: &'a mut Names,
     book: &'a Book,
     frozen: Frozen,
+    /// Why our own side is in doubt, where it is.
+    doubt: Option<Freeze>,
     features: Features,
     now: Instant,
 }
@@ -167,6 +171,7 @@ pub struct Gates {
     names: Names,
     losses: Losses,
     frozen: Frozen,
+    doubt: Doubt,
     relook: Instant,
     /// When slices without a gate are looked for everywhere.
     sweep: Instant,
@@ -176,7 +181,7 @@ pub struct Gates {
 
 impl Gates {
     #[must_use]
-    pub fn new(features: Features, gauges: GateGauges) -> Self {
+    pub fn new(features: Features, gauges: GateGauges, surroundings: Surroundings) -> Self {
         let now = Instant::now();
         gauges.clear();
         Self {
@@ -197,6 +202,7 @@ impl Gates {
             names: Names::default(),
             losses: Losses::default(),
             frozen: Frozen::default(),
+            doubt: Doubt::new(surroundings),
             relook: now,
             sweep: now,
             released: false,
@@ -306,6 +312,9 @@ impl Gates {
             tracing::warn!(named = frozen.named, addresses = frozen.address, "gates frozen by correlated losses");
             self.dirty.extend(self.known.keys().cloned());
         }
+        if self.doubt.look(now) {
+            self.dirty.extend(self.known.keys().cloned());
+        }
         if self.relook <= now {
             self.relook = now + RELOOK;
             self.dirty.extend(scene.reconciler.gated());
@@ -340,6 +349,7 @@ impl Gates {
         let judged = Judged { overrides: &overrides, flaps: &known.flaps, now: clock, wall: scene.wall };
         let candidates = candidates(check, &view, judged);
 
+        let doubt = self.doubt.freeze(check, now);
         let (mut reports, mut writes) = (vec![], vec![]);
         let mut memories = HashMap::new();
         for gate in &check.gates {
@@ -356,6 +366,7 @@ impl Gates {
                 names: &mut self.names,
                 book: &self.book,
                 frozen: self.frozen,
+                doubt,
                 features: self.features,
                 now,
             };
@@ -367,6 +378,10 @@ impl Gates {
         known.memories = memories;
         known.outstanding = self.write_all(writes, std::mem::take(&mut known.outstanding), now, turn);
         self.look_again(key, &overrides, &known.flaps, scene.wall, now);
+        if let Some(settled) = self.doubt.settled(check).filter(|at| now < *at) {
+            let due = self.due.entry(key.clone()).or_insert(settled);
+            *due = settled.min(*due);
+        }
         let report = GatesReport {
             uid: check.uid.clone(),
             generation: check.generation,
@@ -374,8 +389,10 @@ impl Gates {
             override_problems: overrides.problems,
         };
         self.gauges.set(&key.namespace, &key.name, report.series());
+        // Nobody could read it in the status: it is told when it is over.
+        let told = doubt != Some(Freeze::ApiServerUnreachable);
         let same_view = known.view.as_ref().is_some_and(|known| Arc::ptr_eq(known, &view));
-        if !same_view || known.reported.as_ref() != Some(&report) {
+        if told && (!same_view || known.reported.as_ref() != Some(&report)) {
             turn.notes.push(Note::Gates(key.clone(), Box::new(report.clone()), view.clone()));
             known.reported = Some(report);
             known.view = Some(view);

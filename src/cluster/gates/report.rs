@@ -187,15 +187,26 @@ fn cut(text: String, limit: usize) -> String {
     text.chars().take(limit - 1).chain(['…']).collect()
 }
 
-/// The gates whose effective rule changed from `before` to `after`, as they are now. A first evaluation is no change.
+/// The gates whose effective rule changed from `before` to `after`, as they are now; of those that only show what they
+/// would do, those that would do something else. A first evaluation is no change.
 pub fn changes<'a>(before: &'a [GateStatus], after: &'a [GateStatus]) -> impl Iterator<Item = &'a GateStatus> {
     let pending = GateReason::Pending.as_str();
     after.iter().filter(move |gate| {
-        let was = before.iter().find(|known| known.name == gate.name).map_or(pending, |known| known.effective.as_str());
+        let known = before.iter().find(|known| known.name == gate.name);
+        let was = known.map_or(pending, |known| known.effective.as_str());
+        if was == gate.effective {
+            return known.is_some_and(|known| would(known) != would(gate));
+        }
         let expected =
             [GateReason::Enforced, GateReason::DryRun].into_iter().any(|good| gate.effective == good.as_str());
-        gate.effective != was && gate.effective != pending && !(was == pending && expected)
+        gate.effective != pending && !(was == pending && expected)
     })
+}
+
+/// What a dry run would do: the rule, as its message begins with it, and how many would be ready. `None` for others.
+fn would(gate: &GateStatus) -> Option<(&str, u32)> {
+    let rule = gate.message.as_deref().and_then(|message| message.split_once(':')).map_or("", |(rule, _)| rule);
+    (gate.effective == GateReason::DryRun.as_str()).then_some((rule, gate.published_ready))
 }
 
 #[cfg(test)]
@@ -278,6 +289,25 @@ mod tests {
         assert_eq!(changes(&[], &edited.gates).count(), 1, "of a it was never told that it is FailStatic");
         let enforced = told(&empty, &["a"], Some(&report(&[("a", GateReason::Enforced)], &[])), 1);
         assert_eq!(changes(&[], &enforced.gates).count(), 0, "nothing has changed");
+    }
+
+    #[test]
+    fn a_dry_run_that_would_do_something_else_is_a_change() {
+        let dry = |would: &str, published| {
+            let mut report = report(&[("a", GateReason::DryRun)], &[]);
+            report.gates[0].message = format!("would be {would}: {published} of 3 published");
+            report.gates[0].published = published;
+            report
+        };
+        let of = |before: &HealthCheckStatus, report: &GatesReport| {
+            let after = told(before, &["a"], Some(report), 2);
+            (changes(&before.gates, &after.gates).count(), after)
+        };
+        let (first, all) = of(&HealthCheckStatus::default(), &dry("Enforced", 3));
+        let (again, _) = of(&all, &dry("Enforced", 3));
+        let (one_less, fewer) = of(&all, &dry("Enforced", 2));
+        let (opened, _) = of(&fewer, &dry("FailOpen", 2));
+        assert_eq!((first, again, one_less, opened), (0, 0, 1, 1));
     }
 
     #[test]

@@ -31,6 +31,7 @@ use crate::{
 const IN_FLIGHT: usize = 8;
 /// What is written, as RBAC names it.
 const SLICES: &str = "endpointslices";
+const GATES: &str = "endpointslices and pods' conditions";
 const STATUSES: &str = "healthchecks/status";
 
 /// A write that has ended.
@@ -156,7 +157,7 @@ impl Writer {
                 }
                 Err(error) => self.status_failed(check, urgency, &error, now_there),
             },
-            (WriteKey::Gate(gate), Outcome::Gate { write, result }) => self.gate_ended(gate, urgency, write, result),
+            (WriteKey::Gate(gate), Outcome::Gate { write, result }) => self.gate_ended(gate, urgency, *write, result),
             (WriteKey::Slice(slice), Outcome::Slice { patch, result }) => {
                 let key = WriteKey::Slice(slice.clone());
                 match &result {
@@ -201,31 +202,31 @@ impl Writer {
         }
     }
 
-    fn gate_ended(
-        &mut self,
-        gate: GateKey,
-        urgency: Urgency,
-        write: Box<GateWrite>,
-        result: Result<Written, CallError>,
-    ) {
+    fn gate_ended(&mut self, gate: GateKey, urgency: Urgency, write: GateWrite, result: Result<Written, CallError>) {
         let key = WriteKey::Gate(gate.clone());
         match &result {
             Err(error) if error.is_outage() => {
-                // What was decided meanwhile takes its place.
+                // It may have been taken back meanwhile, so it is not for us to send it again; what was decided since is.
                 self.queue.unreachable(&key, Instant::now());
-                self.gates.entry(gate).or_insert(write);
-                return self.push(key, urgency);
+                if self.gates.contains_key(&gate) {
+                    self.push(key, urgency);
+                }
             }
-            Err(CallError::Forbidden(message)) => {
-                tracing::warn!(object = %gate.object(), "cannot act as a gate: {message}");
+            _ => {
+                match &result {
+                    Err(CallError::Forbidden(message)) => {
+                        self.refused(GATES, gate.object(), &format!("cannot act as a gate: {message}"));
+                    }
+                    Ok(_) => self.let_through(GATES, gate.object()),
+                    Err(_) => {}
+                }
+                // What waits was computed from what was there before: it would only be refused. Who decides does so again.
+                self.gates.remove(&gate);
+                self.forget(&key);
+                self.queue.done(&key);
             }
-            _ => {}
         }
-        // What waits was computed from what was there before: it would only be refused. Who decides does so again.
-        self.gates.remove(&gate);
-        self.forget(&key);
-        self.queue.done(&key);
-        if self.parts.gated.send(GateEnded { key: gate, write: *write, result }).is_err() {
+        if self.parts.gated.send(GateEnded { key: gate, write, result }).is_err() {
             tracing::debug!("nobody waits for gates any more");
         }
     }
