@@ -180,7 +180,7 @@ pub struct GateStatus {
     /// What decides at present: Enforced or DryRun, a limit (FailOpen, FailStatic, FailClosed, Frozen, Held), or why nothing is written.
     #[schemars(extend("enum" = [
         "Enforced", "DryRun", "FailOpen", "FailStatic", "FailClosed", "Frozen", "Held",
-        "Conflict", "Forbidden", "NotFound", "InvalidOverride", "Pending"
+        "Conflict", "Forbidden", "NotFound", "WriteFailed", "Released", "InvalidOverride", "Pending"
     ]))]
     pub effective: String,
 

@@ -25,6 +25,10 @@ pub enum GateReason {
     Forbidden,
     /// What it would write to is not there.
     NotFound,
+    /// A write has failed, and is tried again.
+    WriteFailed,
+    /// The operator is being uninstalled: whatever the gate held is let go.
+    Released,
     /// An override that cannot be read is ignored.
     InvalidOverride,
     /// Not evaluated yet.
@@ -32,7 +36,7 @@ pub enum GateReason {
 }
 
 impl GateReason {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Enforced,
         Self::DryRun,
         Self::FailOpen,
@@ -43,6 +47,8 @@ impl GateReason {
         Self::Conflict,
         Self::Forbidden,
         Self::NotFound,
+        Self::WriteFailed,
+        Self::Released,
         Self::InvalidOverride,
         Self::Pending,
     ];
@@ -58,7 +64,12 @@ impl GateReason {
             | Self::FailClosed
             | Self::Frozen
             | Self::Held => Some(true),
-            Self::Conflict | Self::Forbidden | Self::NotFound | Self::InvalidOverride => Some(false),
+            Self::Conflict
+            | Self::Forbidden
+            | Self::NotFound
+            | Self::WriteFailed
+            | Self::Released
+            | Self::InvalidOverride => Some(false),
             Self::Pending => None,
         }
     }
@@ -76,6 +87,8 @@ impl GateReason {
             Self::Conflict => "Conflict",
             Self::Forbidden => "Forbidden",
             Self::NotFound => "NotFound",
+            Self::WriteFailed => "WriteFailed",
+            Self::Released => "Released",
             Self::InvalidOverride => "InvalidOverride",
             Self::Pending => "Pending",
         }

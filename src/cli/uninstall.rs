@@ -23,6 +23,9 @@ pub struct UninstallArgs {
     /// Namespace whose HealthChecks were watched (may be given many times) [default: all]
     #[arg(long, value_name = "NAMESPACE", value_delimiter = ',', env = "HEALTHCHECK_OPERATOR_WATCH_NAMESPACE")]
     watch_namespace: Vec<String>,
+    /// Which HealthChecks were watched, by their labels, such as team=web [default: all]
+    #[arg(long, value_name = "SELECTOR", env = "HEALTHCHECK_OPERATOR_LABEL_SELECTOR")]
+    label_selector: Option<String>,
     /// Name of the operator's lease, in its own namespace (POD_NAMESPACE)
     #[arg(long, value_name = "NAME", default_value = "healthcheck-operator", env = "HEALTHCHECK_OPERATOR_LEASE_NAME")]
     lease_name: String,
@@ -46,7 +49,7 @@ pub async fn run(args: UninstallArgs) -> anyhow::Result<Exit> {
     let what = Release {
         namespace: env::var("POD_NAMESPACE").unwrap_or_else(|_| "default".to_owned()),
         lease: args.lease_name,
-        selection: Selection { namespaces: args.watch_namespace, labels: None },
+        selection: Selection { namespaces: args.watch_namespace, labels: args.label_selector },
         features: Features {
             endpoint_slices: !args.disable_endpoint_slices,
             pod_readiness: !args.disable_pod_readiness,

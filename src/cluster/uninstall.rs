@@ -9,7 +9,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client, ResourceExt,
-    api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams},
+    api::{ListParams, ObjectMeta, PartialObjectMeta, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
 use tokio::time::Instant;
@@ -18,14 +18,15 @@ use super::{
     checks::Selection,
     client::{CALL_DEADLINE, CallError, call},
     gates::{
-        Features, find_pods_in, release_pod,
-        slice::{MANAGED_BY, MANAGER},
+        Features, find_pods_in, release_pod, said_by,
+        slice::{MANAGED_BY, MANAGER, Owned},
         write::{GateKey, GateWrite, send_pod},
     },
     index::facts::PodFacts,
     lease::{LOOK, installation, release_marker},
     patch::FIELD_MANAGER,
 };
+use crate::{api::HealthCheck, check::ObjectKey};
 
 /// How many objects are read at once.
 const PAGE: u32 = 250;
@@ -141,10 +142,45 @@ async fn mark(client: &Client, release: &Release) -> Result<(), CallError> {
     Ok(())
 }
 
+/// The HealthChecks that are ours, where not all of a namespace are: what another release holds is none of our business.
+type Ours = Option<BTreeSet<ObjectKey>>;
+
+async fn ours(client: &Client, release: &Release) -> Result<Ours, CallError> {
+    let Some(labels) = &release.selection.labels else { return Ok(None) };
+    let mut found = BTreeSet::new();
+    for api in release.selection.apis::<HealthCheck>(client) {
+        let mut page = ListParams::default().labels(labels).limit(PAGE);
+        loop {
+            let list = call(api.list_metadata(&page)).await?;
+            let key = |object: &PartialObjectMeta<HealthCheck>| {
+                ObjectKey::new(&object.namespace().unwrap_or_default(), &object.name_any())
+            };
+            found.extend(list.items.iter().map(key));
+            match list.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => page.continue_token = Some(token),
+                None => break,
+            }
+        }
+    }
+    Ok(Some(found))
+}
+
+fn is_ours(ours: &Ours, namespace: &str, name: Option<&str>) -> bool {
+    match (ours, name) {
+        (None, _) => true,
+        (Some(ours), Some(name)) => ours.contains(&ObjectKey::new(namespace, name)),
+        (Some(_), None) => false,
+    }
+}
+
 async fn look(client: &Client, release: &Release, report: &mut Report, pass: &mut Pass) {
+    let ours = match ours(client, release).await {
+        Ok(ours) => ours,
+        Err(error) => return pass.failed("HealthChecks, which cannot be listed", &error),
+    };
     if release.features.endpoint_slices {
         for api in release.selection.apis::<EndpointSlice>(client) {
-            if let Err(error) = publish_all(client, &api, report, pass).await {
+            if let Err(error) = publish_all(client, &api, &ours, report, pass).await {
                 pass.failed("EndpointSlices, which cannot be listed", &error);
             }
         }
@@ -156,7 +192,7 @@ async fn look(client: &Client, release: &Release, report: &mut Report, pass: &mu
                 pass.failed("pods, which cannot be listed", &error);
             }
             for pod in pods.into_iter().filter(|pod| !pod.ends) {
-                release_conditions(client, pod, report, pass).await;
+                release_conditions(client, pod, &ours, report, pass).await;
             }
         }
     }
@@ -166,6 +202,7 @@ async fn look(client: &Client, release: &Release, report: &mut Report, pass: &mu
 async fn publish_all(
     client: &Client,
     api: &Api<EndpointSlice>,
+    ours: &Ours,
     report: &mut Report,
     pass: &mut Pass,
 ) -> Result<(), CallError> {
@@ -173,7 +210,12 @@ async fn publish_all(
     loop {
         let list = call(api.list(&page)).await?;
         for slice in list.items {
-            let name = format!("{}/{}", slice.namespace().unwrap_or_default(), slice.name_any());
+            let owner = Owned::of(&slice).and_then(|owned| owned.owner);
+            let namespace = slice.namespace().unwrap_or_default();
+            if !is_ours(ours, &namespace, owner.as_ref().map(|owner| &*owner.name)) {
+                continue;
+            }
+            let name = format!("{namespace}/{}", slice.name_any());
             match publish(client, slice).await {
                 Ok(false) => {}
                 Ok(true) => {
@@ -206,9 +248,10 @@ async fn publish(client: &Client, mut slice: EndpointSlice) -> Result<bool, Call
     Ok(true)
 }
 
-async fn release_conditions(client: &Client, mut pod: PodFacts, report: &mut Report, pass: &mut Pass) {
-    let kinds: Vec<_> =
-        pod.readiness.iter().flat_map(|each| &each.conditions).map(|condition| condition.kind.clone()).collect();
+async fn release_conditions(client: &Client, mut pod: PodFacts, ours: &Ours, report: &mut Report, pass: &mut Pass) {
+    let conditions = pod.readiness.iter().flat_map(|each| &each.conditions);
+    let held = conditions.filter(|condition| is_ours(ours, &pod.key.namespace, said_by(&condition.message)));
+    let kinds: Vec<_> = held.map(|condition| condition.kind.clone()).collect();
     for kind in kinds {
         let Some((GateKey::Pod(key, kind), GateWrite::Pod(write))) = release_pod(&pod, &kind) else { continue };
         match send_pod(client, &key, &kind, &write).await {

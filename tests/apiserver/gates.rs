@@ -157,16 +157,27 @@ fn said(endpoint: &k8s_openapi::api::discovery::v1::Endpoint) -> anyhow::Result<
     Ok((endpoint.addresses.first().context("no address")?.parse()?, conditions.ready == Some(true)))
 }
 
-/// What became of one address, in any slice, without repetitions.
+/// What became of one address, in any slice, without repetitions. One that is in no slice any more is not ready.
 fn history(recorder: &Recorder<EndpointSlice>, address: IpAddr) -> anyhow::Result<Vec<bool>> {
+    let mut slices: BTreeMap<String, bool> = BTreeMap::new();
     let mut states = vec![];
     for change in recorder.changes()? {
-        let Change::Now(slice) = change else { continue };
-        for endpoint in &slice.endpoints {
+        let (slice, gone) = match &change {
+            Change::Now(slice) => (slice, false),
+            Change::Gone(slice) => (slice, true),
+        };
+        let name = slice.metadata.name.clone().unwrap_or_default();
+        let mut there = None;
+        for endpoint in slice.endpoints.iter().filter(|_| !gone) {
             let (ip, ready) = said(endpoint)?;
-            if ip == address {
-                states.push(ready);
-            }
+            there = there.or((ip == address).then_some(ready));
+        }
+        match there {
+            Some(ready) => drop(slices.insert(name, ready)),
+            None => drop(slices.remove(&name)),
+        }
+        if there.is_some() || !states.is_empty() {
+            states.push(slices.values().any(|ready| *ready));
         }
     }
     states.dedup();

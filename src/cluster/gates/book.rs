@@ -51,7 +51,7 @@ impl Book {
                 (failed(REFUSED_AGAIN), Some((GateReason::Forbidden, message.clone())))
             }
             Err(CallError::Invalid(message)) => (failed(REFUSED_AGAIN), Some((GateReason::Conflict, message.clone()))),
-            Err(_) => (failed(AGAIN), None),
+            Err(error) => (failed(AGAIN), Some((GateReason::WriteFailed, error.to_string()))),
         };
         match again {
             // One that was taken back meanwhile is not made again.

@@ -9,7 +9,7 @@ use super::{
     names::Answer,
     report::GateReport,
     slice::{Entry, Owner},
-    slices::{Existing, Published, Publisher, Wanted, plan},
+    slices::{Existing, Published, Publisher, Wanted, let_go, plan},
     standing::standing,
     write::{GateKey, GateWrite},
 };
@@ -35,8 +35,12 @@ impl KindCtx<'_> {
             .flatten()
             .filter_map(|(name, facts)| {
                 let owned = facts.owned.as_deref()?;
-                let ours = owned.owner.as_ref() == Some(&owner) && owned.gate == self.gate.name;
-                ours.then_some(Existing { name, resource_version: &facts.resource_version, owned })
+                // Of whichever gate: one that was renamed goes on with what it has.
+                (owned.owner.as_ref() == Some(&owner)).then_some(Existing {
+                    name,
+                    resource_version: &facts.resource_version,
+                    owned,
+                })
             })
             .collect();
         let read = Published::read(&existing);
@@ -57,17 +61,13 @@ impl KindCtx<'_> {
             report.message =
                 format!("{}; not published, since a slice cannot hold it: {}", report.message, refused.join(", "));
         }
-        if self.gate.mode == GateMode::DryRun {
-            if !existing.is_empty() {
-                report.message = format!("{}; what is on the Service's slices stays as it is", report.message);
-            }
-            return Evaluated { report, writes: vec![] };
-        }
         let publisher = Publisher { service: &service, gate: &self.gate.name, owner: &owner, port_name: &port.name };
-        let writes: Vec<_> = plan(&publisher, &wanted, &existing)
-            .into_iter()
-            .map(|(key, write)| (GateKey::Slice(key), GateWrite::Slice(write)))
-            .collect();
+        let writes = match self.gate.mode {
+            GateMode::Enforce => plan(&publisher, &wanted, &existing),
+            GateMode::DryRun => let_go(&publisher, &existing),
+        };
+        let writes: Vec<_> =
+            writes.into_iter().map(|(key, write)| (GateKey::Slice(key), GateWrite::Slice(write))).collect();
         if let Some((reason, message)) = writes.iter().find_map(|(key, _)| self.book.failure(key)) {
             report = GateReport { effective: *reason, message: message.clone(), ..report };
         }

@@ -64,7 +64,7 @@ use crate::{
     telemetry::GateGauges,
 };
 
-pub use pod_readiness::release as release_pod;
+pub use pod_readiness::{release as release_pod, said_by};
 pub use pod_release::{find as find_pods, find_in as find_pods_in};
 pub use release::find;
 pub use write::GateEnded;
@@ -166,6 +166,10 @@ pub struct Gates {
     releasing: HashMap<ObjectKey, HashSet<GateKey>>,
     /// Slices as they were found by a sweep, and whether they are to be judged.
     strays: Vec<SliceFacts>,
+    /// What was last to be written of them.
+    stray_writes: HashSet<GateKey>,
+    /// Services about which nothing can be told yet: looked at in each turn.
+    waiting: BTreeSet<ObjectKey>,
     strays_again: bool,
     pods: PodRelease,
     names: Names,
@@ -197,6 +201,8 @@ impl Gates {
             owners: Owners::default(),
             releasing: HashMap::new(),
             strays: vec![],
+            waiting: BTreeSet::new(),
+            stray_writes: HashSet::new(),
             strays_again: false,
             pods: PodRelease::default(),
             names: Names::default(),
@@ -231,8 +237,40 @@ impl Gates {
             self.releasing.clear();
             self.pods = PodRelease::default();
             self.book = Book::default();
+            self.gauges.clear();
             self.relook = Instant::now();
         }
+    }
+
+    /// Says once of each check that its gates do nothing any more.
+    fn tell_released(&mut self, scene: Scene<'_>, turn: &mut Turn) {
+        const MESSAGE: &str =
+            "the operator is being uninstalled, and holds nothing back; install or upgrade it and the gate acts again";
+        for key in scene.reconciler.gated() {
+            let (Some(check), Some(view)) = (scene.reconciler.accepted(&key), scene.board.get(&key)) else { continue };
+            let idle = |gate: &Gate| GateReport::idle(&gate.name, GateReason::Released, MESSAGE);
+            let report = GatesReport {
+                uid: check.uid.clone(),
+                generation: check.generation,
+                gates: check.gates.iter().map(idle).collect(),
+                override_problems: vec![],
+            };
+            let known = self.known.entry(key.clone()).or_default();
+            if known.reported.as_ref() != Some(&report) {
+                turn.notes.push(Note::Gates(key, Box::new(report.clone()), view));
+                known.reported = Some(report);
+            }
+        }
+    }
+
+    /// Whether pods with conditions of ours are to be looked for everywhere now: once in each life, and as long as there
+    /// is a gate that sets some.
+    pub fn begin_pod_search(&mut self, scene: Scene<'_>) -> bool {
+        let sets = |key: &ObjectKey| {
+            let gates = scene.reconciler.accepted(key).into_iter().flat_map(|check| &check.gates);
+            gates.into_iter().any(|gate| matches!(gate.kind, GateKind::PodReadiness { .. }))
+        };
+        self.features.pod_readiness && self.pods.begin_search(scene.reconciler.gated().any(|key| sets(&key)))
     }
 
     /// Whether slices of ours are to be looked for everywhere now, for [`Self::found`].
@@ -279,6 +317,7 @@ impl Gates {
         let (dirty, services) = (std::mem::take(&mut self.dirty), std::mem::take(&mut self.services));
         let namespaces = std::mem::take(&mut self.namespaces);
         if self.released {
+            self.tell_released(scene, &mut turn);
             return turn;
         }
         for key in dirty {
@@ -307,6 +346,7 @@ impl Gates {
             self.touch(&key, scene);
         }
         self.namespaces.extend(self.pods.due(now));
+        self.services.append(&mut self.waiting);
         let frozen = self.losses.frozen(self.clock(now));
         if std::mem::replace(&mut self.frozen, frozen) != frozen {
             tracing::warn!(named = frozen.named, addresses = frozen.address, "gates frozen by correlated losses");
@@ -329,7 +369,8 @@ impl Gates {
         let Some(check) = scene.reconciler.accepted(key).filter(|check| !check.gates.is_empty()) else {
             // One whose spec cannot be read keeps what it has.
             if !scene.reconciler.knows(key) || scene.reconciler.index.get(key).is_some() {
-                self.known.remove(key);
+                let former = self.known.remove(key).map(|known| known.outstanding).unwrap_or_default();
+                self.write_all(vec![], former, now, turn);
                 self.gauges.set(&key.namespace, &key.name, vec![]);
             }
             return;

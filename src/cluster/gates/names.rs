@@ -1,7 +1,7 @@
 //! The addresses of targets that are DNS names: looked up again and again, and kept when that fails.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -24,10 +24,8 @@ struct Known {
     attempted: bool,
     under_way: bool,
     due: Instant,
-    every: Duration,
-    /// Who wants it, and when that was last said.
-    users: BTreeSet<ObjectKey>,
-    used: Instant,
+    /// Who wants it, how often, and when that was last said.
+    users: BTreeMap<ObjectKey, (Duration, Instant)>,
 }
 
 /// What is known of a name.
@@ -52,13 +50,9 @@ impl Names {
             attempted: false,
             under_way: false,
             due: now,
-            every: interval,
-            users: BTreeSet::new(),
-            used: now,
+            users: BTreeMap::new(),
         });
-        known.every = interval.max(SHORTEST);
-        known.used = now;
-        known.users.insert(check.clone());
+        known.users.insert(check.clone(), (interval.max(SHORTEST), now));
         match &known.addresses {
             Some(addresses) => Answer::Addresses(addresses),
             None if known.attempted => Answer::Unknown,
@@ -68,7 +62,10 @@ impl Names {
 
     /// The names to be looked up now; each answer is handed to [`Self::answer`].
     pub fn due(&mut self, now: Instant) -> Vec<Arc<str>> {
-        self.0.retain(|_, known| now.duration_since(known.used) < FORGET);
+        self.0.retain(|_, known| {
+            known.users.retain(|_, (_, asked)| now.duration_since(*asked) < FORGET);
+            !known.users.is_empty()
+        });
         let mut due = vec![];
         for (name, known) in &mut self.0 {
             if known.due <= now && !known.under_way {
@@ -83,7 +80,8 @@ impl Names {
     pub fn answer(&mut self, name: &Arc<str>, found: Option<Vec<IpAddr>>, now: Instant) -> BTreeSet<ObjectKey> {
         let Some(known) = self.0.get_mut(name) else { return BTreeSet::new() };
         known.under_way = false;
-        known.due = now + known.every;
+        // Whoever asks most often decides for all.
+        known.due = now + known.users.values().map(|(every, _)| *every).min().unwrap_or(SHORTEST);
         let first = !std::mem::replace(&mut known.attempted, true);
         let changed = match found {
             Some(mut addresses) if !addresses.is_empty() => {
@@ -97,7 +95,7 @@ impl Names {
             }
             _ => false,
         };
-        if first || changed { known.users.clone() } else { BTreeSet::new() }
+        if first || changed { known.users.keys().cloned().collect() } else { BTreeSet::new() }
     }
 }
 

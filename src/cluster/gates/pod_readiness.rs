@@ -96,20 +96,24 @@ impl KindCtx<'_> {
         let mut report = decision::report(self.gate, &outcome);
         report.message = left.told.into_iter().chain([report.message]).collect::<Vec<_>>().join("; ");
         if self.gate.mode == GateMode::DryRun {
-            if candidates.iter().any(|candidate| candidate.spot.condition(kind).is_some()) {
-                report.message = format!("{}; what the pods' conditions say stays as it is", report.message);
-            }
-            return Evaluated { report, writes: vec![] };
+            // They wait for a condition, whoever only shows what it would be. What there is is let go by `pod_release`.
+            let new = candidates.iter().filter(|candidate| candidate.spot.condition(kind).is_none());
+            let writes = new.filter_map(|candidate| release(candidate.spot, kind)).collect();
+            return Evaluated { report, writes };
         }
         let message = says(check, self.gate);
         let writes: Vec<_> = candidates
             .iter()
             .zip(&outcome.published)
             .filter_map(|(candidate, published)| {
-                // No condition is as good as False, and a verdict is on its way.
                 let waits = !published && candidate.verdict == Verdict::NeverProbed;
-                if waits && candidate.spot.condition(kind).is_none() {
-                    return None;
+                match candidate.spot.condition(kind) {
+                    // No verdict is on its way while the check is suspended, and a rolling update must not wait for one.
+                    None if waits && check.suspend => return release(candidate.spot, kind),
+                    // No condition is as good as False, and a verdict is on its way.
+                    None if waits => return None,
+                    Some(there) if waits && there.reason == RELEASED => return None,
+                    _ => {}
                 }
                 let reason = if *published { ADMITTED } else { WITHHELD };
                 write(candidate.spot, kind, *published, reason, message.clone())

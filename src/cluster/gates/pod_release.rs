@@ -19,7 +19,7 @@ use super::{
     write::{GateKey, GateWrite, Written},
 };
 use crate::{
-    check::ObjectKey,
+    check::{GateMode, ObjectKey},
     cluster::{
         checks::Selection,
         client::{CallError, call},
@@ -43,9 +43,23 @@ pub struct PodRelease {
     strays: HashMap<Arc<str>, BTreeMap<Arc<str>, PodFacts>>,
     /// When to search again, before it is time anyway.
     search: Option<Instant>,
+    /// A search has been made, or is under way.
+    searched: bool,
+    searching: bool,
 }
 
 impl PodRelease {
+    /// Whether to search now. The pods of a whole cluster are many: so one search at a time, and after the first only as
+    /// long as a gate sets conditions (`wanted`) or something is left to be let go.
+    pub fn begin_search(&mut self, wanted: bool) -> bool {
+        let idle = self.searched && !wanted && self.strays.is_empty() && self.releasing.is_empty();
+        if self.searching || idle {
+            return false;
+        }
+        (self.searched, self.searching) = (true, true);
+        true
+    }
+
     /// Whether pods are to be searched for once more. Asked once.
     pub fn take_search(&mut self, now: Instant) -> bool {
         self.search.take_if(|at| *at <= now).is_some()
@@ -91,6 +105,7 @@ impl Gates {
 
     /// Takes in every pod with conditions of ours, wherever: those in namespaces that nobody watches are judged too.
     pub fn found_pods(&mut self, pods: Vec<PodFacts>) {
+        self.pods.searching = false;
         self.pods.strays.clear();
         for pod in pods {
             self.namespaces.insert(pod.key.namespace.clone());
@@ -150,7 +165,8 @@ impl Gates {
         turn: &mut Turn,
     ) -> Fate {
         let released = condition.status == Some(true) && condition.reason == RELEASED;
-        let mut same = claims.iter().filter(|claim| *claim.kind == condition.kind);
+        // One that only shows what it would do holds nothing.
+        let mut same = claims.iter().filter(|claim| *claim.kind == condition.kind && claim.mode == GateMode::Enforce);
         if released || same.clone().any(|claim| !claim.ready || claim.has(pod)) {
             return Fate::Stays;
         }

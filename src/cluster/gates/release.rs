@@ -2,7 +2,7 @@
 //! that has lost its Service.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
@@ -66,6 +66,10 @@ impl Gates {
         let goes = match fate(service, owned, scene.reconciler) {
             Fate::Goes => true,
             Fate::Stays => false,
+            Fate::Waits => {
+                self.waiting.insert(service.clone());
+                false
+            }
             Fate::Unclear => owned.owner.as_ref().is_some_and(|owner| self.is_gone(&service.namespace, owner, turn)),
         };
         let write = slices::delete(owned, &facts.resource_version);
@@ -112,6 +116,7 @@ impl Gates {
         if !std::mem::take(&mut self.strays_again) {
             return;
         }
+        let mut all = vec![];
         for facts in std::mem::take(&mut self.strays) {
             if scene.reconciler.index.sources.slice(&facts.key).is_none() {
                 let service = ObjectKey { namespace: facts.key.namespace.clone(), name: facts.service.clone() };
@@ -119,9 +124,11 @@ impl Gates {
                 if writes.is_empty() {
                     self.strays.push(facts);
                 }
-                self.write_all(writes, HashSet::new(), now, turn);
+                all.extend(writes);
             }
         }
+        let former = std::mem::take(&mut self.stray_writes);
+        self.stray_writes = self.write_all(all, former, now, turn);
     }
 
     /// What is said of the slice `key` may be wrong now.

@@ -87,18 +87,20 @@ impl GateReport {
 /// of the condition, and the one in the column.
 const fn severity(reason: GateReason) -> u8 {
     match reason {
-        GateReason::Conflict => 0,
-        GateReason::Forbidden => 1,
-        GateReason::NotFound => 2,
-        GateReason::InvalidOverride => 3,
-        GateReason::Pending => 4,
-        GateReason::FailClosed => 5,
-        GateReason::FailOpen => 6,
-        GateReason::FailStatic => 7,
-        GateReason::Frozen => 8,
-        GateReason::Held => 9,
-        GateReason::DryRun => 10,
-        GateReason::Enforced => 11,
+        GateReason::Released => 0,
+        GateReason::Conflict => 1,
+        GateReason::Forbidden => 2,
+        GateReason::NotFound => 3,
+        GateReason::WriteFailed => 4,
+        GateReason::InvalidOverride => 5,
+        GateReason::Pending => 6,
+        GateReason::FailClosed => 7,
+        GateReason::FailOpen => 8,
+        GateReason::FailStatic => 9,
+        GateReason::Frozen => 10,
+        GateReason::Held => 11,
+        GateReason::DryRun => 12,
+        GateReason::Enforced => 13,
     }
 }
 

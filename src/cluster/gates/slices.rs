@@ -46,8 +46,8 @@ pub struct Existing<'a> {
 
 type Group = (Family, u16);
 
-/// What to write, and to which slice, so that `existing` come to say `wanted`: creations and changes first, so that
-/// nothing that moves is missing in between.
+/// What to write, and to which slice, so that `existing` come to say `wanted`. What goes waits until nothing is to be
+/// created any more: nothing that moves may be missing in between, nor where a creation is refused.
 #[must_use]
 pub fn plan(publisher: &Publisher<'_>, wanted: &[Wanted], existing: &[Existing<'_>]) -> Vec<(ObjectKey, SliceWrite)> {
     let mut groups: BTreeMap<Group, BTreeMap<IpAddr, Entry>> = BTreeMap::new();
@@ -55,7 +55,8 @@ pub fn plan(publisher: &Publisher<'_>, wanted: &[Wanted], existing: &[Existing<'
         groups.entry((Family::of(entry.address), *port)).or_default().insert(entry.address, entry.clone());
     }
     let mut existing: Vec<_> = existing.iter().collect();
-    existing.sort_unstable_by_key(|slice| slice.name);
+    // Those of the gate's own name before those of a former one.
+    existing.sort_unstable_by_key(|slice| (&*slice.owned.gate != publisher.gate, slice.name));
     let taken: BTreeSet<&str> = existing.iter().map(|slice| &**slice.name).collect();
     let key = |name: &str| ObjectKey::new(&publisher.service.namespace, name);
 
@@ -84,9 +85,8 @@ pub fn plan(publisher: &Publisher<'_>, wanted: &[Wanted], existing: &[Existing<'
                 continue;
             }
             let body = body(entries);
-            if slice.owned.body.as_ref() != Some(&body) {
-                let resource_version = slice.resource_version.to_owned();
-                writes.push((key(slice.name), SliceWrite::Change { resource_version, body }));
+            if slice.owned.body.as_ref() != Some(&body) || &*slice.owned.gate != publisher.gate {
+                writes.push((key(slice.name), change(publisher, slice, body)));
             }
         }
         let rest: Vec<_> = rest.collect();
@@ -98,7 +98,29 @@ pub fn plan(publisher: &Publisher<'_>, wanted: &[Wanted], existing: &[Existing<'
             writes.push((key, SliceWrite::Create(Box::new(object))));
         }
     }
-    writes.extend(deletions.into_iter().map(|slice| (key(slice.name), delete(slice.owned, slice.resource_version))));
+    if !writes.iter().any(|(_, write)| matches!(write, SliceWrite::Create(_))) {
+        writes
+            .extend(deletions.into_iter().map(|slice| (key(slice.name), delete(slice.owned, slice.resource_version))));
+    }
+    writes
+}
+
+fn change(publisher: &Publisher<'_>, slice: &Existing<'_>, body: Body) -> SliceWrite {
+    SliceWrite::Change { resource_version: slice.resource_version.to_owned(), gate: publisher.gate.into(), body }
+}
+
+/// What to write so that nothing is withheld: of a gate that no longer enforces.
+#[must_use]
+pub fn let_go(publisher: &Publisher<'_>, existing: &[Existing<'_>]) -> Vec<(ObjectKey, SliceWrite)> {
+    let mut writes = vec![];
+    for slice in existing {
+        let Some(body) = slice.owned.body.clone().filter(|body| body.entries.iter().any(|entry| !entry.ready)) else {
+            continue;
+        };
+        let entries = body.entries.into_iter().map(|entry| Entry { ready: true, ..entry }).collect();
+        let key = ObjectKey::new(&publisher.service.namespace, slice.name);
+        writes.push((key, change(publisher, slice, Body { entries, ..body })));
+    }
     writes
 }
 
@@ -177,7 +199,20 @@ mod tests {
     }
 
     impl Server {
+        /// All writes until there are no more: the first ones, and those that waited for them.
         fn publish(&mut self, wanted: &[Wanted]) -> Vec<(ObjectKey, SliceWrite)> {
+            let mut all = vec![];
+            for _ in 0..3 {
+                let writes = self.round(wanted);
+                if writes.is_empty() {
+                    return all;
+                }
+                all.extend(writes);
+            }
+            panic!("there is no end to it: {all:?}");
+        }
+
+        fn round(&mut self, wanted: &[Wanted]) -> Vec<(ObjectKey, SliceWrite)> {
             let versions: BTreeMap<_, _> =
                 self.slices.iter().map(|(name, (version, _))| (name.clone(), version.to_string())).collect();
             let existing: Vec<_> = self
@@ -202,10 +237,10 @@ mod tests {
                     let owned = Owned::of(&object).expect("ours");
                     assert!(self.slices.insert(key.name, (version, owned)).is_none(), "created twice");
                 }
-                SliceWrite::Change { resource_version, body } => {
+                SliceWrite::Change { resource_version, body, gate } => {
                     let slice = self.slices.get_mut(&key.name).expect("there");
                     assert_eq!(slice.0.to_string(), resource_version);
-                    let owned = Owned { body: Some(body), ..slice.1.clone() };
+                    let owned = Owned { body: Some(body), gate, ..slice.1.clone() };
                     *slice = (version, owned);
                 }
                 SliceWrite::Delete { .. } => {
@@ -266,6 +301,51 @@ mod tests {
             "there before the other goes: {writes:?}"
         );
         assert_eq!(server.says().len(), 3);
+    }
+
+    #[test]
+    fn what_goes_waits_for_what_comes() {
+        let mut server = Server::default();
+        server.publish(&[wanted([10, 0, 0, 1].into(), 80, true)]);
+        let moved = [wanted([10, 0, 0, 1].into(), 81, true)];
+        assert!(matches!(server.round(&moved).as_slice(), [(_, SliceWrite::Create(_))]));
+        assert_eq!(server.slices.len(), 2, "both, until the new one is there");
+        assert!(matches!(server.round(&moved).as_slice(), [(_, SliceWrite::Delete { .. })]));
+    }
+
+    #[test]
+    fn a_gate_that_was_renamed_goes_on_with_its_slices() {
+        let mut server = Server::default();
+        let endpoints = many(3);
+        server.publish(&endpoints);
+        for (_, owned) in server.slices.values_mut() {
+            owned.gate = "former".into();
+        }
+        let writes = server.publish(&endpoints);
+        assert!(
+            matches!(writes.as_slice(), [(_, SliceWrite::Change { gate, .. })] if &**gate == "traffic"),
+            "{writes:?}"
+        );
+    }
+
+    #[test]
+    fn what_no_longer_enforces_withholds_nothing() {
+        let mut server = Server::default();
+        let mut endpoints = many(3);
+        endpoints[1].entry.ready = false;
+        server.publish(&endpoints);
+        let (service, owner, port_name) = (service(), owner(), "pg".into());
+        let publisher = Publisher { service: &service, gate: "traffic", owner: &owner, port_name: &port_name };
+        let (name, (version, owned)) = server.slices.iter().next().expect("one slice");
+        let version = version.to_string();
+        let existing = [Existing { name, resource_version: &version, owned }];
+        for (key, write) in let_go(&publisher, &existing) {
+            server.take(key, write);
+        }
+        assert!(server.says().len() == 3 && server.says().values().all(|ready| *ready));
+        let (name, (version, owned)) = server.slices.iter().next().expect("one slice");
+        let version = version.to_string();
+        assert!(let_go(&publisher, &[Existing { name, resource_version: &version, owned }]).is_empty());
     }
 
     fn endpoint() -> impl Strategy<Value = (IpAddr, u16)> {

@@ -98,7 +98,9 @@ pub fn standing(
         return Err(obstacle(GateReason::Conflict, message));
     }
     let slices = reconciler.index.sources.slices.get(service);
-    if let Some((slice, whose)) = slices.into_iter().flat_map(|slices| slices.values()).find_map(foreign) {
+    if let Some((slice, whose)) =
+        slices.into_iter().flat_map(|slices| slices.values()).find_map(|slice| foreign(slice, reconciler))
+    {
         let message = format!(
             "EndpointSlice '{}' of Service '{}' {whose}; delete it, and whatever makes it, or gate another Service",
             slice.key.name, service.name
@@ -112,9 +114,14 @@ pub fn standing(
 }
 
 /// A slice that no gate of ours has made, and whose it is.
-fn foreign(slice: &SliceFacts) -> Option<(&SliceFacts, String)> {
+fn foreign<'a>(slice: &'a SliceFacts, reconciler: &Reconciler) -> Option<(&'a SliceFacts, String)> {
     match slice.owned.as_deref() {
-        Some(Owned { owner: Some(_), .. }) => None,
+        // Of another release, or of one that is gone: then it goes, and is a stranger no more.
+        Some(Owned { owner: Some(owner), .. }) => {
+            let key = ObjectKey { namespace: slice.key.namespace.clone(), name: owner.name.clone() };
+            (!reconciler.knows(&key))
+                .then(|| (slice, format!("belongs to HealthCheck '{}', which is not served here", owner.name)))
+        }
         Some(Owned { owner: None, .. }) => Some((slice, "has no HealthCheck as its owner".to_owned())),
         None if slice.managed_by.is_empty() => Some((slice, "is somebody else's".to_owned())),
         None => Some((slice, format!("is managed by '{}'", slice.managed_by))),
@@ -130,6 +137,15 @@ pub enum Fate {
     Goes,
     /// Its owner is none that we know: it has to be looked for.
     Unclear,
+    /// What it depends on has not been listed yet, or may not be: it stays until that is known.
+    Waits,
+}
+
+/// Whether all that `check` refers to has been listed, so that what is not there is gone.
+fn is_known(check: &Check, reconciler: &Reconciler) -> bool {
+    let sources = &reconciler.index.sources;
+    reconciler.index.is_ready(check)
+        && scopes_of(check).iter().all(|scope| sources.refusal(scope.kind, &scope.namespace).is_none())
 }
 
 /// What is to become of `owned`, a slice of `service`.
@@ -143,11 +159,22 @@ pub fn fate(service: &ObjectKey, owned: &Owned, reconciler: &Reconciler) -> Fate
     if reconciler.uid(&key) != Some(&owner.uid) {
         return Fate::Goes;
     }
+    let holder = holder(service, reconciler);
     let Some(check) = reconciler.accepted(&key) else {
         // Nobody can read what it wants; what it had published stays, unless somebody else publishes instead.
-        return if holder(service, reconciler).is_some() { Fate::Goes } else { Fate::Stays };
+        return match holder {
+            None => Fate::Stays,
+            Some(holder) if !is_known(holder, reconciler) => Fate::Waits,
+            Some(_) => Fate::Goes,
+        };
     };
-    let wanted = gates_on(check, service).any(|gate| gate.name == owned.gate);
-    let held = holder(service, reconciler).is_some_and(|holder| holder.key == key);
-    if wanted && held && !is_lost(service, reconciler) { Fate::Stays } else { Fate::Goes }
+    if gates_on(check, service).next().is_none() {
+        return Fate::Goes;
+    }
+    match holder {
+        // A Service that has not been listed yet, or may not be, looks like one that is gone.
+        Some(holder) if !is_known(holder, reconciler) => Fate::Waits,
+        Some(holder) if holder.key == key && !is_lost(service, reconciler) => Fate::Stays,
+        _ => Fate::Goes,
+    }
 }

@@ -61,6 +61,21 @@ impl World {
 
     /// A Service `db`, and slices left by an earlier life.
     fn with(slices: Vec<SliceFacts>) -> Self {
+        Self::made(slices, true)
+    }
+
+    /// The slices alone: Services have not been listed yet.
+    fn unlisted(slices: Vec<SliceFacts>) -> Self {
+        Self::made(slices, false)
+    }
+
+    fn slices(&mut self, slices: Vec<SliceFacts>) {
+        for told in [Told::Begin].into_iter().chain(slices.into_iter().map(Told::Is)).chain([Told::Complete]) {
+            self.reconciler.source(SourceChange::Slice(scope(SourceKind::Slices), told));
+        }
+    }
+
+    fn made(slices: Vec<SliceFacts>, listed: bool) -> Self {
         let surroundings = Surroundings::default();
         let mut world = Self {
             reconciler: Reconciler::new(&Selection::default(), false, Duration::from_secs(300)),
@@ -76,15 +91,16 @@ impl World {
         };
         world.reconciler.check(0, Told::Begin);
         world.reconciler.check(0, Told::Complete);
+        if !listed {
+            world.slices(slices);
+            return world;
+        }
         let service = json!({"metadata": {"name": "db", "namespace": NS}, "spec": {"ports": [{"port": 5432}]}});
         let service = ServiceFacts::of(&serde_json::from_value::<Service>(service).expect("readable"));
         for told in [Told::Begin, Told::Is(service), Told::Complete] {
             world.reconciler.source(SourceChange::Service(scope(SourceKind::Services), told));
         }
-        let told = [Told::Begin].into_iter().chain(slices.into_iter().map(Told::Is)).chain([Told::Complete]);
-        for told in told {
-            world.reconciler.source(SourceChange::Slice(scope(SourceKind::Slices), told));
-        }
+        world.slices(slices);
         world
     }
 
@@ -178,7 +194,7 @@ impl World {
                 object.metadata.resource_version = Some(self.versions.to_string());
                 (None, Some(SliceFacts::of(&object)))
             }
-            SliceWrite::Change { resource_version, body } => {
+            SliceWrite::Change { resource_version, body, .. } => {
                 let mut facts = known.expect("there");
                 facts.resource_version = self.versions.to_string();
                 facts.owned.as_mut().expect("ours").body = Some(body.clone());
@@ -432,6 +448,11 @@ fn what_no_gate_wants_goes_and_what_nobody_knows_is_asked_about() {
     world.says("a", &[UP]);
     let turn = world.turn();
     assert_eq!(turn.owners, [(Arc::from(NS), Owner { name: "gone".into(), uid: "gone".into() })]);
+    assert_eq!(world.reported("a").effective, GateReason::Conflict, "until it is known whose it is");
+    let mut world = World::with(vec![left("a", "traffic", &[(1, true)]), left("a", "former", &[(1, true)])]);
+    world.check("a", 1, json!({}), spec(1, json!({})));
+    world.says("a", &[UP]);
+    let turn = world.turn();
     let deleted: Vec<_> = turn
         .notes
         .iter()
@@ -444,12 +465,35 @@ fn what_no_gate_wants_goes_and_what_nobody_knows_is_asked_about() {
         matches!(deleted.as_slice(), [("db-a-former", GateWrite::Slice(SliceWrite::Delete { .. }))]),
         "{deleted:?}"
     );
-    let scene = Scene { reconciler: &world.reconciler, board: &world.board, wall: world.wall };
-    let owner = turn.owners[0].1.clone();
-    world.gates.judge(&NS.into(), owner.clone(), Some(false), scene);
+    let mut world = World::with(vec![left("gone", "traffic", &[(9, true)])]);
+    world.check("a", 1, json!({}), spec(1, json!({})));
+    world.says("a", &[UP]);
+    let owner = world.turn().owners[0].1.clone();
+    world.gates.judge(&NS.into(), owner.clone(), Some(false), scene_of(&world.reconciler, &world.board, world.wall));
     assert!(world.writes().is_empty(), "it is there, though none of ours");
     world.gates.judge(&NS.into(), owner, Some(true), scene_of(&world.reconciler, &world.board, world.wall));
     assert!(matches!(world.writes().as_slice(), [(_, Some(SliceWrite::Delete { .. }))]));
+}
+
+/// What has not been listed, or may not be, looks like what is gone.
+#[test]
+fn slices_stay_while_nobody_can_tell_whether_their_service_is_there() {
+    let slices = || vec![left("a", "traffic", &[(1, true)])];
+    for told in [
+        vec![Told::Begin, Told::Complete],
+        vec![Told::Failed(CallError::Forbidden("services is forbidden".to_owned()))],
+    ] {
+        let mut world = World::unlisted(slices());
+        world.check("a", 1, json!({}), spec(1, json!({})));
+        world.says("a", &[UP]);
+        world.gates.found(slices());
+        assert!(world.writes().is_empty(), "not listed yet");
+        let gone = told.len() == 2;
+        for told in told {
+            world.reconciler.source(SourceChange::Service(scope(SourceKind::Services), told));
+        }
+        assert_eq!(world.writes().len(), usize::from(gone), "gone: {gone}");
+    }
 }
 
 #[test]

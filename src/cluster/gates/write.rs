@@ -1,6 +1,6 @@
 //! One write of a gate, each with the fence that makes it fail when somebody else was there first.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::{
     api::{core::v1::Pod, discovery::v1::EndpointSlice},
@@ -12,7 +12,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::slice::Body;
+use super::slice::{Body, gate_label};
 use crate::{
     check::ObjectKey,
     cluster::{
@@ -49,7 +49,7 @@ pub enum GateWrite {
 #[derive(Clone, Debug, PartialEq)]
 pub enum SliceWrite {
     Create(Box<EndpointSlice>),
-    Change { resource_version: String, body: Body },
+    Change { resource_version: String, gate: Arc<str>, body: Body },
     Delete { uid: Arc<str>, resource_version: String },
 }
 
@@ -123,9 +123,10 @@ async fn send_slice(client: &Client, key: &ObjectKey, write: &SliceWrite) -> Res
             let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
             call(api.create(&params, object)).await?
         }
-        SliceWrite::Change { resource_version, body } => {
+        SliceWrite::Change { resource_version, gate, body } => {
+            let labels = BTreeMap::from([(gate_label(), &**gate)]);
             let patch = json!({
-                "metadata": {"resourceVersion": resource_version},
+                "metadata": {"resourceVersion": resource_version, "labels": labels},
                 "ports": body.ports(),
                 "endpoints": body.endpoints(),
             });

@@ -151,7 +151,8 @@ impl Leader {
     /// Looks for conditions without a gate on pods of namespaces that nobody watches. What loses its gate while this
     /// replica leads is seen by the watches: this finds what was missed.
     pub(super) fn sweep_pods(&mut self) {
-        if !self.parts.gates.pod_readiness {
+        let (gates, scene) = self.split();
+        if !gates.begin_pod_search(scene) {
             return;
         }
         let (client, selection, inputs) =
