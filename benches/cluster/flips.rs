@@ -137,7 +137,7 @@ fn note(arrivals: &Arrivals, object: &DynamicObject) {
 }
 
 /// When the board changed to which health, by the operator's log.
-fn logged(operator: &Operator) -> anyhow::Result<Vec<(Timestamp, String)>> {
+pub fn logged(operator: &Operator) -> anyhow::Result<Vec<(Timestamp, String)>> {
     let mut changes = Vec::new();
     for line in operator.process().output().lines().filter(|line| line.contains("health changed")) {
         let line: Value = serde_json::from_str(line)?;

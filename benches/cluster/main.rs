@@ -9,6 +9,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod flips;
+mod gates;
 mod many;
 mod stage;
 mod steady;
@@ -31,13 +32,16 @@ fn main() -> anyhow::Result<()> {
     done
 }
 
-/// `BENCH_ONLY` names the parts to run: `flips,many,steady`.
+/// `BENCH_ONLY` names the parts to run: `flips,gates,many,steady`.
 async fn measure(programs: &Programs) -> anyhow::Result<()> {
     let only = std::env::var("BENCH_ONLY").unwrap_or_default();
     let wanted = |part: &str| only.is_empty() || only.split(',').any(|name| name == part);
     let stage = Stage::start(programs).await?;
     if wanted("flips") {
         flips::measure(&stage).await?;
+    }
+    if wanted("gates") {
+        gates::measure(&stage).await?;
     }
     if wanted("steady") {
         steady::measure(&stage).await?;
