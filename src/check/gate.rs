@@ -34,7 +34,7 @@ pub enum GateKind {
 }
 
 /// Whether a gate acts, or only shows what it would do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum GateMode {
     #[default]
     Enforce,

@@ -86,7 +86,10 @@ impl Progress {
             Phase::Tls => (Reason::TimeoutTls, "TLS"),
             Phase::Request => (Reason::TimeoutRequest, "Request"),
             Phase::Response => (Reason::TimeoutResponse, "Response"),
-            Phase::Receive => (Reason::TimeoutReceive, "Receive"),
+            Phase::Receive => {
+                let message = format!("what is awaited did not come in {:?} (Receive)", self.timeout);
+                return Failure::new(Reason::TimeoutReceive, message);
+            }
         };
         Failure::new(reason, format!("no answer in {:?} ({step})", self.timeout))
     }

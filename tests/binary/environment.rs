@@ -80,6 +80,8 @@ async fn printed(line: &[&str], terminal: bool, environment: &[(&str, &str)]) ->
         command.args(line);
         command
     };
+    // Where CI is set, clap takes any terminal for one that has colours.
+    command.env_remove("CI");
     command.env("TERM", "xterm").env_remove("NO_COLOR").env_remove("CLICOLOR").env_remove("CLICOLOR_FORCE");
     command.envs(environment.iter().copied()).stdin(Stdio::null()).kill_on_drop(true);
     let ended = tokio::time::timeout(SOON, command.output()).await??;

@@ -58,7 +58,7 @@ use super::{
     writer::Note,
 };
 use crate::{
-    check::{Check, Gate, GateKind, GateReason, ObjectKey},
+    check::{Check, Gate, GateKind, GateMode, GateReason, ObjectKey},
     engine::{Board, CheckView, Surroundings},
     gate::{Freeze, Frozen, Overrides},
     telemetry::GateGauges,
@@ -137,8 +137,8 @@ impl Evaluated {
 #[derive(Debug, Default)]
 struct Known {
     uid: Arc<str>,
-    /// By the gate's name and the Service it gates, where it does.
-    memories: HashMap<(Arc<str>, Arc<str>), Memory>,
+    /// By the gate's name, what it writes to and its mode: what a dry run would have done was not done.
+    memories: HashMap<(Arc<str>, Arc<str>, GateMode), Memory>,
     flaps: Flaps,
     /// What was last to be written.
     outstanding: HashSet<GateKey>,
@@ -394,7 +394,7 @@ impl Gates {
         let (mut reports, mut writes) = (vec![], vec![]);
         let mut memories = HashMap::new();
         for gate in &check.gates {
-            let name = (gate.name.clone(), gates_what(&gate.kind));
+            let name = (gate.name.clone(), gates_what(&gate.kind), gate.mode);
             let mut memory = known.memories.remove(&name).unwrap_or_default();
             let ctx = KindCtx {
                 check,

@@ -372,6 +372,21 @@ fn an_override_acts_and_ends_and_one_that_cannot_be_read_is_told() {
 }
 
 #[test]
+fn what_a_dry_run_would_have_held_is_not_taken_out_when_it_is_enforced() {
+    let mut world = World::with(vec![left("a", "traffic", &[(1, true), (2, true)])]);
+    world.check("a", 1, json!({}), spec(2, json!({"mode": "DryRun"})));
+    for state in [UP, DOWN, UP, DOWN, UP] {
+        world.says("a", &[UP, state]);
+        assert_eq!(world.settle(), 0);
+    }
+    let message = &world.reported("a").message;
+    assert!(message.contains("healthy but flapping"), "{message}");
+    world.check("a", 2, json!({}), spec(2, json!({})));
+    world.says("a", &[UP, UP]);
+    assert_eq!((world.settle(), world.ready()), (0, vec![true, true]), "it was never out");
+}
+
+#[test]
 fn a_correlated_loss_changes_nothing_and_a_lone_one_does() {
     let mut world = World::new();
     world.check("a", 1, json!({}), spec(3, json!({})));

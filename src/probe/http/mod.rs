@@ -138,6 +138,10 @@ fn judge(exchange: &Exchange<'_>, head: &exchange::Head, certificate_expires: Op
     match judge_status(probe, status) {
         Judged::Expected => {}
         Judged::Neither => return Ok(Judged::Neither),
+        Judged::Bad if !probe.unhealthy_statuses.is_empty() => {
+            let message = format!("unexpected status code; got '{status}', one of unhealthyStatuses");
+            return Err(Failure::new(Reason::UnexpectedStatus, message));
+        }
         Judged::Bad => {
             let want: Vec<_> = probe.expected_statuses.iter().map(ToString::to_string).collect();
             let message = format!("unexpected status code; got '{status}', want '{}'", want.join(","));
@@ -159,7 +163,8 @@ fn judge(exchange: &Exchange<'_>, head: &exchange::Head, certificate_expires: Op
 }
 
 fn in_millis(time: Duration) -> String {
-    format!("{}ms", time.as_millis())
+    // What is above a limit must not read as the limit.
+    format!("{}ms", time.as_micros().div_ceil(1000))
 }
 
 /// Whether a certificate that ends at `expires`, in seconds since the epoch, will do.
