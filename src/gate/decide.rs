@@ -129,8 +129,8 @@ pub struct Decision {
 pub fn decide(members: &[Member], limits: &GateLimits, freeze: Option<Freeze>, seed: &str) -> Decision {
     let mut gate = Gate::new(members, limits, seed);
     let below = freeze.is_none() && gate.desired() < gate.floor;
-    if freeze.is_some() {
-        frozen::apply(&mut gate);
+    if let Some(freeze) = freeze {
+        frozen::apply(&mut gate, freeze);
     } else {
         if below {
             gate.fall_back()

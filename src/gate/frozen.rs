@@ -3,22 +3,25 @@
 //! What was published stays, and what was withheld stays withheld, with three exceptions, none of which takes the
 //! prober's word for a loss:
 //! - an endpoint that is new and healthy is let in. A success is no sign of our own fault, and the mend for a large loss
-//!   is often a rollout, which would otherwise wait for the end of the freeze, and the freeze for the rollout;
+//!   is often a rollout, which would otherwise wait for the end of the freeze, and the freeze for the rollout. In a
+//!   correlated loss one that has come back is let in too: the prober sees, and a freeze may last as long as the loss;
 //! - where nothing at all would be published, what is new is let in, as far as the policies allow it;
 //! - an operator's override acts. Those that call something Unhealthy act together or, if floor or cap forbid it, wait.
 
 use super::{
-    Member, Verdict, Word,
+    Freeze, Member, Verdict, Word,
     decide::{Gate, Why, is_new},
 };
 use crate::check::GatePolicy;
 
-pub(super) fn apply(gate: &mut Gate<'_>) {
+pub(super) fn apply(gate: &mut Gate<'_>, freeze: Freeze) {
+    let sees = freeze == Freeze::CorrelatedFailure;
     for at in 0..gate.members.len() {
         let member = &gate.members[at];
         let desired = gate.rulings[at].published();
         let stays = member.last.is_some_and(|last| last.published);
-        let joins = is_new(member) && member.verdict == Verdict::Healthy && !member.flapping && member.word.is_none();
+        let good = member.verdict == Verdict::Healthy && !member.flapping && member.word.is_none();
+        let joins = good && (sees || is_new(member));
         let published = stays || joins || member.word == Some(Word::Healthy);
         if published != desired {
             gate.rule(at, published, Why::Frozen);

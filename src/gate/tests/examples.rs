@@ -182,18 +182,18 @@ fn a_frozen_gate_takes_nothing_away_and_lets_in_what_is_new_and_healthy() {
         member("e", Unhealthy),
     ];
     let (effective, out, told) = shown(&members, DEFAULT, freeze);
-    assert_eq!((effective, &*out), (Effective::Frozen, "a c"));
+    assert_eq!((effective, &*out), (Effective::Frozen, "a b c"));
     assert_eq!(
         told,
-        "2 of 5 published; frozen, since most endpoints of several HealthChecks were lost at once: nothing is taken out \
-         until that is over; published all the same: a (unhealthy, frozen); withheld: b (healthy, frozen), d (never \
-         probed), e (unhealthy)"
+        "3 of 5 published; frozen, since most endpoints of several HealthChecks were lost at once: nothing is taken out \
+         until that is over; published all the same: a (unhealthy, frozen); withheld: d (never probed), e (unhealthy)"
     );
     let decision = decide(&members, &DEFAULT, freeze, SEED);
     let mut later = fed_back(&members, &decision);
     later[3].verdict = Healthy;
     later[4].verdict = Healthy;
-    assert_eq!(shown(&later, DEFAULT, freeze).1, "a c d e", "a rollout goes on");
+    assert_eq!(shown(&later, DEFAULT, freeze).1, "a b c d e", "a rollout goes on");
+    assert_eq!(shown(&members, DEFAULT, Some(Freeze::Suspended)).1, "a c", "what nobody looks at stays as it is");
 }
 
 #[test]
