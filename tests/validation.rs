@@ -168,6 +168,7 @@ fn every_bound_of_every_field_has_a_case() {
         without_indices
             .replace("spec.targets[].probe", "spec.probe")
             .replace("probe.tcp.tls", "probe.http.tls")
+            .replace("probe.grpc.tls", "probe.http.tls")
             .replace("spec.gates[].podReadiness.selector", "spec.targets[].pods.selector")
     }
     let mut bounds = BTreeSet::new();

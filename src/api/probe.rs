@@ -1,4 +1,4 @@
-//! How a target is asked: exactly one of `tcp`, `http` and `script`.
+//! How a target is asked: exactly one of `tcp`, `http`, `grpc` and `script`.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -20,6 +20,11 @@ pub struct Probe {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "HttpProbe")]
     pub http: Option<HttpProbe>,
+
+    /// Passes when the server says by grpc.health.v1 that it serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "GrpcProbe")]
+    pub grpc: Option<GrpcProbe>,
 
     /// Passes when a command exits 0; in a cluster only where scripts are enabled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -170,6 +175,31 @@ impl Default for HttpProbe {
             tls: None,
         }
     }
+}
+
+/// A call of grpc.health.v1.Health/Check.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct GrpcProbe {
+    /// Port number to connect to in place of the target's own, 1 to 65535. Default: the target's port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u16", range(min = 1, max = 65535))]
+    pub port: Option<u16>,
+
+    /// Service whose health is asked for, in visible ASCII, at most 253 characters. Default "", the server as a whole.
+    #[serde(default)]
+    #[schemars(length(max = 253), regex(pattern = rules::GRPC_SERVICE_PATTERN))]
+    pub service: String,
+
+    /// Host, and port if any, that the request names, at most 253 characters. Default: the target's host, or <service>.<namespace>.svc, with the port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(min = 1, max = 253), regex(pattern = rules::AUTHORITY_PATTERN))]
+    pub authority: Option<String>,
+
+    /// Makes a TLS handshake first, and says how the server's certificate is checked. Default: no TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Tls")]
+    pub tls: Option<Tls>,
 }
 
 /// What a body must hold: exactly one of contains, regex and jsonPointer.

@@ -150,8 +150,9 @@ pub const PLACE_MISSING: &str =
 pub const COMPOSITE_WITH_PORT: &str = "a healthCheck target takes the verdict of that object: remove port";
 pub const COMPOSITE_WITH_PROBE: &str = "a healthCheck target takes the verdict of that object: remove probe";
 pub const PORT_WITHOUT_PLACE: &str = "port means nothing without host, service or pods: remove port or add one of them";
-pub const PORT_NAME_ON_HOST: &str = "a host has no named ports: write port as a number";
-pub const PORT_MISSING: &str = "a tcp or http probe has no port to connect to: add port to the target or to its probe";
+pub const PORT_NAME_ON_HOST: &str = "a host has no named ports: write port as a number, without quotes";
+pub const PORT_MISSING: &str =
+    "a tcp, http or grpc probe has no port to connect to: add port to the target or to its probe";
 
 #[must_use]
 pub fn one_place() -> Rule {
@@ -197,6 +198,7 @@ pub fn placeless_targets_are_scripts() -> Rule {
 #[must_use]
 pub fn targets_have_ports() -> Rule {
     let own = "has(t.probe.script) || (has(t.probe.tcp) && has(t.probe.tcp.port)) || \
+               (has(t.probe.grpc) && has(t.probe.grpc.port)) || \
                (has(t.probe.http) && (has(t.host) || has(t.probe.http.port)))";
     let shared = own.replace("t.probe.", "self.probe.");
     Rule::new(format!(
@@ -223,7 +225,7 @@ pub fn host_format(message: &'static str) -> Rule {
         .message(message)
 }
 
-pub const PORT_FORMAT: &str = "port must be a number from 1 to 65535, or a port name of at most 15 lower-case letters, digits and single '-', with at least one letter";
+pub const PORT_FORMAT: &str = "port must be a number from 1 to 65535 without quotes, or a port name of at most 15 lower-case letters, digits and single '-', with at least one letter";
 
 /// Port names as RFC 6335, section 5.1, has them.
 #[must_use]
@@ -271,11 +273,17 @@ pub fn selector_labels() -> Rule {
     .message(SELECTOR_LABELS)
 }
 
-pub const PROBE_NOT_ONE: &str = "a probe takes exactly one of tcp, http and script";
+pub const PROBE_NOT_ONE: &str =
+    "a probe takes exactly one of tcp, http, grpc and script: write tcp: {} for one with nothing to set";
+/// Names of services, or "".
+pub const GRPC_SERVICE_PATTERN: &str = "^[!-~]*$";
+/// A name or address, an IPv6 one in brackets, and perhaps a port (RFC 3986, section 3.2).
+pub const AUTHORITY_PATTERN: &str = "^([0-9A-Za-z._-]+|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?$";
 
 #[must_use]
 pub fn one_probe() -> Rule {
-    Rule::new("[has(self.tcp), has(self.http), has(self.script)].filter(x, x).size() == 1").message(PROBE_NOT_ONE)
+    Rule::new("[has(self.tcp), has(self.http), has(self.grpc), has(self.script)].filter(x, x).size() == 1")
+        .message(PROBE_NOT_ONE)
 }
 
 pub const PATH_FORMAT: &str =
@@ -472,7 +480,7 @@ pub const DATA_KEY_PATTERN: &str = "^[-._0-9A-Za-z]+$";
 /// What a pattern of the schema asks, in words.
 #[must_use]
 pub fn meaning_of(pattern: &str) -> Option<&'static str> {
-    const MEANINGS: [(&str, &str); 12] = [
+    const MEANINGS: [(&str, &str); 14] = [
         (Duration::PATTERN, "a duration: numbers with the units h, m, s or ms, such as 10s, 1m30s or 500ms"),
         (DNS_LABEL_PATTERN, "a DNS label: lower-case letters, digits and '-', with a letter or digit at both ends"),
         (
@@ -485,6 +493,8 @@ pub fn meaning_of(pattern: &str) -> Option<&'static str> {
         (HEADER_VALUE_PATTERN, "visible ASCII without blanks at either end"),
         (DATA_KEY_PATTERN, "a key of a Secret or ConfigMap: letters, digits, '-', '_' and '.'"),
         (ENV_NAME_PATTERN, "a variable's name: letters, digits and '_', not beginning with a digit"),
+        (GRPC_SERVICE_PATTERN, "visible ASCII without blanks"),
+        (AUTHORITY_PATTERN, "a host with or without a port, an IPv6 address in brackets, without scheme or path"),
         (BASE64_PATTERN, "base64, with its padding"),
         (JSON_POINTER_PATTERN, "a JSON pointer: \"\" or tokens behind slashes, '~' written as ~0 and '/' as ~1"),
         (NO_NUL_PATTERN, "text without NUL characters"),

@@ -64,7 +64,7 @@ impl Target {
         };
         let default_port = match &self.probe.kind {
             ProbeKind::Http(http) => Some(http.scheme.default_port()),
-            ProbeKind::Tcp(_) | ProbeKind::Script(_) => None,
+            ProbeKind::Tcp(_) | ProbeKind::Grpc(_) | ProbeKind::Script(_) => None,
         };
         let dialed_port = self.probe.port().or(traffic_port).or(default_port);
         let label = host.as_ref().map_or_else(String::new, |host| host.with_port(traffic_port.or(dialed_port)));

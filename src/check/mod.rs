@@ -26,8 +26,8 @@ pub use health::{Counts, EndpointState, Health, HealthReason};
 pub use key::ObjectKey;
 pub use outcome::{Outcome, Report, clean_message};
 pub use probe::{
-    Connection, Handshake, HeaderSource, HttpHeader, HttpProbe, Probe, ProbeKind, Redirects, Reference, ReferenceKind,
-    Scheme, ScriptProbe, StatusRange, TcpProbe, Tls, TlsMode,
+    Connection, GrpcProbe, Handshake, HeaderSource, HttpHeader, HttpProbe, Probe, ProbeKind, Redirects, Reference,
+    ReferenceKind, Scheme, ScriptProbe, StatusRange, TcpProbe, Tls, TlsMode,
 };
 pub use reason::{Class, Reason};
 pub use selector::SelectorError;

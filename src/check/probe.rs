@@ -13,12 +13,13 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// `tcp`, `http` or `script`: for metrics and columns.
+    /// `tcp`, `http`, `grpc` or `script`: for metrics and columns.
     #[must_use]
     pub const fn kind_name(&self) -> &'static str {
         match self.kind {
             ProbeKind::Tcp(_) => "tcp",
             ProbeKind::Http(_) => "http",
+            ProbeKind::Grpc(_) => "grpc",
             ProbeKind::Script(_) => "script",
         }
     }
@@ -29,6 +30,7 @@ impl Probe {
         match &self.kind {
             ProbeKind::Tcp(tcp) => tcp.port,
             ProbeKind::Http(http) => http.port,
+            ProbeKind::Grpc(grpc) => grpc.port,
             ProbeKind::Script(_) => None,
         }
     }
@@ -38,6 +40,7 @@ impl Probe {
         let (headers, tls): (&[HttpHeader], _) = match &self.kind {
             ProbeKind::Http(http) => (&http.headers, Some(&http.tls)),
             ProbeKind::Tcp(tcp) => (&[], tcp.tls.as_ref()),
+            ProbeKind::Grpc(grpc) => (&[], grpc.tls.as_ref()),
             ProbeKind::Script(_) => (&[], None),
         };
         let headers = headers.iter().filter_map(|header| match &header.source {
@@ -52,6 +55,7 @@ impl Probe {
 pub enum ProbeKind {
     Tcp(TcpProbe),
     Http(HttpProbe),
+    Grpc(GrpcProbe),
     Script(ScriptProbe),
 }
 
@@ -133,6 +137,18 @@ impl Default for HttpProbe {
             tls: Tls::default(),
         }
     }
+}
+
+/// `grpc.health.v1.Health/Check`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct GrpcProbe {
+    pub port: Option<u16>,
+    /// Whose health is asked for; "" is the server's as a whole.
+    pub service: Arc<str>,
+    /// What the request says of where it goes. `None`: the host that is dialed, and the port.
+    pub authority: Option<Arc<str>>,
+    /// `None`: HTTP/2 without TLS, with prior knowledge.
+    pub tls: Option<Tls>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -61,7 +61,7 @@ reasons! {
     }
     Http {
         UnexpectedStatus, UnexpectedBody, BodyTooLarge, MalformedResponse, HeadersTooLarge, RedirectRefused, TooSlow,
-        CertificateExpiring, ReceiveMismatch, ExitCode, KilledBySignal,
+        CertificateExpiring, ReceiveMismatch, GrpcNotServing, GrpcServiceUnknown, GrpcUnimplemented, ExitCode, KilledBySignal,
     }
     Timeout {
         TimeoutResolve, TimeoutConnect, TimeoutTls, TimeoutRequest, TimeoutResponse, TimeoutReceive, TimeoutScript,

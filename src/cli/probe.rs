@@ -14,8 +14,8 @@ use super::{Exit, output::Output, print::print};
 use crate::{
     api,
     check::{
-        Attempt, Dial, Handshake, HeaderSource, HttpHeader, HttpProbe, ObjectKey, Outcome, Probe, ProbeKind, Reason,
-        Redirects, Reference, ReferenceKind, Report, Scheme, ScriptProbe, StatusRange, TcpProbe, Tls, TlsMode,
+        Attempt, Dial, GrpcProbe, Handshake, HeaderSource, HttpHeader, HttpProbe, ObjectKey, Outcome, Probe, ProbeKind,
+        Reason, Redirects, Reference, ReferenceKind, Report, Scheme, ScriptProbe, StatusRange, TcpProbe, Tls, TlsMode,
     },
     probe::{Lane as _, Prober, ReferenceResult, References, Settings},
 };
@@ -34,6 +34,8 @@ enum What {
     Tcp(TcpArgs),
     /// Make one HTTP request and look at its status
     Http(HttpArgs),
+    /// Ask a gRPC server whether it serves (grpc.health.v1)
+    Grpc(GrpcArgs),
     /// Run a program: exit code 0 is healthy
     Script(ScriptArgs),
 }
@@ -88,6 +90,27 @@ struct HttpArgs {
 }
 
 #[derive(Args, Debug)]
+struct GrpcArgs {
+    /// Where to connect: name:port, 10.0.0.1:50051 or [::1]:50051
+    #[arg(value_name = "HOST:PORT", value_parser = place::host_and_port)]
+    place: Dial,
+    /// The service to ask for; without it the server as a whole
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    service: String,
+    /// Make a TLS handshake first
+    #[arg(long)]
+    tls: bool,
+    /// Make a TLS handshake first, and take any certificate
+    #[arg(long, conflicts_with = "ca_file")]
+    insecure: bool,
+    /// Make a TLS handshake first, and trust these certificates in PEM instead of this machine's
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args, Debug)]
 struct ScriptArgs {
     #[command(flatten)]
     common: Common,
@@ -104,6 +127,7 @@ pub fn run(args: &ProbeArgs) -> anyhow::Result<Exit> {
     let (job, common) = match &args.what {
         What::Tcp(args) => (tcp(args), &args.common),
         What::Http(args) => (http(args)?, &args.common),
+        What::Grpc(args) => (grpc(args)?, &args.common),
         What::Script(args) => (script(args), &args.common),
     };
     anyhow::ensure!(common.timeout.as_millis() > 0, "--timeout must be longer than nothing, such as 2s");
@@ -146,20 +170,36 @@ fn tcp(args: &TcpArgs) -> Job {
     }
 }
 
+/// The authorities of a `--ca-file`, and how a probe refers to them.
+fn authorities(path: Option<&std::path::Path>, files: &mut Files) -> anyhow::Result<Option<Reference>> {
+    let Some(path) = path else { return Ok(None) };
+    let pem = std::fs::read(path).with_context(|| format!("--ca-file {}", path.display()))?;
+    let readable = CertificateDer::pem_slice_iter(&pem).next().is_some_and(|first| first.is_ok());
+    anyhow::ensure!(readable, "--ca-file {}: holds no certificate in PEM", path.display());
+    files.ca = pem.into();
+    let key = path.display().to_string().into();
+    Ok(Some(Reference { kind: ReferenceKind::ConfigMap, name: "--ca-file".into(), key }))
+}
+
+fn grpc(args: &GrpcArgs) -> anyhow::Result<Job> {
+    let mut files = Files::default();
+    let ca = authorities(args.ca_file.as_deref(), &mut files)?;
+    let mode = if args.insecure { TlsMode::SkipVerify } else { TlsMode::Verify };
+    let encrypted = args.tls || args.insecure || ca.is_some();
+    let tls = encrypted.then_some(Tls { mode, server_name: None, ca });
+    Ok(Job {
+        about: format!("grpc {}", place::shown(&args.place)),
+        dial: Some(args.place.clone()),
+        kind: ProbeKind::Grpc(GrpcProbe { service: args.service.as_str().into(), tls, ..GrpcProbe::default() }),
+        files,
+    })
+}
+
 fn http(args: &HttpArgs) -> anyhow::Result<Job> {
     let mut files = Files::default();
-    let ca = match &args.ca_file {
-        None => None,
-        Some(path) => {
-            anyhow::ensure!(args.url.scheme == Scheme::Https, "--ca-file is only used with an https:// URL");
-            let pem = std::fs::read(path).with_context(|| format!("--ca-file {}", path.display()))?;
-            let readable = CertificateDer::pem_slice_iter(&pem).next().is_some_and(|first| first.is_ok());
-            anyhow::ensure!(readable, "--ca-file {}: holds no certificate in PEM", path.display());
-            files.ca = pem.into();
-            let key = path.display().to_string().into();
-            Some(Reference { kind: ReferenceKind::ConfigMap, name: "--ca-file".into(), key })
-        }
-    };
+    let unused = args.ca_file.is_some() && args.url.scheme != Scheme::Https;
+    anyhow::ensure!(!unused, "--ca-file is only used with an https:// URL");
+    let ca = authorities(args.ca_file.as_deref(), &mut files)?;
     let mode = if args.insecure { TlsMode::SkipVerify } else { TlsMode::Verify };
     let headers = args.headers.iter().map(|(name, value)| HttpHeader {
         name: name.as_str().into(),

@@ -35,18 +35,23 @@ pub fn references_in(spec: &HealthCheckSpec) -> Vec<Referred> {
 }
 
 fn add(probe: &Probe, path: &str, found: &mut Vec<Referred>) {
-    let Some(http) = &probe.http else { return };
-    for (index, header) in http.headers.iter().enumerate() {
+    for (index, header) in probe.http.iter().flat_map(|http| &http.headers).enumerate() {
         if let Some(from) = &header.value_from {
             let path = format!("{path}.http.headers[{index}].valueFrom.secretKeyRef");
             found.push(referred(path, ReferenceKind::Secret, &from.secret_key_ref));
         }
     }
-    if let Some(ca) = http.tls.as_ref().and_then(|tls| tls.ca_ref.as_ref()) {
+    let tls = [
+        ("http", probe.http.as_ref().and_then(|http| http.tls.as_ref())),
+        ("tcp", probe.tcp.as_ref().and_then(|tcp| tcp.tls.as_ref())),
+        ("grpc", probe.grpc.as_ref().and_then(|grpc| grpc.tls.as_ref())),
+    ];
+    for (kind, tls) in tls {
+        let Some(ca) = tls.and_then(|tls| tls.ca_ref.as_ref()) else { continue };
         let config_map = ca.config_map.as_ref().map(|key| (ReferenceKind::ConfigMap, key));
         let secret = ca.secret.as_ref().map(|key| (ReferenceKind::Secret, key));
-        if let Some((kind, key)) = config_map.or(secret) {
-            found.push(referred(format!("{path}.http.tls.caRef"), kind, key));
+        if let Some((object, key)) = config_map.or(secret) {
+            found.push(referred(format!("{path}.{kind}.tls.caRef"), object, key));
         }
     }
 }
@@ -78,6 +83,8 @@ mod tests {
                     {"name": "a", "host": "db", "port": 80},
                     {"name": "b", "host": "db", "port": 443, "probe": {"http": {"scheme": "HTTPS", "headers": [header("two")],
                         "tls": {"caRef": {"configMap": {"name": "ca", "key": "k"}}}}}},
+                    {"name": "c", "host": "db", "port": 1, "probe": {"tcp": {"tls": {"caRef": {"secret": {"name": "tcp", "key": "k"}}}}}},
+                    {"name": "d", "host": "db", "port": 1, "probe": {"grpc": {"tls": {"caRef": {"secret": {"name": "grpc", "key": "k"}}}}}},
                 ],
             },
         }))
@@ -90,6 +97,8 @@ mod tests {
                 "spec.probe.http.headers[1].valueFrom.secretKeyRef",
                 "spec.targets[1].probe.http.headers[0].valueFrom.secretKeyRef",
                 "spec.targets[1].probe.http.tls.caRef",
+                "spec.targets[2].probe.tcp.tls.caRef",
+                "spec.targets[3].probe.grpc.tls.caRef",
             ]
         );
         // The same that the probes read.

@@ -6,9 +6,9 @@ use super::{probe_rules::parse_statuses, spec_rules::parse_percent};
 use crate::{
     api::{self, HealthCheck, HealthCheckSpec, IntOrString, probe as written},
     check::{
-        BodyRule, Check, Connection, Gate, GateKind, GateLimits, GateMode, GatePolicy, Handshake, HeaderSource, Host,
-        HttpHeader, HttpProbe, InitialState, MinHealthy, ObjectKey, Pattern, Place, PodSelector, PortRef, Probe,
-        ProbeKind, Redirects, Reference, ReferenceKind, Rhythm, Scheme, ScriptProbe, SelectorOperator,
+        BodyRule, Check, Connection, Gate, GateKind, GateLimits, GateMode, GatePolicy, GrpcProbe, Handshake,
+        HeaderSource, Host, HttpHeader, HttpProbe, InitialState, MinHealthy, ObjectKey, Pattern, Place, PodSelector,
+        PortRef, Probe, ProbeKind, Redirects, Reference, ReferenceKind, Rhythm, Scheme, ScriptProbe, SelectorOperator,
         SelectorRequirement, Target, TcpProbe, Thresholds, Tls, TlsMode,
     },
 };
@@ -202,9 +202,12 @@ fn build_probe(probe: &written::Probe, target: &api::Target, namespace: &str, ti
         let timeout = script.timeout.map_or(timeout, api::Duration::to_std);
         return Probe { timeout, kind: ProbeKind::Script(build_script(script)) };
     }
-    let kind = match (&probe.http, &probe.tcp) {
-        (Some(http), _) => ProbeKind::Http(build_http(http, target, namespace)),
-        (None, tcp) => ProbeKind::Tcp(tcp.as_ref().map(build_tcp).unwrap_or_default()),
+    let kind = if let Some(http) = &probe.http {
+        ProbeKind::Http(build_http(http, target, namespace))
+    } else if let Some(grpc) = &probe.grpc {
+        ProbeKind::Grpc(build_grpc(grpc, target, namespace))
+    } else {
+        ProbeKind::Tcp(probe.tcp.as_ref().map(build_tcp).unwrap_or_default())
     };
     Probe { timeout, kind }
 }
@@ -225,6 +228,19 @@ fn build_tcp(tcp: &written::TcpProbe) -> TcpProbe {
 /// What the rules let through is base64.
 fn bytes(base64: &str) -> Arc<[u8]> {
     data_encoding::BASE64_MIME_PERMISSIVE.decode(base64.as_bytes()).unwrap_or_default().into()
+}
+
+fn build_grpc(grpc: &written::GrpcProbe, target: &api::Target, namespace: &str) -> GrpcProbe {
+    let authority = grpc.authority.clone().or_else(|| {
+        let service = target.service.as_ref()?;
+        Some(format!("{}.{namespace}.svc", service.name))
+    });
+    GrpcProbe {
+        port: grpc.port,
+        service: grpc.service.as_str().into(),
+        authority: authority.map(Into::into),
+        tls: grpc.tls.as_ref().map(build_tls),
+    }
 }
 
 fn build_http(http: &written::HttpProbe, target: &api::Target, namespace: &str) -> HttpProbe {

@@ -15,10 +15,13 @@ const CA_NEEDS_CLUSTER: &str =
     "a caRef needs a cluster to be read from: without one the authorities of this machine are trusted";
 
 pub fn check(probe: &Probe, path: &str, mode: Mode, problems: &mut Problems) {
-    let kinds = [probe.tcp.is_some(), probe.http.is_some(), probe.script.is_some()];
+    let kinds = [probe.tcp.is_some(), probe.http.is_some(), probe.grpc.is_some(), probe.script.is_some()];
     problems.require(kinds.into_iter().filter(|given| *given).count() == 1, path, rules::PROBE_NOT_ONE);
     if let Some(tls) = probe.tcp.as_ref().and_then(|tcp| tcp.tls.as_ref()) {
         check_tls(tls, &format!("{path}.tcp.tls"), mode, problems);
+    }
+    if let Some(tls) = probe.grpc.as_ref().and_then(|grpc| grpc.tls.as_ref()) {
+        check_tls(tls, &format!("{path}.grpc.tls"), mode, problems);
     }
     if let Some(http) = &probe.http {
         check_http(http, &format!("{path}.http"), mode, problems);

@@ -57,7 +57,7 @@ pub fn is_port(port: &IntOrString) -> bool {
     }
 }
 
-/// A script alone may be nowhere; TCP and HTTP need a port, which a Service or a scheme may bring.
+/// A script alone may be nowhere; all else needs a port, which a Service or a scheme may bring.
 fn check_probe_fits(target: &Target, probe: Option<&Probe>, path: &str, problems: &mut Problems) {
     let script = probe.is_some_and(|probe| probe.script.is_some());
     problems.require(has_place(target) || script, path, rules::PLACE_MISSING);
@@ -66,7 +66,8 @@ fn check_probe_fits(target: &Target, probe: Option<&Probe>, path: &str, problems
     let tcp_port = probe.and_then(|probe| probe.tcp.as_ref()).is_some_and(|tcp| tcp.port.is_some());
     let http_port =
         probe.and_then(|probe| probe.http.as_ref()).is_some_and(|http| target.host.is_some() || http.port.is_some());
-    let has_port = target.port.is_some() || script || tcp_port || http_port;
+    let grpc_port = probe.and_then(|probe| probe.grpc.as_ref()).is_some_and(|grpc| grpc.port.is_some());
+    let has_port = target.port.is_some() || script || tcp_port || http_port || grpc_port;
     problems.require(!needs_port || has_port, format!("{path}.port"), rules::PORT_MISSING);
 }
 

@@ -4,6 +4,7 @@ pub mod canary;
 mod dial;
 mod egress;
 mod failure;
+mod grpc;
 mod http;
 mod prober;
 mod progress;

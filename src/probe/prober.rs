@@ -8,6 +8,7 @@ use super::{
     Lane, dial,
     egress::EgressGuard,
     failure::Failure,
+    grpc,
     http::{self, Answer, Exchange},
     progress::Progress,
     references::{NoReferences, References},
@@ -18,7 +19,8 @@ use super::{
     tls::{self, TlsClients},
 };
 use crate::check::{
-    Attempt, Dial, Handshake, Host, HttpProbe, Outcome, ProbeKind, Reason, Report, ScriptProbe, TcpProbe,
+    Attempt, Dial, GrpcProbe, Handshake, Host, HttpProbe, Outcome, ProbeKind, Reason, Report, ScriptProbe, TcpProbe,
+    Tls,
 };
 
 /// Where scripts run.
@@ -74,6 +76,7 @@ impl Lane for Prober {
                 self.within(&progress, self.connect(probe.handshake, &attempt, &progress)).await
             }
             ProbeKind::Tcp(probe) => Box::pin(self.within(&progress, self.talk(probe, &attempt, &progress))).await,
+            ProbeKind::Grpc(probe) => Box::pin(self.within(&progress, self.grpc(probe, &attempt, &progress))).await,
             ProbeKind::Http(probe) => Box::pin(self.within(&progress, self.http(probe, &attempt, &progress))).await,
         };
         match result {
@@ -124,14 +127,27 @@ impl Prober {
 
     async fn talk(&self, probe: &TcpProbe, attempt: &Attempt, progress: &Progress) -> Result<Answer, Failure> {
         let dial = place(attempt)?;
-        let setting = match &probe.tls {
-            Some(tls) => Some(tls::setting(tls, &attempt.check, &*self.references).await?),
-            None => None,
-        };
+        let setting = self.setting(probe.tls.as_ref(), attempt).await?;
         let addresses = dial::addresses(&self.resolver, &self.egress, dial, progress).await?;
         let exchange = &tcp::Exchange { probe, dial, setting: setting.as_ref(), tls: &self.tls, progress };
         let expires = dial::first_success(&addresses, is_named(dial), |address| exchange.talk(address)).await?;
         Ok(Answer { certificate_expires: expires, ..Answer::plain() })
+    }
+
+    async fn grpc(&self, probe: &GrpcProbe, attempt: &Attempt, progress: &Progress) -> Result<Answer, Failure> {
+        let dial = place(attempt)?;
+        let setting = self.setting(probe.tls.as_ref(), attempt).await?;
+        let addresses = dial::addresses(&self.resolver, &self.egress, dial, progress).await?;
+        let exchange = &grpc::Exchange { probe, dial, setting: setting.as_ref(), tls: &self.tls, progress };
+        let expires = dial::first_success(&addresses, is_named(dial), |address| exchange.ask(address)).await?;
+        Ok(Answer { certificate_expires: expires, ..Answer::plain() })
+    }
+
+    async fn setting(&self, tls: Option<&Tls>, attempt: &Attempt) -> Result<Option<tls::Setting>, Failure> {
+        match tls {
+            Some(tls) => tls::setting(tls, &attempt.check, &*self.references).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     async fn http(&self, probe: &HttpProbe, attempt: &Attempt, progress: &Progress) -> Result<Answer, Failure> {

@@ -42,6 +42,7 @@ pub(super) enum Setting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Protocol {
     Http1,
+    Http2,
     /// Nothing that has a name for ALPN.
     Bytes,
 }
@@ -50,6 +51,7 @@ impl Protocol {
     fn alpn(self) -> Vec<Vec<u8>> {
         match self {
             Self::Http1 => vec![b"http/1.1".to_vec()],
+            Self::Http2 => vec![b"h2".to_vec()],
             Self::Bytes => vec![],
         }
     }

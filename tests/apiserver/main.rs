@@ -14,6 +14,7 @@ mod denied;
 mod faults;
 mod gates;
 mod grants;
+mod grpc;
 mod harness;
 mod leader;
 mod limits;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         pod_gates::trials(&suite),
         uninstall::trials(&suite),
         grants::trials(&suite),
+        grpc::trials(&suite),
         harness::trials(&suite),
         leader::trials(&suite),
         limits::trials(&suite),

@@ -1,5 +1,6 @@
 //! etcd, kube-apiserver and kube-controller-manager: the real ones, on loopback.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
@@ -43,6 +44,7 @@ pub struct ControlPlane {
     // Dropped in this order: who is asked goes after who asks.
     controller_manager: Option<Process>,
     etcd: Process,
+    etcd_url: String,
     api_server_args: Vec<String>,
     ready_after: Duration,
     crds: OnceCell<()>,
@@ -74,6 +76,7 @@ impl ControlPlane {
             api_server: Mutex::new(api_server),
             controller_manager: None,
             etcd,
+            etcd_url,
             api_server_args,
             ready_after: Duration::ZERO,
             crds: OnceCell::new(),
@@ -101,6 +104,11 @@ impl ControlPlane {
     /// `https://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)
+    }
+
+    /// Where etcd listens for clients, who speak gRPC without TLS.
+    pub fn etcd_address(&self) -> anyhow::Result<SocketAddr> {
+        Ok(self.etcd_url.trim_start_matches("http://").parse()?)
     }
 
     /// The certificate that the API server's is signed by.

@@ -8,10 +8,10 @@ use super::super::{Mode, compile};
 use crate::{
     api::{HealthCheck, crd},
     check::{
-        BodyRule, Check, Connection, Handshake, HeaderSource, Host, HttpHeader, HttpProbe, InitialState, MinHealthy,
-        ObjectKey, Pattern, Place, PodSelector, PortRef, Probe, ProbeKind, Redirects, Reference, ReferenceKind, Rhythm,
-        Scheme, ScriptProbe, SelectorOperator, SelectorRequirement, StatusRange, Target, TcpProbe, Thresholds, Tls,
-        TlsMode,
+        BodyRule, Check, Connection, GrpcProbe, Handshake, HeaderSource, Host, HttpHeader, HttpProbe, InitialState,
+        MinHealthy, ObjectKey, Pattern, Place, PodSelector, PortRef, Probe, ProbeKind, Redirects, Reference,
+        ReferenceKind, Rhythm, Scheme, ScriptProbe, SelectorOperator, SelectorRequirement, StatusRange, Target,
+        TcpProbe, Thresholds, Tls, TlsMode,
     },
 };
 
@@ -73,6 +73,9 @@ spec:
   - name: by-name
     host: db.example
     probe: {http: {scheme: HTTPS, expectedBody: {regex: "^ok"}, tls: {caRef: {secret: {name: vault, key: pem}}}}}
+  - name: serving
+    service: {name: ledger}
+    probe: {grpc: {port: 50051, service: bank.Ledger, authority: "ledger.example:443", tls: {mode: SkipVerify}}}
   - {name: other, healthCheck: {name: backend}}
   - name: command
     probe: {script: {command: [check, --disk], env: [{name: LIMIT, value: "80"}], timeout: 3s}}
@@ -120,6 +123,15 @@ fn asked_of_the_service() -> ProbeKind {
             server_name: Some("inner.example".into()),
             ca: reference(ReferenceKind::ConfigMap, "authorities", "ca.crt"),
         },
+    })
+}
+
+fn asked_of_the_ledger() -> ProbeKind {
+    ProbeKind::Grpc(GrpcProbe {
+        port: Some(50051),
+        service: "bank.Ledger".into(),
+        authority: Some("ledger.example:443".into()),
+        tls: Some(Tls { mode: TlsMode::SkipVerify, ..Tls::default() }),
     })
 }
 
@@ -192,6 +204,7 @@ fn targets() -> Vec<Target> {
             1500,
             ProbeKind::Http(HttpProbe { port: Some(443), expected_body: Some(ok), tls: vault, ..https() }),
         ),
+        target("serving", Place::Service { name: "ledger".into() }, None, 1500, asked_of_the_ledger()),
         target("other", Place::Check { name: "backend".into() }, None, 1500, talk()),
         target("command", Place::Nowhere, None, 3000, script(&["check", "--disk"], None, &[("LIMIT", "80")])),
         target(
@@ -255,6 +268,7 @@ fn the_manifest_names_every_field_of_the_schema() {
 fn plain(path: &str) -> String {
     path.replace("spec.targets[].probe", "spec.probe")
         .replace("probe.tcp.tls", "probe.http.tls")
+        .replace("probe.grpc.tls", "probe.http.tls")
         .replace("spec.gates[].podReadiness.selector", "spec.targets[].pods.selector")
 }
 

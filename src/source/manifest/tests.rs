@@ -53,7 +53,7 @@ spec:
             "checks.yaml:6:3: spec.intervall: unknown field; did you mean interval?",
             "checks.yaml:8:3: spec.timeout: timeout must not be above interval: lower timeout or raise interval",
             "checks.yaml:11:5: spec.targets[0].host: host must be an IP address (IPv6 without brackets) or a DNS name, without scheme, port or path",
-            "checks.yaml:12:5: spec.targets[0].port: port must be a number from 1 to 65535, or a port name of at most 15 lower-case letters, digits and single '-', with at least one letter",
+            "checks.yaml:12:5: spec.targets[0].port: port must be a number from 1 to 65535 without quotes, or a port name of at most 15 lower-case letters, digits and single '-', with at least one letter",
         ]
     );
 }
