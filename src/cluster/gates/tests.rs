@@ -1,6 +1,7 @@
 //! Gates against a cluster that is written down, and a server that takes what it is sent.
 
 mod doubt;
+mod letting_go;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
@@ -249,6 +250,10 @@ const UP: Option<EndpointState> = Some(EndpointState::Healthy);
 const DOWN: Option<EndpointState> = Some(EndpointState::Unhealthy);
 const STALE: Option<EndpointState> = Some(EndpointState::Unknown);
 
+fn scene_of<'a>(reconciler: &'a Reconciler, board: &'a Board, wall: Timestamp) -> Scene<'a> {
+    Scene { reconciler, board, wall }
+}
+
 /// A slice of the check `name` as an earlier life left it.
 fn left(name: &str, gate: &str, entries: &[(u8, bool)]) -> SliceFacts {
     let entries = entries
@@ -410,107 +415,6 @@ fn a_correlated_loss_changes_nothing_and_a_lone_one_does() {
 }
 
 #[test]
-fn what_no_gate_wants_goes_and_what_nobody_knows_is_asked_about() {
-    let mut world = World::with(vec![
-        left("a", "traffic", &[(1, true)]),
-        left("a", "former", &[(1, true)]),
-        left("gone", "traffic", &[(9, true)]),
-    ]);
-    world.check("a", 1, json!({}), spec(1, json!({})));
-    world.says("a", &[UP]);
-    let turn = world.turn();
-    assert_eq!(turn.owners, [(Arc::from(NS), Owner { name: "gone".into(), uid: "gone".into() })]);
-    assert_eq!(world.reported("a").effective, GateReason::Conflict, "until it is known whose it is");
-    let mut world = World::with(vec![left("a", "traffic", &[(1, true)]), left("a", "former", &[(1, true)])]);
-    world.check("a", 1, json!({}), spec(1, json!({})));
-    world.says("a", &[UP]);
-    let turn = world.turn();
-    let deleted: Vec<_> = turn
-        .notes
-        .iter()
-        .filter_map(|note| match note {
-            Note::Gate(key, Some(write)) => Some((&*key.object().name, &**write)),
-            _ => None,
-        })
-        .collect();
-    assert!(
-        matches!(deleted.as_slice(), [("db-a-former", GateWrite::Slice(SliceWrite::Delete { .. }))]),
-        "{deleted:?}"
-    );
-    let mut world = World::with(vec![left("gone", "traffic", &[(9, true)])]);
-    world.check("a", 1, json!({}), spec(1, json!({})));
-    world.says("a", &[UP]);
-    let owner = world.turn().owners[0].1.clone();
-    world.gates.judge(&NS.into(), owner.clone(), Some(false), scene_of(&world.reconciler, &world.board, world.wall));
-    assert!(world.writes().is_empty(), "it is there, though none of ours");
-    world.gates.judge(&NS.into(), owner, Some(true), scene_of(&world.reconciler, &world.board, world.wall));
-    assert!(matches!(world.writes().as_slice(), [(_, Some(SliceWrite::Delete { .. }))]));
-}
-
-/// What has not been listed, or may not be, looks like what is gone.
-#[test]
-fn slices_stay_while_nobody_can_tell_whether_their_service_is_there() {
-    let slices = || vec![left("a", "traffic", &[(1, true)])];
-    for told in [
-        vec![Told::Begin, Told::Complete],
-        vec![Told::Failed(CallError::Forbidden("services is forbidden".to_owned()))],
-    ] {
-        let mut world = World::unlisted(slices());
-        world.check("a", 1, json!({}), spec(1, json!({})));
-        world.says("a", &[UP]);
-        world.gates.found(slices());
-        assert!(world.writes().is_empty(), "not listed yet");
-        let gone = told.len() == 2;
-        for told in told {
-            world.reconciler.source(SourceChange::Service(scope(SourceKind::Services), told));
-        }
-        assert_eq!(world.writes().len(), usize::from(gone), "gone: {gone}");
-    }
-}
-
-#[test]
-fn a_slice_that_nobody_watches_goes_once_its_owner_is_known_to_be_gone() {
-    let mut world = World::new();
-    world.gates.found(vec![left("gone", "traffic", &[(1, true)]), left("there", "traffic", &[(2, true)])]);
-    let asked = world.turn().owners;
-    assert_eq!(asked.len(), 2, "{asked:?}");
-    for (namespace, owner) in asked {
-        let gone = Some(&*owner.name == "gone");
-        world.gates.judge(&namespace, owner, gone, scene_of(&world.reconciler, &world.board, world.wall));
-    }
-    let writes = world.writes();
-    let [(slice, Some(SliceWrite::Delete { .. }))] = writes.as_slice() else { panic!("{writes:?}") };
-    assert_eq!(&*slice.name, "db-gone-traffic");
-    assert!(world.writes().is_empty(), "once");
-}
-
-fn scene_of<'a>(reconciler: &'a Reconciler, board: &'a Board, wall: Timestamp) -> Scene<'a> {
-    Scene { reconciler, board, wall }
-}
-
-#[test]
-fn a_check_that_goes_and_a_service_that_is_lost_leave_nothing() {
-    let mut world = World::new();
-    world.check("a", 1, json!({}), spec(2, json!({})));
-    world.says("a", &[UP, UP]);
-    world.settle();
-    let service = |spec: Value| {
-        let object = json!({"metadata": {"name": "db", "namespace": NS}, "spec": spec});
-        let facts = ServiceFacts::of(&serde_json::from_value::<Service>(object).expect("readable"));
-        SourceChange::Service(scope(SourceKind::Services), Told::Is(facts))
-    };
-    world.reconciler.source(service(json!({"ports": [{"port": 1}], "selector": {"app": "db"}})));
-    assert_eq!((world.settle(), world.published().len()), (1, 0));
-    assert_eq!(world.reported("a").effective, GateReason::Conflict);
-    world.reconciler.source(service(json!({"ports": [{"port": 1}]})));
-    assert_eq!((world.settle(), world.published().len()), (1, 2));
-    let mut without = spec(2, json!({}));
-    without["gates"] = json!([]);
-    world.check("a", 2, json!({}), without);
-    assert_eq!((world.settle(), world.published().len()), (1, 0));
-}
-
-#[test]
 fn one_check_holds_a_service_and_a_dry_run_holds_none() {
     let mut world = World::new();
     world.check("b", 1, json!({}), spec(1, json!({})));
@@ -565,17 +469,4 @@ fn a_name_is_published_with_its_addresses_and_keeps_them() {
     assert_eq!((reborn.settle(), reborn.published()), (0, [(one, true), (six, true)].into()));
     reborn.gates.resolved(&name, Some(vec![[10, 9, 0, 2].into()]));
     assert_eq!((reborn.settle(), reborn.ready()), (2, vec![true]));
-}
-
-#[test]
-fn while_the_release_marker_stands_nothing_is_done() {
-    let mut world = World::new();
-    world.check("a", 1, json!({}), spec(2, json!({})));
-    world.says("a", &[UP, UP]);
-    world.settle();
-    world.gates.set_released(true);
-    world.says("a", &[UP, DOWN]);
-    assert_eq!(world.settle(), 0);
-    world.gates.set_released(false);
-    assert_eq!((world.settle(), world.ready()), (1, vec![true, false]));
 }
