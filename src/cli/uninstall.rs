@@ -35,6 +35,10 @@ pub struct UninstallArgs {
     /// The operator set no conditions on pods
     #[arg(long, env = "HEALTHCHECK_OPERATOR_DISABLE_POD_READINESS")]
     disable_pod_readiness: bool,
+    /// Take the lease from whoever holds it, so that the next installation need not wait for it; a replica that lives on
+    /// stands by for as long as the lease would have lasted
+    #[arg(long)]
+    free_lease: bool,
     /// How long it may take, 1s to 10m
     #[arg(long, value_name = "DURATION", default_value = "45s", value_parser = parse_within)]
     within: Duration,
@@ -55,6 +59,7 @@ pub async fn run(args: UninstallArgs) -> anyhow::Result<Exit> {
             pod_readiness: !args.disable_pod_readiness,
         },
         within: args.within,
+        free_lease: args.free_lease,
     };
     let client = match args.connection.connection().load().await {
         Ok(config) => client(&config, &Metrics::default()),
@@ -76,6 +81,10 @@ fn said(what: &Release, report: &Report) -> String {
     lines.extend(report.slices.iter().map(|slice| format!("    {slice}")));
     lines.push(format!("[+] pods released: {}", report.pods.len()));
     lines.extend(report.pods.iter().map(|pod| format!("    {pod}")));
+    lines.push(format!("[+] statuses that say so: {}", report.told));
+    if report.freed {
+        lines.push(format!("[+] lease freed: {}/{}", what.namespace, what.lease));
+    }
     lines.extend(report.left.iter().map(|left| format!("[-] not released: {left}")));
     lines.join("\n") + "\n"
 }

@@ -13,10 +13,12 @@ use std::{
 use anyhow::Context as _;
 use http::{Method, Request, Response, Uri};
 use kube::{
-    Client, Config,
+    Api, Client, Config,
+    api::ListParams,
     client::{Body, ClientBuilder},
     config::{KubeConfigOptions, Kubeconfig},
 };
+use serde::de::DeserializeOwned;
 use tower::{BoxError, Layer, Service};
 
 use crate::telemetry::{Metrics, metrics::ApiLabels};
@@ -25,6 +27,8 @@ use crate::telemetry::{Metrics, metrics::ApiLabels};
 pub const CALL_DEADLINE: Duration = Duration::from_secs(8);
 /// How long the server may work on a call; shorter than ours, so that its answer still reaches us.
 const SERVER_DEADLINE: Duration = Duration::from_secs(6);
+/// How many objects are read at once.
+const PAGE: u32 = 250;
 /// How long the first byte of an answer may take, for lists and the start of a watch too.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -164,6 +168,52 @@ pub async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T
         Ok(result) => result.map_err(CallError::from),
         Err(_) => Err(CallError::Timeout),
     }
+}
+
+/// What one API lists, page by page.
+pub struct Pages<'a, K> {
+    api: &'a Api<K>,
+    /// `None`: that was all.
+    next: Option<ListParams>,
+}
+
+impl<'a, K: Clone + DeserializeOwned + std::fmt::Debug> Pages<'a, K> {
+    #[must_use]
+    pub fn new(api: &'a Api<K>, params: ListParams) -> Self {
+        Self { api, next: Some(params.limit(PAGE)) }
+    }
+
+    /// The next page; `None` after the last one.
+    ///
+    /// # Errors
+    /// When it cannot be read, within [`CALL_DEADLINE`]. Asked again, it is tried again.
+    pub async fn next(&mut self) -> Result<Option<Vec<K>>, CallError> {
+        let Some(params) = &mut self.next else { return Ok(None) };
+        let list = call(self.api.list(params)).await?;
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params.continue_token = Some(token),
+            None => self.next = None,
+        }
+        Ok(Some(list.items))
+    }
+}
+
+/// Hands everything that the APIs list to `each`, in their order.
+///
+/// # Errors
+/// When a page cannot be read; what came before it was handed over.
+pub async fn list_all<K: Clone + DeserializeOwned + std::fmt::Debug>(
+    apis: &[Api<K>],
+    params: &ListParams,
+    mut each: impl FnMut(K),
+) -> Result<(), CallError> {
+    for api in apis {
+        let mut pages = Pages::new(api, params.clone());
+        while let Some(page) = pages.next().await? {
+            page.into_iter().for_each(&mut each);
+        }
+    }
+    Ok(())
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -4,14 +4,15 @@
 //! counted on its own boot clock and only while its own reads succeed. The holder believes itself the holder only
 //! until that duration after it *sent* the last renewal that succeeded, counted on its boot clock: one that was stopped
 //! or suspended knows at once that it may write nothing.
+//!
+//! An uninstall may take the Lease from whoever holds it. While its release marker stands a Lease that is free is left
+//! alone as if it were held; the next installation, for which the marker does not hold, takes it at once.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+mod held;
+mod marker;
+mod silence;
+
+use std::time::Duration;
 
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -28,7 +29,11 @@ use super::{
     boottime,
     client::{CallError, call},
 };
-use crate::{api::GROUP, engine::Surroundings, telemetry::Beats};
+use crate::{engine::Surroundings, telemetry::Beats};
+
+pub use held::Held;
+pub use marker::{installation, release_marker};
+use silence::Silence;
 
 /// How often the Lease is read by a standby, and how soon a failed renewal is tried again.
 const POLL: Duration = Duration::from_secs(1);
@@ -36,8 +41,6 @@ const POLL: Duration = Duration::from_secs(1);
 pub const LOOK: Duration = Duration::from_secs(2);
 /// An answer that takes longer than this is none, as far as gates go.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// The time of one read that counts at most toward silence: what is longer is a gap of our own, not the holder's.
-const COUNTED_GAP: Duration = Duration::from_secs(3);
 
 /// How the Lease is kept.
 #[derive(Clone, Debug)]
@@ -59,103 +62,6 @@ pub enum Role {
     Unknown,
     Standby,
     Leader,
-}
-
-/// The release marker: an annotation on our own Lease. While it stands no gate acts, in whatever replica: whoever
-/// uninstalls sets it first, and then releases what the gates hold.
-#[must_use]
-pub fn release_marker() -> String {
-    format!("{GROUP}/release")
-}
-
-/// The name of the Lease that says which installation a release is: the chart makes it anew, or changes it, with every
-/// `helm install` and `helm upgrade`.
-#[must_use]
-pub fn installation_name(lease: &str) -> String {
-    format!("{lease}-installation")
-}
-
-/// Which installation this is, for the value of the release marker: a later one is another, and so the marker does not
-/// hold for it. `None` where nobody says, as without the chart.
-///
-/// # Errors
-/// When it cannot be read.
-pub async fn installation(leases: &Api<Lease>, lease: &str) -> Result<Option<String>, CallError> {
-    let found = call(leases.get_opt(&installation_name(lease))).await?;
-    Ok(found.map(|found| {
-        let revision = found.annotations().get(&format!("{GROUP}/revision")).cloned().unwrap_or_default();
-        format!("{}/{revision}", found.uid().unwrap_or_default())
-    }))
-}
-
-/// Tells, at any moment, whether the Lease is held by the boot clock, and whether the release marker was last seen on
-/// it. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct Held(Arc<HeldState>);
-
-#[derive(Debug, Default)]
-struct HeldState {
-    /// Boot time in milliseconds.
-    until: AtomicU64,
-    released: AtomicBool,
-}
-
-impl Held {
-    /// Whether writing is allowed at this very moment.
-    #[must_use]
-    pub fn now(&self) -> bool {
-        boottime::now().as_millis() < u128::from(self.0.until.load(Relaxed))
-    }
-
-    /// Whether no gate may act.
-    #[must_use]
-    pub fn is_released(&self) -> bool {
-        self.0.released.load(Relaxed)
-    }
-
-    fn set_released(&self, released: bool) {
-        if self.0.released.swap(released, Relaxed) != released {
-            tracing::info!(released, "the release marker on the lease has {}", if released { "come" } else { "gone" });
-        }
-    }
-
-    fn until(&self, end: Duration) {
-        self.0.until.store(u64::try_from(end.as_millis()).unwrap_or(u64::MAX), Relaxed);
-    }
-
-    fn end(&self) {
-        self.0.until.store(0, Relaxed);
-    }
-}
-
-/// What another replica's Lease looked like, and how long it has looked the same.
-#[derive(Debug, Default)]
-struct Silence {
-    version: String,
-    /// Silence that was witnessed.
-    witnessed: Duration,
-    /// Boot time of the last read that succeeded.
-    last_read: Option<Duration>,
-}
-
-impl Silence {
-    /// A read at `now` found `version`. How long it has been silent, as far as we have witnessed it.
-    fn read(&mut self, version: &str, now: Duration) -> Duration {
-        if self.version != version {
-            *self = Self { version: version.to_owned(), witnessed: Duration::ZERO, last_read: Some(now) };
-        } else {
-            if let Some(last) = self.last_read {
-                self.witnessed += now.saturating_sub(last).min(COUNTED_GAP);
-            }
-            self.last_read = Some(now);
-        }
-        self.witnessed
-    }
-
-    /// A read failed: the time until the next one that succeeds proves nothing.
-    fn failed(&mut self) {
-        self.last_read = None;
-    }
 }
 
 /// Keeps the Lease, or waits for it.
@@ -288,9 +194,9 @@ impl Elector {
         // What a holder promised counts, where it promised more than we would.
         let promised = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds).unwrap_or(0);
         let promised = Duration::from_secs(u64::try_from(promised).unwrap_or(0));
-        let free = holder.is_empty()
-            || silent >= self.options.duration.max(promised)
-            || (first && self.is_predecessor(&holder));
+        // Whoever takes the Lease away in an uninstall may have taken it from one that lives, and does not know it yet.
+        let given_up = holder.is_empty() && !self.held.is_released();
+        let free = given_up || silent >= self.options.duration.max(promised) || (first && self.is_predecessor(&holder));
         if !free {
             self.complaint = None;
             return POLL;
@@ -429,99 +335,4 @@ fn identity(pod: Option<&str>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn seconds(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    #[test]
-    fn silence_counts_only_while_reads_succeed() {
-        let mut silence = Silence::default();
-        assert_eq!(silence.read("1", seconds(10)), Duration::ZERO);
-        assert_eq!(silence.read("1", seconds(11)), seconds(1));
-        silence.failed();
-        assert_eq!(silence.read("1", seconds(40)), seconds(1), "nobody was looking");
-        assert_eq!(silence.read("1", seconds(42)), seconds(3));
-        assert_eq!(silence.read("2", seconds(43)), Duration::ZERO, "it was renewed");
-    }
-
-    #[test]
-    fn a_gap_of_our_own_is_not_the_holders_silence() {
-        let mut silence = Silence::default();
-        silence.read("1", seconds(10));
-        // Suspended for an hour.
-        assert_eq!(silence.read("1", seconds(3610)), COUNTED_GAP);
-    }
-
-    #[test]
-    fn a_lease_ends_by_the_boot_clock() {
-        let held = Held::default();
-        assert!(!held.now());
-        held.until(boottime::now() + seconds(60));
-        assert!(held.now());
-        held.until(boottime::now().saturating_sub(Duration::from_millis(1)));
-        assert!(!held.now());
-    }
-
-    #[test]
-    fn identities_differ_and_begin_with_the_pod() {
-        let (one, other) = (identity(Some("hco-0")), identity(Some("hco-0")));
-        assert_ne!(one, other);
-        assert!(one.starts_with("hco-0_"));
-    }
-
-    /// A replica that is `hco-0` and has seen nothing change for as long as it needs, before a Lease of `holder`, who
-    /// promised to be back within `promised` seconds; whether it takes it at its next look.
-    async fn takes(holder: &str, promised: u64, first: bool) -> bool {
-        use std::sync::atomic::AtomicBool;
-        let (taken, holder) = (Arc::new(AtomicBool::new(false)), holder.to_owned());
-        let service = tower::service_fn({
-            let taken = taken.clone();
-            move |request: http::Request<kube::client::Body>| {
-                taken.fetch_or(request.method() == http::Method::PUT, Relaxed);
-                let lease = serde_json::json!({
-                    "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-                    "metadata": {"name": "l", "namespace": "n", "resourceVersion": "1"},
-                    "spec": {"holderIdentity": holder, "leaseDurationSeconds": promised},
-                });
-                let body = kube::client::Body::from(lease.to_string().into_bytes());
-                async move { Ok::<_, tower::BoxError>(http::Response::new(body)) }
-            }
-        });
-        let options = LeaseOptions {
-            namespace: "n".into(),
-            name: "l".into(),
-            pod: Some("hco-0".into()),
-            duration: seconds(15),
-            renew: seconds(10),
-        };
-        let (mut elector, role, held) =
-            Elector::new(Client::new(service, "n"), options, Beats::default(), Surroundings::default());
-        elector.first = first;
-        if !first {
-            elector.silence = Silence { version: "1".into(), witnessed: seconds(20), last_read: Some(boottime::now()) };
-        }
-        elector.turn().await;
-        let taken = taken.load(Relaxed);
-        assert_eq!((taken, taken), (*role.borrow() == Role::Leader, held.now()));
-        taken
-    }
-
-    #[tokio::test]
-    async fn a_lease_is_taken_when_its_holder_is_silent_for_as_long_as_it_promised() {
-        assert!(takes("hco-1_1", 15, false).await, "silent for longer than its duration and ours");
-        assert!(!takes("hco-1_1", 60, false).await, "it promised to be back later than we would");
-        assert!(!takes("hco-1_1", 15, true).await, "nothing was witnessed yet");
-    }
-
-    #[tokio::test]
-    async fn a_predecessor_in_the_same_pod_is_not_waited_for() {
-        assert!(takes("hco-0_1", 15, true).await);
-        assert!(takes("", 15, true).await, "given up");
-        for other in ["hco-01_1", "hco-0", "hco-1_1"] {
-            assert!(!takes(other, 15, true).await, "{other}");
-        }
-    }
-}
+mod tests;

@@ -9,15 +9,13 @@ use tokio::time::Instant;
 use super::{
     annotate::is_ours,
     checks::Selection,
-    client::{CallError, call},
+    client::{CallError, call, list_all},
     index::facts::SliceFacts,
     lease::Held,
     patch::{SlicePatch, write_annotations},
 };
 use crate::api::HealthCheck;
 
-/// How many slices are read at once.
-const PAGE: u32 = 250;
 /// How often everything is searched.
 const SWEEP: Duration = Duration::from_secs(600);
 /// How soon it is searched again after the first sweep in a row that did not succeed; each further one doubles it.
@@ -63,31 +61,17 @@ impl Sweeps {
 
 /// Every slice that bears an annotation of ours, and whether all slices could be searched.
 pub async fn find(client: &Client, selection: &Selection) -> (Vec<SliceFacts>, bool) {
-    let apis: Vec<Api<EndpointSlice>> = if selection.namespaces.is_empty() {
-        vec![Api::all(client.clone())]
-    } else {
-        selection.namespaces.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect()
-    };
     let mut found = vec![];
-    for api in apis {
-        let mut page = ListParams::default().limit(PAGE);
-        loop {
-            let list = match call(api.list(&page)).await {
-                Ok(list) => list,
-                Err(error) => {
-                    tracing::debug!(%error, "slices not searched for orphaned annotations; trying again");
-                    return (found, false);
-                }
-            };
-            let slices = list.items.iter().map(SliceFacts::of).filter(|slice| !slice.service.is_empty());
-            found.extend(slices.filter(|slice| slice.annotations.values().any(|value| is_ours(value))));
-            match list.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => page.continue_token = Some(token),
-                None => break,
-            }
-        }
+    let keep = |slice: EndpointSlice| {
+        let facts = SliceFacts::of(&slice);
+        let bears = !facts.service.is_empty() && facts.annotations.values().any(|value| is_ours(value));
+        found.extend(bears.then_some(facts));
+    };
+    let searched = list_all(&selection.apis(client), &ListParams::default(), keep).await;
+    if let Err(error) = &searched {
+        tracing::debug!(%error, "slices not searched for orphaned annotations; trying again");
     }
-    (found, true)
+    (found, searched.is_ok())
 }
 
 /// Takes away the annotations of `checks` from `slice`, of those that are really gone. `false`: something is left to be

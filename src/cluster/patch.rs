@@ -41,12 +41,14 @@ pub enum StatusChange {
     Whole(Box<HealthCheckStatus>),
     /// Only who confirms it, and when: for a status that a former owner left as it should be.
     Claim(Box<HealthCheckStatus>),
+    /// Only what its gates do: whoever is not its owner says nothing of its health.
+    Gates(Box<HealthCheckStatus>),
 }
 
 impl StatusChange {
     fn status(&self) -> &HealthCheckStatus {
         match self {
-            Self::Whole(status) | Self::Claim(status) => status,
+            Self::Whole(status) | Self::Claim(status) | Self::Gates(status) => status,
         }
     }
 }
@@ -60,13 +62,16 @@ fn status_patch(known: &ServerState, change: &StatusChange) -> Value {
         None => json!({"op": "test", "path": "/metadata/resourceVersion", "value": known.resource_version}),
     });
     let value = serde_json::to_value(change.status()).unwrap_or_default();
-    match change {
-        StatusChange::Whole(_) => operations.push(json!({"op": "add", "path": "/status", "value": value})),
-        StatusChange::Claim(_) => {
-            for field in ["observedAt", "prober", "epoch"] {
-                operations.push(json!({"op": "add", "path": format!("/status/{field}"), "value": value[field]}));
-            }
-        }
+    let fields: &[&str] = match change {
+        StatusChange::Whole(_) => &[],
+        StatusChange::Claim(_) => &["observedAt", "prober", "epoch"],
+        StatusChange::Gates(_) => &["conditions", "gates", "gate"],
+    };
+    if fields.is_empty() {
+        operations.push(json!({"op": "add", "path": "/status", "value": value}));
+    }
+    for field in fields {
+        operations.push(json!({"op": "add", "path": format!("/status/{field}"), "value": value[field]}));
     }
     Value::Array(operations)
 }

@@ -32,6 +32,8 @@ pub fn trials(suite: &Suite) -> Vec<Trial> {
         suite.trial("pod_gates::what_somebody_changes_is_put_back", put_back),
         suite.trial("pod_gates::with_a_selector_all_pods_follow_the_check", selector),
         suite.trial("pod_gates::an_edit_and_a_removal_release", release),
+        suite.trial("pod_gates::a_dry_run_lets_go_and_lets_new_pods_in", dry_run),
+        suite.trial("pod_gates::a_suspended_check_keeps_what_is_held_and_lets_new_pods_in", suspended),
         suite.trial("pod_gates::what_lost_its_check_while_nobody_looked_is_released", orphans),
         suite.trial("pod_gates::the_older_of_two_checks_holds_a_pod", two),
     ]
@@ -281,6 +283,46 @@ async fn release(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     // The check goes.
     web.stage.checks().delete(CHECK, &DeleteParams::default()).await?;
     web.wait_said(&released).await
+}
+
+async fn dry_run(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
+    let mut web = Web::new(cluster, "poddry", 2).await?;
+    let _operator = web.stage.operator("hco-0").await?;
+    web.pods[1].set_status(500);
+    web.stage.apply(CHECK, web.spec(json!({}))).await?;
+    web.wait_said(&["True/Admitted", "False/Withheld"]).await?;
+    web.stage.apply(CHECK, web.spec(json!({"mode": "DryRun"}))).await?;
+    web.wait_said(&["True/Released", "True/Released"]).await?;
+    web.wait_condition(CHECK, "True/DryRun").await?;
+    // A new one waits for a condition, whoever only shows what it would be; and what it would be changes nothing.
+    web.add(true).await?;
+    web.wait_said(&["True/Released", "True/Released", "True/Released"]).await?;
+    web.pods[2].set_status(500);
+    let would = |check: &HealthCheck| gate(check)["desiredReady"] == 1;
+    let check = web.stage.wait(CHECK, "two of three to be withheld in earnest", would).await?;
+    ensure!(gate(&check)["effective"] == "DryRun", "{}", gate(&check));
+    web.wait_said(&["True/Released", "True/Released", "True/Released"]).await?;
+    // In earnest it takes them out.
+    web.stage.apply(CHECK, web.spec(json!({}))).await?;
+    web.wait_said(&["True/Admitted", "False/Withheld", "False/Withheld"]).await
+}
+
+async fn suspended(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
+    let mut web = Web::new(cluster, "podsuspended", 2).await?;
+    let _operator = web.stage.operator("hco-0").await?;
+    web.pods[1].set_status(500);
+    web.stage.apply(CHECK, web.spec(json!({}))).await?;
+    web.wait_said(&["True/Admitted", "False/Withheld"]).await?;
+    let mut spec = web.spec(json!({}));
+    spec["suspend"] = json!(true);
+    web.stage.apply(CHECK, spec).await?;
+    web.stage.wait_health(CHECK, "Unknown").await?;
+    // A maintenance is no outage: what was held is held, and a rolling update does not hang.
+    web.add(true).await?;
+    web.wait_said(&["True/Admitted", "False/Withheld", "True/Released"]).await?;
+    web.pods[2].set_status(500);
+    web.stage.apply(CHECK, web.spec(json!({}))).await?;
+    web.wait_said(&["True/Admitted", "False/Withheld", "False/Withheld"]).await
 }
 
 async fn orphans(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {

@@ -26,6 +26,7 @@ fn the_example_and_the_commands_fit_the_release() {
         "kubectl -n hco port-forward svc/rel-healthcheck-operator 8080:8080 &",
         "curl -i 'http://127.0.0.1:8080/healthz?verbose'",
         "helm test rel --namespace hco",
+        "take the readinessGates that HealthChecks answer out of your pod templates",
         "--clusterrole=rel-healthcheck-operator-secret-reader --serviceaccount=hco:rel-healthcheck-operator",
     ] {
         assert!(text.contains(line), "{line}\n{text}");
@@ -72,6 +73,11 @@ fn warnings_come_from_the_values() {
         (vec![r#"rbac.secrets="Cluster""#, r#"watchNamespaces=["a"]"#], "any Secret by name in the watched namespaces"),
         (vec!["scripts.enabled=true"], "scripts.enabled is true"),
         (vec![r#"egress.allow=["127.0.0.0/8"]"#], "lifts the protection of 127.0.0.0/8"),
+        (vec!["features.endpointSlices=false"], "features.endpointSlices is off"),
+        (
+            vec!["features.endpointSlices=false", "features.podReadiness=false"],
+            "features.endpointSlices and features.podReadiness are off",
+        ),
         (vec!["serviceAccount.automount=false"], "no credentials for the API server"),
         (
             vec!["serviceMonitor.enabled=true"],

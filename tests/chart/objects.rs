@@ -325,3 +325,35 @@ fn the_chart_and_the_package_have_one_version() {
     assert_eq!(chart["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
 }
+
+/// Whatever release it is, the hook lets go of what that release holds, and of nothing else.
+#[test]
+fn what_is_let_go_before_the_uninstall_is_what_the_operator_holds() {
+    const SHARED: [&str; 5] = [
+        "--lease-name=",
+        "--watch-namespace=",
+        "--label-selector=",
+        "--disable-endpoint-slices",
+        "--disable-pod-readiness",
+    ];
+    let shared = |pod: &Value, name: &str| -> Vec<String> {
+        let args = strings(&container(pod, name).unwrap_or_else(|| panic!("no container {name}"))["args"]);
+        let args = args.into_iter().filter(|arg| SHARED.iter().any(|flag| arg.starts_with(flag)));
+        args.map(str::to_owned).collect()
+    };
+    let features = Values::set(&["features.endpointSlices=false", "features.podReadiness=false"]);
+    let mut seen = BTreeSet::new();
+    for values in tools::ci_values().into_iter().map(Values::File).chain([features]) {
+        let Some(objects) = tools::objects(&values) else { return };
+        let job = of_kind(&objects, "Job")
+            .into_iter()
+            .find(|job| job["metadata"]["annotations"]["helm.sh/hook"] == "pre-delete");
+        let job = job.unwrap_or_else(|| panic!("{values:?}: no hook"));
+        let held = shared(&only(&objects, "Deployment")["spec"]["template"], "controller");
+        assert_eq!(shared(&job["spec"]["template"], "uninstall"), held, "{values:?}");
+        // It is Helm that says how long a node may be waited for.
+        assert!(job["spec"]["activeDeadlineSeconds"].as_u64() >= Some(3600), "{job}");
+        seen.extend(SHARED.into_iter().filter(|flag| held.iter().any(|arg| arg.starts_with(flag))));
+    }
+    assert_eq!(seen, BTreeSet::from(SHARED), "each of them is set somewhere");
+}

@@ -20,6 +20,7 @@ mod pod_claims;
 mod pod_readiness;
 mod pod_release;
 mod release;
+mod remains;
 pub mod report;
 pub mod slice;
 mod slices;
@@ -48,7 +49,7 @@ use self::{
     names::Names,
     pod_release::PodRelease,
     release::Owners,
-    report::{GateReport, GatesReport},
+    report::{GateReport, GatesReport, RELEASED_MESSAGE},
     slice::Owner,
     write::{GateKey, GateWrite},
 };
@@ -65,7 +66,7 @@ use crate::{
 };
 
 pub use pod_readiness::{release as release_pod, said_by};
-pub use pod_release::{find as find_pods, find_in as find_pods_in};
+pub use pod_release::{bearing as bearing_pod, find as find_pods};
 pub use release::find;
 pub use write::GateEnded;
 
@@ -244,11 +245,14 @@ impl Gates {
 
     /// Says once of each check that its gates do nothing any more.
     fn tell_released(&mut self, scene: Scene<'_>, turn: &mut Turn) {
-        const MESSAGE: &str =
-            "the operator is being uninstalled, and holds nothing back; install or upgrade it and the gate acts again";
         for key in scene.reconciler.gated() {
             let (Some(check), Some(view)) = (scene.reconciler.accepted(&key), scene.board.get(&key)) else { continue };
-            let idle = |gate: &Gate| GateReport::idle(&gate.name, GateReason::Released, MESSAGE);
+            let healthy = view.endpoints.iter().filter(|row| row.state.is_healthy()).count();
+            let idle = |gate: &Gate| GateReport {
+                desired: u32::try_from(healthy).unwrap_or(u32::MAX),
+                published: remains::all(check, gate, scene.reconciler).total(),
+                ..GateReport::idle(&gate.name, GateReason::Released, RELEASED_MESSAGE)
+            };
             let report = GatesReport {
                 uid: check.uid.clone(),
                 generation: check.generation,
@@ -482,20 +486,33 @@ fn gates_what(kind: &GateKind) -> Arc<str> {
     }
 }
 
+/// How many endpoints are named in a message.
+const NAMED: usize = 3;
+
+fn listed(names: &[Arc<str>]) -> String {
+    let mut text = names.iter().take(NAMED).map(|name| &**name).collect::<Vec<_>>().join(", ");
+    if names.len() > NAMED {
+        text = format!("{text} and {} more", names.len() - NAMED);
+    }
+    text
+}
+
 impl KindCtx<'_> {
     fn evaluate(mut self) -> Evaluated {
+        let mut evaluated = self.act();
+        self.tell_remains(&mut evaluated);
+        evaluated
+    }
+
+    fn act(&mut self) -> Evaluated {
         let name = &self.gate.name;
         match &self.gate.kind {
-            GateKind::EndpointSlice { .. } if !self.features.endpoint_slices => Evaluated::idle(
-                name,
-                GateReason::Forbidden,
-                "endpointSlice gates are switched off here; whoever installs may turn them on (features.endpointSlices)",
-            ),
+            GateKind::EndpointSlice { service, .. } if !self.features.endpoint_slices => self.slices_off(service),
             GateKind::EndpointSlice { service, port } => self.endpoint_slice(service, port.as_ref()),
             GateKind::PodReadiness { .. } if !self.features.pod_readiness => Evaluated::idle(
                 name,
                 GateReason::Forbidden,
-                "podReadiness gates are switched off here; whoever installs may turn them on (features.podReadiness)",
+                "podReadiness gates are switched off here, and new pods wait for ever; take readinessGates out of their template, or have them turned on (features.podReadiness)",
             ),
             GateKind::PodReadiness { condition_type, selector } => {
                 self.pod_readiness(condition_type, selector.as_ref())

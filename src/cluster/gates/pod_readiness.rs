@@ -8,7 +8,7 @@ use std::{
 use super::{
     Evaluated, KindCtx,
     candidates::Candidate,
-    decision,
+    decision, listed,
     pod_claims::{Claim, claims},
     report::GateReport,
     write::{GateKey, GateWrite, PodWrite},
@@ -23,8 +23,6 @@ use crate::{
 const ADMITTED: &str = "Admitted";
 const WITHHELD: &str = "Withheld";
 pub const RELEASED: &str = "Released";
-/// How many pods are named in a message.
-const NAMED: usize = 3;
 
 type PodCandidate<'a> = Candidate<&'a PodFacts>;
 
@@ -33,10 +31,10 @@ fn says(check: &Check, gate: &Gate) -> String {
     format!("HealthCheck {}, gate {}", check.key.name, gate.name)
 }
 
-/// The HealthCheck whose gate set the condition with this message; `None` where no gate of ours wrote it.
+/// The HealthCheck and the gate of it that set the condition with this message; `None` where no gate of ours wrote it.
 #[must_use]
-pub fn said_by(message: &str) -> Option<&str> {
-    message.strip_prefix("HealthCheck ")?.split_once(", gate ").map(|(check, _)| check)
+pub fn said_by(message: &str) -> Option<(&str, &str)> {
+    message.strip_prefix("HealthCheck ")?.split_once(", gate ")
 }
 
 /// Lets `pod` be ready, as far as we are concerned, because no gate holds it any more. `None` where that is so.
@@ -229,21 +227,13 @@ struct LeftAlone {
     told: Vec<String>,
 }
 
-fn listed(names: &[Arc<str>]) -> String {
-    let mut text = names.iter().take(NAMED).map(|name| &**name).collect::<Vec<_>>().join(", ");
-    if names.len() > NAMED {
-        text = format!("{text} and {} more", names.len() - NAMED);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_condition_tells_whose_it_is() {
-        assert_eq!(said_by("HealthCheck orders-db, gate traffic"), Some("orders-db"));
+        assert_eq!(said_by("HealthCheck orders-db, gate traffic"), Some(("orders-db", "traffic")));
         for other in ["", "HealthCheck orders-db", "orders-db, gate traffic", "no gate of a HealthCheck holds"] {
             assert_eq!(said_by(other), None, "{other}");
         }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, Client, api::ListParams};
+use kube::{Client, api::ListParams};
 use tokio::time::Instant;
 
 use super::{
@@ -22,13 +22,11 @@ use crate::{
     check::{GateMode, ObjectKey},
     cluster::{
         checks::Selection,
-        client::{CallError, call},
+        client::{CallError, list_all},
         index::facts::{PodFacts, ReadinessCondition},
     },
 };
 
-/// How many pods are read at once.
-const PAGE: u32 = 250;
 /// How long a pod that is no target any more is left alone: it may be between two slices.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -60,6 +58,15 @@ impl PodRelease {
         true
     }
 
+    /// Takes in what a search has found.
+    fn found(&mut self, pods: Vec<PodFacts>) {
+        self.searching = false;
+        self.strays.clear();
+        for pod in pods {
+            self.strays.entry(pod.key.namespace.clone()).or_default().insert(pod.key.name.clone(), pod);
+        }
+    }
+
     /// Whether pods are to be searched for once more. Asked once.
     pub fn take_search(&mut self, now: Instant) -> bool {
         self.search.take_if(|at| *at <= now).is_some()
@@ -73,7 +80,7 @@ impl PodRelease {
 }
 
 /// What is to become of a condition.
-enum Fate {
+enum PodFate {
     Stays,
     Goes,
     /// It goes if it is still so after a while.
@@ -105,12 +112,8 @@ impl Gates {
 
     /// Takes in every pod with conditions of ours, wherever: those in namespaces that nobody watches are judged too.
     pub fn found_pods(&mut self, pods: Vec<PodFacts>) {
-        self.pods.searching = false;
-        self.pods.strays.clear();
-        for pod in pods {
-            self.namespaces.insert(pod.key.namespace.clone());
-            self.pods.strays.entry(pod.key.namespace.clone()).or_default().insert(pod.key.name.clone(), pod);
-        }
+        self.namespaces.extend(pods.iter().map(|pod| pod.key.namespace.clone()));
+        self.pods.found(pods);
     }
 
     /// A write to a pod has ended: what was found of it is as old as that.
@@ -142,9 +145,9 @@ impl Gates {
         let mut writes = vec![];
         for condition in conditions.filter(|_| !pod.ends) {
             let goes = match self.fate_of(pod, condition, claims, scene, turn) {
-                Fate::Stays => false,
-                Fate::Goes => true,
-                Fate::Unclaimed => {
+                PodFate::Stays => false,
+                PodFate::Goes => true,
+                PodFate::Unclaimed => {
                     let key = GateKey::Pod(pod.key.clone(), condition.kind.clone());
                     let since = *self.pods.unclaimed.entry(key.clone()).or_insert(now);
                     unclaimed.insert(key);
@@ -163,53 +166,70 @@ impl Gates {
         claims: &[Claim<'_>],
         scene: Scene<'_>,
         turn: &mut Turn,
-    ) -> Fate {
+    ) -> PodFate {
         let released = condition.status == Some(true) && condition.reason == RELEASED;
         // One that only shows what it would do holds nothing.
         let mut same = claims.iter().filter(|claim| *claim.kind == condition.kind && claim.mode == GateMode::Enforce);
         if released || same.clone().any(|claim| !claim.ready || claim.has(pod)) {
-            return Fate::Stays;
+            return PodFate::Stays;
         }
-        let Some(name) = said_by(&condition.message) else { return Fate::Unclaimed };
+        let Some((name, _)) = said_by(&condition.message) else { return PodFate::Unclaimed };
         let key = ObjectKey::new(&pod.key.namespace, name);
         if !scene.reconciler.knows(&key) {
             // Perhaps one that this replica was told not to look at. A condition does not say the UID.
             let owner = Owner { name: name.into(), uid: "".into() };
-            return if self.is_gone(&pod.key.namespace, &owner, turn) { Fate::Goes } else { Fate::Stays };
+            return if self.is_gone(&pod.key.namespace, &owner, turn) { PodFate::Goes } else { PodFate::Stays };
         }
         if scene.reconciler.accepted(&key).is_none() {
             // Nobody can read what it wants.
-            return Fate::Stays;
+            return PodFate::Stays;
         }
-        if same.any(|claim| claim.check.key == key) { Fate::Unclaimed } else { Fate::Goes }
+        if same.any(|claim| claim.check.key == key) { PodFate::Unclaimed } else { PodFate::Goes }
     }
 }
 
 /// Every pod with a condition of ours in the namespaces of `selection`; nothing where they cannot be listed.
 pub async fn find(client: &Client, selection: &Selection) -> Vec<PodFacts> {
     let mut found = vec![];
-    for api in selection.apis::<Pod>(client) {
-        if let Err(error) = find_in(&api, &mut found).await {
-            tracing::debug!(%error, "pods without a gate not searched for; later again");
-            break;
-        }
+    let keep = |pod: Pod| found.extend(bearing(&pod));
+    if let Err(error) = list_all(&selection.apis(client), &ListParams::default(), keep).await {
+        tracing::debug!(%error, "pods without a gate not searched for; later again");
     }
     found
 }
 
-/// Adds every pod of `api` with a condition of ours to `found`.
-///
-/// # Errors
-/// When they cannot be listed; what was found before is there.
-pub async fn find_in(api: &Api<Pod>, found: &mut Vec<PodFacts>) -> Result<(), CallError> {
-    let mut page = ListParams::default().limit(PAGE);
-    loop {
-        let list = call(api.list(&page)).await?;
-        let bears = |pod: &PodFacts| pod.readiness.as_ref().is_some_and(|each| !each.conditions.is_empty());
-        found.extend(list.items.iter().map(PodFacts::of).filter(bears));
-        match list.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => page.continue_token = Some(token),
-            None => return Ok(()),
-        }
+/// `pod`, if it bears a condition of ours.
+#[must_use]
+pub fn bearing(pod: &Pod) -> Option<PodFacts> {
+    let facts = PodFacts::of(pod);
+    let bears = facts.readiness.as_ref().is_some_and(|each| !each.conditions.is_empty());
+    bears.then_some(facts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod() -> PodFacts {
+        let pod = serde_json::json!({"metadata": {"name": "web-0", "namespace": "shop"}});
+        PodFacts::of(&serde_json::from_value::<Pod>(pod).expect("readable"))
+    }
+
+    #[test]
+    fn pods_are_searched_for_once_and_then_only_while_there_is_a_reason() {
+        let mut release = PodRelease::default();
+        assert!(release.begin_search(false), "once in each life");
+        assert!(!release.begin_search(true), "one at a time");
+        release.found(vec![]);
+        assert!(!release.begin_search(false), "no gate sets any");
+        assert!(release.begin_search(true), "a gate does");
+        release.found(vec![pod()]);
+        assert!(release.begin_search(false), "one may be left to be let go");
+        release.found(vec![]);
+        release.releasing.insert("shop".into(), HashSet::new());
+        assert!(release.begin_search(false), "one is being let go");
+        release.releasing.clear();
+        release.found(vec![]);
+        assert!(!release.begin_search(false));
     }
 }

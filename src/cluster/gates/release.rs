@@ -7,7 +7,7 @@ use std::{
 };
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::{Api, Client, api::ListParams};
+use kube::{Client, api::ListParams};
 use tokio::time::Instant;
 
 use super::{
@@ -19,11 +19,8 @@ use super::{
 };
 use crate::{
     check::ObjectKey,
-    cluster::{checks::Selection, client::call, index::facts::SliceFacts},
+    cluster::{checks::Selection, client::list_all, index::facts::SliceFacts},
 };
-
-/// How many slices are read at once.
-const PAGE: u32 = 250;
 
 /// Owners that nobody here knows, and what was found of them: `None` while somebody is asking.
 #[derive(Debug, Default)]
@@ -148,28 +145,11 @@ impl Gates {
 
 /// Every slice of ours in the namespaces of `selection`; nothing where they cannot be listed.
 pub async fn find(client: &Client, selection: &Selection) -> Vec<SliceFacts> {
-    let apis: Vec<Api<EndpointSlice>> = if selection.namespaces.is_empty() {
-        vec![Api::all(client.clone())]
-    } else {
-        selection.namespaces.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect()
-    };
     let mut found = vec![];
-    for api in apis {
-        let mut page = ListParams::default().labels(&format!("{MANAGED_BY}={MANAGER}")).limit(PAGE);
-        loop {
-            let list = match call(api.list(&page)).await {
-                Ok(list) => list,
-                Err(error) => {
-                    tracing::debug!(%error, "slices without a gate not searched for; later again");
-                    return found;
-                }
-            };
-            found.extend(list.items.iter().map(SliceFacts::of));
-            match list.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => page.continue_token = Some(token),
-                None => break,
-            }
-        }
+    let ours = ListParams::default().labels(&format!("{MANAGED_BY}={MANAGER}"));
+    let keep = |slice: EndpointSlice| found.push(SliceFacts::of(&slice));
+    if let Err(error) = list_all(&selection.apis(client), &ours, keep).await {
+        tracing::debug!(%error, "slices without a gate not searched for; later again");
     }
     found
 }

@@ -21,6 +21,10 @@ const GATE_MESSAGE: usize = 256;
 /// The longest message of the condition.
 const CONDITION_MESSAGE: usize = 1024;
 
+/// What a gate says that is let go because the operator goes.
+pub const RELEASED_MESSAGE: &str =
+    "the operator is being uninstalled, and holds nothing back; install or upgrade it and the gate acts again";
+
 /// What one gate does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GateReport {

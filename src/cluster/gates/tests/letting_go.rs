@@ -206,3 +206,65 @@ fn a_gate_by_another_name_goes_on_from_what_is_published() {
     world.take(slice, write.clone());
     assert_eq!(world.ready(), [true, false], "still held");
 }
+
+#[test]
+fn a_gate_that_meets_an_obstacle_says_what_stays_published() {
+    let mut world = World::new();
+    world.check("a", 1, json!({}), spec(3, json!({})));
+    world.says("a", &[UP, DOWN, UP]);
+    world.settle();
+    assert_eq!(world.ready(), [true, false, true]);
+    world.check("a", 2, json!({}), spec(3, json!({"endpointSlice": {"service": "db", "port": "oops"}})));
+    world.says("a", &[UP, UP, DOWN]);
+    assert_eq!((world.settle(), world.ready()), (0, vec![true, false, true]));
+    let reported = world.reported("a");
+    assert_eq!((reported.effective, reported.published, reported.withheld), (GateReason::NotFound, 2, 1));
+    assert!(
+        reported.message.starts_with("what is published stays: 2 of 3 ready; withheld: t2; "),
+        "{}",
+        reported.message
+    );
+}
+
+#[test]
+fn slices_of_a_gate_that_is_switched_off_are_let_go_and_nobody_looks_after_them() {
+    let mut world = World::new();
+    world.check("a", 1, json!({}), spec(2, json!({})));
+    world.says("a", &[UP, DOWN]);
+    world.settle();
+    world.gates.features.endpoint_slices = false;
+    world.check("a", 2, json!({}), spec(2, json!({})));
+    world.says("a", &[UP, DOWN]);
+    let (slice, write) = world.writes().remove(0);
+    let write = write.expect("a write");
+    fails(&mut world, &slice, write.clone(), CallError::Forbidden("endpointslices is forbidden".to_owned()));
+    world.turn();
+    let reported = world.reported("a");
+    assert_eq!((reported.effective, reported.published, reported.withheld), (GateReason::Forbidden, 1, 1));
+    for part in ["1 of 2 ready; withheld: t2", "switched off", "nor can it be let go: endpointslices is forbidden"] {
+        assert!(reported.message.contains(part), "{}", reported.message);
+    }
+    world.take(&slice, write);
+    assert_eq!((world.settle(), world.ready()), (0, vec![true, true]));
+    assert!(world.reported("a").message.starts_with("what is published stays: 2 of 2 ready; "));
+    world.says("a", &[DOWN, DOWN]);
+    assert_eq!((world.settle(), world.ready()), (0, vec![true, true]));
+}
+
+/// What a release serves that this one does not is none of ours, and two that publish one Service undo each other.
+#[test]
+fn a_slice_of_a_check_that_another_release_serves_is_a_strangers() {
+    let mut world = World::with(vec![left("theirs", "traffic", &[(9, true)])]);
+    world.check("a", 1, json!({}), spec(1, json!({})));
+    world.says("a", &[UP]);
+    let owner = world.turn().owners.remove(0).1;
+    world.gates.judge(&NS.into(), owner, Some(false), scene_of(&world.reconciler, &world.board, world.wall));
+    assert!(world.writes().is_empty());
+    let reported = world.reported("a");
+    assert_eq!(reported.effective, GateReason::Conflict);
+    assert!(
+        reported.message.contains("belongs to HealthCheck 'theirs', which is not served here"),
+        "{}",
+        reported.message
+    );
+}

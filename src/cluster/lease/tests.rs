@@ -1,0 +1,112 @@
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use super::{silence::COUNTED_GAP, *};
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn silence_counts_only_while_reads_succeed() {
+    let mut silence = Silence::default();
+    assert_eq!(silence.read("1", seconds(10)), Duration::ZERO);
+    assert_eq!(silence.read("1", seconds(11)), seconds(1));
+    silence.failed();
+    assert_eq!(silence.read("1", seconds(40)), seconds(1), "nobody was looking");
+    assert_eq!(silence.read("1", seconds(42)), seconds(3));
+    assert_eq!(silence.read("2", seconds(43)), Duration::ZERO, "it was renewed");
+}
+
+#[test]
+fn a_gap_of_our_own_is_not_the_holders_silence() {
+    let mut silence = Silence::default();
+    silence.read("1", seconds(10));
+    // Suspended for an hour.
+    assert_eq!(silence.read("1", seconds(3610)), COUNTED_GAP);
+}
+
+#[test]
+fn a_lease_ends_by_the_boot_clock() {
+    let held = Held::default();
+    assert!(!held.now());
+    held.until(boottime::now() + seconds(60));
+    assert!(held.now());
+    held.until(boottime::now().saturating_sub(Duration::from_millis(1)));
+    assert!(!held.now());
+}
+
+#[test]
+fn identities_differ_and_begin_with_the_pod() {
+    let (one, other) = (identity(Some("hco-0")), identity(Some("hco-0")));
+    assert_ne!(one, other);
+    assert!(one.starts_with("hco-0_"));
+}
+
+/// A replica that is `hco-0` and has seen nothing change for as long as it needs, before a Lease of `holder`, who
+/// promised to be back within `promised` seconds; whether it takes it at its next look.
+async fn takes(holder: &str, promised: u64, first: bool) -> bool {
+    takes_marked(holder, promised, first, None).await
+}
+
+/// The same where the Lease bears a release marker. The installation is called `u/`.
+async fn takes_marked(holder: &str, promised: u64, first: bool, marker: Option<&str>) -> bool {
+    use std::sync::atomic::AtomicBool;
+    let (taken, holder) = (Arc::new(AtomicBool::new(false)), holder.to_owned());
+    let annotations = marker.map(|marker| serde_json::json!({release_marker(): marker}));
+    let service = tower::service_fn({
+        let taken = taken.clone();
+        move |request: http::Request<kube::client::Body>| {
+            taken.fetch_or(request.method() == http::Method::PUT, Relaxed);
+            let lease = serde_json::json!({
+                "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                "metadata": {
+                    "name": "l", "namespace": "n", "uid": "u", "resourceVersion": "1", "annotations": annotations,
+                },
+                "spec": {"holderIdentity": holder, "leaseDurationSeconds": promised},
+            });
+            let body = kube::client::Body::from(lease.to_string().into_bytes());
+            async move { Ok::<_, tower::BoxError>(http::Response::new(body)) }
+        }
+    });
+    let options = LeaseOptions {
+        namespace: "n".into(),
+        name: "l".into(),
+        pod: Some("hco-0".into()),
+        duration: seconds(15),
+        renew: seconds(10),
+    };
+    let (mut elector, role, held) =
+        Elector::new(Client::new(service, "n"), options, Beats::default(), Surroundings::default());
+    elector.first = first;
+    if !first {
+        elector.silence = Silence { version: "1".into(), witnessed: seconds(20), last_read: Some(boottime::now()) };
+    }
+    elector.turn().await;
+    let taken = taken.load(Relaxed);
+    assert_eq!((taken, taken), (*role.borrow() == Role::Leader, held.now()));
+    taken
+}
+
+#[tokio::test]
+async fn a_lease_is_taken_when_its_holder_is_silent_for_as_long_as_it_promised() {
+    assert!(takes("hco-1_1", 15, false).await, "silent for longer than its duration and ours");
+    assert!(!takes("hco-1_1", 60, false).await, "it promised to be back later than we would");
+    assert!(!takes("hco-1_1", 15, true).await, "nothing was witnessed yet");
+}
+
+#[tokio::test]
+async fn a_predecessor_in_the_same_pod_is_not_waited_for() {
+    assert!(takes("hco-0_1", 15, true).await);
+    assert!(takes("", 15, true).await, "given up");
+    for other in ["hco-01_1", "hco-0", "hco-1_1"] {
+        assert!(!takes(other, 15, true).await, "{other}");
+    }
+}
+
+#[tokio::test]
+async fn what_an_uninstall_has_freed_is_for_the_next_installation() {
+    assert!(!takes_marked("", 15, true, Some("u/")).await, "who held it may not know yet");
+    assert!(takes_marked("", 15, false, Some("u/")).await, "it could have run out");
+    assert!(takes_marked("", 15, true, Some("former/1")).await, "another installation");
+    assert!(!takes_marked("hco-1_1", 15, true, Some("former/1")).await, "it is held");
+}
