@@ -3,6 +3,8 @@
 mod checks;
 mod marker;
 mod pass;
+#[cfg(test)]
+mod tests;
 mod told;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -120,20 +122,4 @@ pub async fn release(client: &Client, release: &Release) -> Report {
         report.left.push(format!("what the statuses say, or the lease, within {:?}", release.within));
     }
     report
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_may_still_write_is_waited_for_the_longer_the_slower_calls_are() {
-        let fast = seen(Duration::from_millis(20));
-        assert!(
-            (LOOK + CALL_DEADLINE..LOOK + CALL_DEADLINE + PAUSE).contains(&(fast + Duration::from_millis(1))),
-            "{fast:?}"
-        );
-        assert!(seen(Duration::from_millis(600)) > fast);
-        assert_eq!(seen(CALL_DEADLINE), LOOK + CALL_DEADLINE * 3);
-    }
 }

@@ -1,6 +1,8 @@
 //! The `endpointSlice` gate: what of the verdicts arrives in the slices of a Service without a selector.
 
+mod holders;
 mod isolation;
+mod letting_go;
 mod overrides;
 mod places;
 
@@ -34,22 +36,27 @@ pub fn trials(suite: &Suite) -> Vec<Trial> {
     vec![
         suite.trial("gates::slices_follow_the_verdicts_without_a_flap", follow),
         suite.trial("gates::when_all_die_the_gate_does_what_it_was_told", all_die),
-        suite.trial("gates::a_dry_run_writes_no_slice", dry_run),
-        suite.trial("gates::a_conflict_writes_nothing_and_says_so", conflicts),
-        suite.trial("gates::an_edit_and_a_removal_release", release),
+        suite.trial("gates::a_dry_run_writes_no_slice", letting_go::dry_run),
+        suite.trial("gates::a_conflict_writes_nothing_and_says_so", holders::conflicts),
+        suite.trial("gates::an_edit_and_a_removal_release", letting_go::release),
+        suite.trial("gates::slices_are_let_go_when_gates_are_switched_off", letting_go::switched_off),
         suite.trial("gates::a_restart_writes_no_slice", restart),
         suite.trial("gates::a_flip_of_one_of_250_rewrites_one_slice", many),
         suite.trial("gates::a_leader_woken_from_a_stop_writes_no_slice", woken),
-        suite.trial("gates::the_release_marker_makes_gates_rest", marked),
+        suite.trial("gates::the_release_marker_makes_gates_rest", letting_go::marked),
         // Without the cluster's own garbage collector.
-        suite.trial_alone("gates::an_orphan_nobody_watches_goes_and_a_strangers_slice_stays", false, orphan),
+        suite.trial_alone(
+            "gates::an_orphan_nobody_watches_goes_and_a_strangers_slice_stays",
+            false,
+            letting_go::orphan,
+        ),
         suite.trial("gates::an_operator_overrides_a_verdict_until_a_time", overrides::overrides),
         suite.trial("gates::a_prober_that_is_cut_off_takes_nothing_out", isolation::isolated),
         suite.trial("gates::an_api_server_that_is_away_freezes_gates_and_nothing_else", isolation::api_away),
         suite.trial("gates::families_and_ports_have_slices_of_their_own", places::families),
         suite.trial("gates::an_address_that_no_slice_holds_is_told_and_its_neighbours_published", places::refused),
         suite.trial("gates::a_namespace_that_goes_is_not_held_up", places::namespace_goes),
-        suite.trial("gates::the_older_of_two_checks_holds_the_service", two),
+        suite.trial("gates::the_older_of_two_checks_holds_the_service", holders::two),
     ]
 }
 
@@ -271,123 +278,6 @@ async fn all_die(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn dry_run(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
-    let shop = Shop::new(cluster, "dryrun", 2).await?;
-    let mark = shop.mark()?;
-    let _operator = shop.stage.operator("hco-0").await?;
-    shop.stage.apply(CHECK, shop.spec(json!({"mode": "DryRun"}))).await?;
-    shop.wait_condition(CHECK, "True/DryRun").await?;
-    shop.hosts[1].set_status(500);
-    let seen = |desired: u32, published: u32| {
-        move |check: &HealthCheck| gate(check)["desiredReady"] == desired && gate(check)["publishedReady"] == published
-    };
-    shop.stage.wait(CHECK, "one to be withheld", seen(1, 1)).await?;
-    shop.hosts[0].set_status(500);
-    let check = shop.stage.wait(CHECK, "all to be published", seen(0, 2)).await?;
-    ensure!(message(&check, "GatesApplied").contains("would be FailOpen"), "{}", message(&check, "GatesApplied"));
-    wait_until("the event", SOON, || async {
-        let events = shop.stage.events(CHECK).await?;
-        ensure!(events.iter().any(|(reason, _)| reason == "GateDryRun"), "{events:?}");
-        anyhow::Ok(())
-    })
-    .await?;
-    shop.live().await?;
-    ensure!(shop.writes(mark)?.is_empty(), "{:?}", shop.writes(mark)?);
-    // In earnest, it is written.
-    shop.stage.apply(CHECK, shop.spec(json!({}))).await?;
-    shop.wait_published(&[true, true]).await
-}
-
-async fn conflicts(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
-    let shop = Shop::new(cluster.clone(), "conflicts", 1).await?;
-    let _operator = shop.stage.operator("hco-0").await?;
-    let mark = shop.mark()?;
-    let ports = json!([{"name": "pg", "port": 5432}]);
-    shop.service("pods", json!({"ports": ports, "selector": {"app": "pods"}})).await?;
-    shop.service("outside", json!({"type": "ExternalName", "externalName": "db.example"})).await?;
-    shop.service("taken", json!({"ports": ports})).await?;
-    let foreign = json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": {"name": "by-hand", "labels": {"kubernetes.io/service-name": "taken"}},
-        "endpoints": [{"addresses": ["198.18.255.1"]}], "ports": [{"name": "pg", "port": 5432}],
-    });
-    cluster.apply(&shop.stage.namespace, &foreign.to_string()).await?;
-    shop.service("mirrored", json!({"ports": ports})).await?;
-    let endpoints = json!({
-        "apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "mirrored"},
-        "subsets": [{"addresses": [{"ip": "198.18.255.2"}], "ports": [{"name": "pg", "port": 5432}]}],
-    });
-    cluster.apply(&shop.stage.namespace, &endpoints.to_string()).await?;
-    for (service, port, wanted, part) in [
-        ("pods", "pg", "False/Conflict", "take the selector away"),
-        ("outside", "pg", "False/Conflict", "ExternalName"),
-        ("taken", "pg", "False/Conflict", "'by-hand'"),
-        ("mirrored", "pg", "False/Conflict", "endpointslicemirroring-controller.k8s.io"),
-        ("missing", "pg", "False/NotFound", "create it"),
-        (SERVICE, "mysql", "False/NotFound", "it has 5432 (pg)"),
-    ] {
-        let name = format!("{service}-{port}");
-        let mut spec = shop.spec(json!({}));
-        spec["gates"][0]["endpointSlice"] = json!({"service": service, "port": port});
-        shop.stage.apply(&name, spec).await?;
-        let check = shop.wait_condition(&name, wanted).await?;
-        ensure!(message(&check, "GatesApplied").contains(part), "{name}: {}", message(&check, "GatesApplied"));
-        ensure!(condition(&check, "Ready") == "True/Accepted", "it is probed all the same");
-        shop.stage.wait_health(&name, "Healthy").await?;
-    }
-    ensure!(shop.writes(mark)?.is_empty(), "{:?}", shop.writes(mark)?);
-    // What is mended is gated.
-    cluster.kubectl_ok(&["--namespace", &shop.stage.namespace, "delete", "endpointslice", "by-hand"]).await?;
-    shop.wait_condition("taken-pg", "True/Enforced").await?;
-    shop.service("missing", json!({"ports": ports})).await?;
-    shop.wait_condition("missing-pg", "True/Enforced").await?;
-    for service in ["taken", "missing"] {
-        ensure!(cluster.slices(&shop.stage.namespace, service).await?.len() == 1, "{service}");
-    }
-    Ok(())
-}
-
-async fn release(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
-    let shop = Shop::new(cluster.clone(), "release", 2).await?;
-    let _operator = shop.stage.operator("hco-0").await?;
-    shop.service("other", json!({"ports": [{"port": 5432}]})).await?;
-    shop.stage.apply(CHECK, shop.spec(json!({}))).await?;
-    shop.wait_published(&[true, true]).await?;
-    let count = async |service: &str, wanted: usize| {
-        wait_until(&format!("{service} to have {wanted} slices"), SOON, || async {
-            let slices = cluster.slices(&shop.stage.namespace, service).await?;
-            ensure!(slices.len() == wanted, "{slices:?}");
-            anyhow::Ok(())
-        })
-        .await
-    };
-    // An edit: another Service, whose only port has no name.
-    let mut edited = shop.spec(json!({}));
-    edited["gates"][0]["endpointSlice"] = json!({"service": "other"});
-    shop.stage.apply(CHECK, edited).await?;
-    count("other", 1).await?;
-    count(SERVICE, 0).await?;
-    let ports = json!(cluster.slices(&shop.stage.namespace, "other").await?[0].ports);
-    ensure!(ports == json!([{"name": "", "port": PORT, "protocol": "TCP"}]), "{ports}");
-    // The Service comes again, and another one that has a selector takes its place.
-    shop.stage.kubectl(&["delete", "service", "other"]).await?;
-    shop.wait_condition(CHECK, "False/NotFound").await?;
-    count("other", 0).await?;
-    shop.service("other", json!({"ports": [{"port": 5432}]})).await?;
-    count("other", 1).await?;
-    shop.wait_condition(CHECK, "True/Enforced").await?;
-    // The gate goes, and the condition with it.
-    shop.stage.apply(CHECK, fast(&[target("t0", shop.hosts[0].address())])).await?;
-    count("other", 0).await?;
-    shop.wait_condition(CHECK, "").await?;
-    // The check goes.
-    shop.stage.apply(CHECK, shop.spec(json!({}))).await?;
-    count(SERVICE, 1).await?;
-    shop.stage.checks().delete(CHECK, &DeleteParams::default()).await?;
-    count(SERVICE, 0).await?;
-    Ok(())
-}
-
 async fn restart(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     let shop = Shop::new(cluster, "gaterestart", 3).await?;
     let operator = shop.stage.operator("hco-0").await?;
@@ -463,43 +353,6 @@ async fn many(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn two(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
-    let shop = Shop::new(cluster, "two", 2).await?;
-    let _operator = shop.stage.operator("hco-0").await?;
-    let of = |index: usize| {
-        let mut spec = fast(&[target("t", shop.hosts[index].address())]);
-        spec["gates"] = shop.spec(json!({}))["gates"].clone();
-        spec
-    };
-    let said = async |index: usize| {
-        let wanted = BTreeMap::from([(shop.hosts[index].ip(), true)]);
-        wait_until("the endpoints of one check alone", SOON, || async {
-            let published = shop.published().await?;
-            ensure!(published == wanted, "{published:?}, wanted {wanted:?}");
-            anyhow::Ok(())
-        })
-        .await
-    };
-    shop.stage.apply("older", of(0)).await?;
-    shop.wait_condition("older", "True/Enforced").await?;
-    // Times of the API server have no fraction: within one second the lower UID would decide.
-    let created = shop.stage.get("older").await?.creation_timestamp().context("a time")?.0;
-    wait_until("another second", SOON, || async {
-        ensure!(jiff::Timestamp::now().as_second() > created.as_second());
-        anyhow::Ok(())
-    })
-    .await?;
-    shop.stage.apply("younger", of(1)).await?;
-    let check = shop.wait_condition("younger", "False/Conflict").await?;
-    ensure!(message(&check, "GatesApplied").contains("'older'"), "{}", message(&check, "GatesApplied"));
-    shop.hosts[1].wait_hits(5, SOON).await?;
-    said(0).await?;
-    shop.stage.checks().delete("older", &DeleteParams::default()).await?;
-    said(1).await?;
-    shop.wait_condition("younger", "True/Enforced").await?;
-    Ok(())
-}
-
 async fn woken(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     let shop = Shop::new(cluster, "gatewoken", 2).await?;
     let leader = shop.stage.operator("hco-0").await?;
@@ -523,80 +376,5 @@ async fn woken(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     ensure!(history(&record, shop.hosts[0].ip())? == [true, false], "{:?}", history(&record, shop.hosts[0].ip())?);
     ensure!(history(&record, shop.hosts[1].ip())? == [true], "{:?}", history(&record, shop.hosts[1].ip())?);
     drop(standby);
-    Ok(())
-}
-
-async fn marked(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
-    let shop = Shop::new(cluster, "marked", 2).await?;
-    let operator = shop.stage.operator("hco-0").await?;
-    shop.stage.apply(CHECK, shop.spec(json!({}))).await?;
-    shop.wait_settled().await?;
-    let lease = ["annotate", "lease", "healthcheck-operator"];
-    let key = "healthcheck-operator.dev/release";
-    shop.stage.kubectl(&[&lease[..], &[&format!("{key}=2026-01-01T00:00:00Z")]].concat()).await?;
-    wait_until("the marker to be seen", SOON, || async {
-        let log = std::fs::read_to_string(operator.process().log())?;
-        ensure!(log.contains("release marker on the lease has come"), "{}", operator.process().log_tail());
-        anyhow::Ok(())
-    })
-    .await?;
-    let mark = shop.mark()?;
-    shop.hosts[0].set_status(500);
-    shop.stage.wait_health(CHECK, "Unhealthy").await?;
-    shop.live().await?;
-    ensure!(shop.writes(mark)?.is_empty(), "{:?}", shop.writes(mark)?);
-    shop.stage.kubectl(&[&lease[..], &[&format!("{key}-")]].concat()).await?;
-    shop.wait_published(&[false, true]).await
-}
-
-async fn orphan(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
-    let shop = Shop::new(cluster.clone(), "orphan", 0).await?;
-    // Left by a HealthCheck that is gone, while no operator ran; and one of a HealthCheck that this operator does not
-    // look at.
-    shop.stage.apply("stranger", json!({"targets": [{"name": "t", "host": "198.18.255.3", "port": 1}]})).await?;
-    let stranger = shop.stage.get("stranger").await?.uid().context("a uid")?;
-    let slice = |name: &str, owner: &str, uid: &str| {
-        json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-            "metadata": {
-                "name": name,
-                "labels": {
-                    "kubernetes.io/service-name": SERVICE, "healthcheck-operator.dev/gate": "traffic",
-                    "endpointslice.kubernetes.io/managed-by": "healthcheck-operator.dev",
-                },
-                "ownerReferences": [{
-                    "apiVersion": "healthcheck-operator.dev/v1alpha1", "kind": "HealthCheck", "controller": true,
-                    "name": owner, "uid": uid,
-                }],
-            },
-            "endpoints": [{"addresses": ["198.18.255.3"]}], "ports": [{"name": "pg", "port": 5432}],
-        })
-    };
-    let record = shop.record().await?;
-    let mark = shop.mark()?;
-    cluster.apply(&shop.stage.namespace, &slice("theirs", "stranger", &stranger).to_string()).await?;
-    // Its owner was another object of that name.
-    let former = slice("former", "stranger", "00000000-0000-0000-0000-000000000000");
-    cluster.apply(&shop.stage.namespace, &former.to_string()).await?;
-    let command = shop.stage.command("hco-0", None)?.args(["--label-selector", "watched=yes"]);
-    let operator = shop.stage.serve(command).await?;
-    wait_until("the orphan to go", SOON, || async {
-        let gone =
-            |change: &Change<EndpointSlice>| matches!(change, Change::Gone(slice) if slice.name_any() == "former");
-        ensure!(record.changes()?.iter().any(gone), "{:?}", cluster.slices(&shop.stage.namespace, SERVICE).await?);
-        anyhow::Ok(())
-    })
-    .await?;
-    wait_until("the operator to have looked", SOON, || async {
-        let log = cluster.audit().since(mark)?;
-        let ours = log.iter().filter(|entry| entry.user == shop.stage.user());
-        let asked = ours.filter(|entry| entry.verb == "get" && entry.resource == "healthchecks").count();
-        ensure!(asked > 0, "nobody was asked about");
-        anyhow::Ok(())
-    })
-    .await?;
-    ensure!(shop.api().get_opt("theirs").await?.is_some(), "it belongs to a HealthCheck that is there");
-    ensure!(!shop.writes(mark)?.iter().any(|write| write.contains("theirs")), "{:?}", shop.writes(mark)?);
-    operator.process().stop()?;
     Ok(())
 }

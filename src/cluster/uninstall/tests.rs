@@ -1,0 +1,120 @@
+//! Against a server that is written down.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
+use http::{Method, Request, Response, StatusCode};
+use kube::client::Body;
+use serde_json::{Value, json};
+
+use super::*;
+
+const TYPE: &str = "healthcheck-operator.dev/web";
+
+/// Pods that are withheld, page after page: one in the namespace of the check, and many elsewhere.
+#[derive(Clone, Default)]
+struct Server {
+    requests: Arc<Mutex<Vec<String>>>,
+    pages: usize,
+    page: usize,
+    busy: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+fn pod(namespace: &str, name: &str, status: &str) -> Value {
+    json!({
+        "metadata": {"namespace": namespace, "name": name, "uid": name, "resourceVersion": "1"},
+        "spec": {"containers": [], "readinessGates": [{"conditionType": TYPE}]},
+        "status": {"conditions": [{"type": TYPE, "status": status, "message": "HealthCheck web, gate traffic"}]},
+    })
+}
+
+impl Server {
+    async fn answer(self, request: Request<Body>) -> Result<Response<Body>, tower::BoxError> {
+        let (path, query) = (request.uri().path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
+        let token = query.split('&').find_map(|pair| pair.strip_prefix("continue=")).unwrap_or_default();
+        let said = format!("{} {path} {token}", request.method());
+        self.requests.lock().expect("no panic").push(said.trim_end().to_owned());
+        let list = |items: Vec<Value>, next: &str| json!({"metadata": {"continue": next}, "items": items});
+        let body = match (request.method(), path.as_str()) {
+            (&Method::GET, path) if path.ends_with("/healthchecks") => {
+                let gates = json!([{"name": "traffic", "podReadiness": {"conditionType": TYPE}}]);
+                let spec = json!({"targets": [{"name": "t", "host": "192.0.2.1", "port": 1}], "gates": gates});
+                list(vec![json!({"metadata": {"namespace": "shop", "name": "web"}, "spec": spec})], "")
+            }
+            (&Method::GET, "/api/v1/namespaces/shop/pods") => list(vec![pod("shop", "web", "False")], ""),
+            (&Method::GET, "/api/v1/pods") => {
+                let page: usize = token.parse().unwrap_or(0);
+                let items = (0..self.page).map(|n| pod("elsewhere", &format!("p{page}-{n}"), "False")).collect();
+                list(items, &if page + 1 < self.pages { (page + 1).to_string() } else { String::new() })
+            }
+            (&Method::PATCH, path) => {
+                self.most.fetch_max(self.busy.fetch_add(1, SeqCst) + 1, SeqCst);
+                for _ in 0..20 {
+                    tokio::task::yield_now().await;
+                }
+                self.busy.fetch_sub(1, SeqCst);
+                let parts: Vec<_> = path.split('/').collect();
+                pod(parts[4], parts[6], "True")
+            }
+            _ => list(vec![], ""),
+        };
+        let answer = Response::builder().status(StatusCode::OK).header("content-type", "application/json");
+        Ok(answer.body(Body::from(body.to_string().into_bytes()))?)
+    }
+}
+
+#[tokio::test]
+async fn what_is_known_comes_first_and_no_page_waits_for_the_next() {
+    let server = Server { pages: 3, page: 20, ..Server::default() };
+    let client = Client::new(
+        tower::service_fn({
+            let server = server.clone();
+            move |request| server.clone().answer(request)
+        }),
+        "default",
+    );
+    let what = Release {
+        namespace: "hco".into(),
+        lease: "hco".into(),
+        selection: Selection::default(),
+        features: Features { endpoint_slices: false, pod_readiness: true },
+        within: Duration::from_secs(45),
+        free_lease: false,
+    };
+    let (mut sweep, mut report) = (Sweep::new(Duration::ZERO), Report::default());
+    let mut pass = Pass::default();
+    pass::look(&client, &what, &mut sweep, &mut report, &mut pass).await;
+    assert!(pass.wrote && pass.left.is_empty(), "{:?}", pass.left);
+    assert_eq!(report.pods.len(), 61);
+    let requests = std::mem::take(&mut *server.requests.lock().expect("no panic"));
+    let at =
+        |what: &str| requests.iter().position(|each| each == what).unwrap_or_else(|| panic!("no {what}: {requests:?}"));
+    let order = [
+        "GET /api/v1/namespaces/shop/pods",
+        "PATCH /api/v1/namespaces/shop/pods/web/status",
+        "GET /api/v1/pods",
+        "PATCH /api/v1/namespaces/elsewhere/pods/p0-19/status",
+        "GET /api/v1/pods 1",
+        "PATCH /api/v1/namespaces/elsewhere/pods/p1-19/status",
+        "GET /api/v1/pods 2",
+    ];
+    assert!(order.map(at).is_sorted(), "{requests:?}");
+    assert_eq!(server.most.load(SeqCst), WRITES, "several at once, and no more");
+
+    // Whoever undoes it does so where there is a gate: the whole cluster is not searched again.
+    pass::look(&client, &what, &mut sweep, &mut report, &mut Pass::default()).await;
+    let requests = server.requests.lock().expect("no panic").clone();
+    assert!(!requests.iter().any(|each| each.starts_with("GET /api/v1/pods")), "{requests:?}");
+    assert!(requests.iter().any(|each| each == "GET /api/v1/namespaces/elsewhere/pods"), "{requests:?}");
+}
+
+#[test]
+fn who_may_still_write_is_waited_for_the_longer_the_slower_calls_are() {
+    let fast = seen(Duration::from_millis(20));
+    assert!(fast.abs_diff(LOOK + CALL_DEADLINE) < PAUSE, "{fast:?}");
+    assert!(seen(Duration::from_millis(600)) > fast);
+    assert_eq!(seen(CALL_DEADLINE), LOOK + CALL_DEADLINE * 3);
+}
