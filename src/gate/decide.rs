@@ -14,6 +14,8 @@
 //! An operator's word counts as a verdict: it beats the probe and the flap hold, and acts in a frozen gate too, since
 //! it does not come from the prober. It still passes floor and cap: a typing error must not take a Service down.
 //!
+//! A member that was lost together with most others stays as it was, whatever the rest of the gate does: see `frozen`.
+//!
 //! Floor and cap count the endpoints that were probed, and a percentage is of these: a scale-up must not look like a
 //! loss. Where none was probed yet they count all.
 
@@ -127,7 +129,8 @@ pub struct Decision {
 /// Handing the rulings back as [`Member::last`] gives the same again, and the order of `members` does not matter.
 #[must_use]
 pub fn decide(members: &[Member], limits: &GateLimits, freeze: Option<Freeze>, seed: &str) -> Decision {
-    let mut gate = Gate::new(members, limits, seed);
+    let freeze = whole(members, freeze);
+    let mut gate = Gate::new(members, limits, freeze, seed);
     let below = freeze.is_none() && gate.desired() < gate.floor;
     if let Some(freeze) = freeze {
         frozen::apply(&mut gate, freeze);
@@ -152,6 +155,12 @@ pub fn decide(members: &[Member], limits: &GateLimits, freeze: Option<Freeze>, s
     }
 }
 
+/// Why the gate as a whole is frozen: it is where all its members were lost together.
+pub(super) fn whole(members: &[Member], freeze: Option<Freeze>) -> Option<Freeze> {
+    let all_lost = !members.is_empty() && members.iter().all(|member| member.lost);
+    freeze.or(all_lost.then_some(Freeze::CorrelatedFailure))
+}
+
 /// A decision in the making.
 pub(super) struct Gate<'a> {
     pub(super) members: &'a [Member],
@@ -168,8 +177,16 @@ pub(super) struct Gate<'a> {
 }
 
 impl<'a> Gate<'a> {
-    fn new(members: &'a [Member], limits: &'a GateLimits, seed: &'a str) -> Self {
-        let rulings: Vec<_> = members.iter().map(|member| desire(member, limits.when_unknown)).collect();
+    fn new(members: &'a [Member], limits: &'a GateLimits, freeze: Option<Freeze>, seed: &'a str) -> Self {
+        let desire = |member| {
+            let ruling = desire(member, limits.when_unknown);
+            if freeze.is_none() && is_frozen(member) {
+                frozen::desire(member, ruling)
+            } else {
+                (ruling, ruling.published())
+            }
+        };
+        let (rulings, desired) = members.iter().map(desire).unzip();
         let mut counted: Vec<_> = (0..members.len()).filter(|at| was_probed(&members[*at])).collect();
         let mut removable = counted.len() * usize::from(limits.max_removed_percent.min(100)) / 100;
         if counted.is_empty() {
@@ -181,7 +198,7 @@ impl<'a> Gate<'a> {
             members,
             limits,
             seed,
-            desired: rulings.iter().map(Ruling::published).collect(),
+            desired,
             rulings,
             floor: limits.min_ready.of(counted.len() as u32) as usize,
             counted,
@@ -208,15 +225,16 @@ impl<'a> Gate<'a> {
             match self.limits.when_below {
                 // Here, where a limit decides and not a verdict, even one that was never probed may be published:
                 // it is counted only where nothing else is.
-                GatePolicy::FailOpen if !self.desired[at] => self.rule(at, true, Why::Below),
+                GatePolicy::FailOpen if !self.rulings[at].published() => self.rule(at, true, Why::Below),
                 // What is desired is let in too: a healthy endpoint must not wait behind dead ones.
                 GatePolicy::FailStatic
-                    if !self.desired[at] && (never_decided || last.is_none_or(|last| last.published)) =>
+                    if !self.rulings[at].published() && (never_decided || last.is_none_or(|last| last.published)) =>
                 {
                     self.rule(at, true, Why::Below);
                 }
                 // Otherwise `minReady` would mean nothing here: too few is as good as none.
-                GatePolicy::FailClosed if self.desired[at] => self.rule(at, false, Why::Below),
+                // What was lost together with most others is taken out by nobody.
+                GatePolicy::FailClosed if self.desired[at] && !is_frozen(member) => self.rule(at, false, Why::Below),
                 _ => {}
             }
         }
@@ -282,6 +300,8 @@ impl<'a> Gate<'a> {
         let spoken = self.members.iter().any(|member| member.word.is_some());
         if any(&[Why::Cap]) {
             Effective::FailOpen
+        } else if self.members.iter().any(|member| member.lost) {
+            Effective::Frozen
         } else if self.members.iter().any(|member| member.verdict == Verdict::Stale && member.word.is_none()) {
             self.limits.when_unknown.into()
         } else if spoken || any(&[Why::Flapping, Why::Floor]) {
@@ -317,6 +337,11 @@ fn desire(member: &Member, when_unknown: GatePolicy) -> Ruling {
 /// Whether it may be published beside others: a probe, or an operator who calls it Healthy, vouches for it.
 fn was_probed(member: &Member) -> bool {
     member.verdict != Verdict::NeverProbed || member.word == Some(Word::Healthy)
+}
+
+/// Whether a loss of it is not followed. An operator's word is, and what was never probed was not lost.
+fn is_frozen(member: &Member) -> bool {
+    member.lost && member.word.is_none() && member.verdict != Verdict::NeverProbed
 }
 
 fn is_healthy(member: &Member) -> bool {

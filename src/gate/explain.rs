@@ -1,5 +1,7 @@
 //! What a gate does, in words for people: the message of `GatesApplied`, of events and of a dry run.
 
+use jiff::Timestamp;
+
 use super::{Decision, Effective, Freeze, Member, Ruling, Verdict, Why, Word};
 use crate::check::GateLimits;
 
@@ -8,14 +10,28 @@ const NAMED: usize = 5;
 
 /// Why `decision` is what it is: which rule limits the gate, what is published although its verdict says otherwise, and
 /// what is withheld, each endpoint with its cause. At most ten endpoints are named. The arguments are those of the call
-/// of [`super::decide`] that gave `decision`; the order of `members` does not matter to the text.
+/// of [`super::decide`] that gave `decision`; the order of `members` does not matter to the text. `believed_at` is when a
+/// loss of most endpoints is believed after all, unless what is left fails too.
 #[must_use]
-pub fn explain(decision: &Decision, members: &[Member], limits: &GateLimits, freeze: Option<Freeze>) -> String {
+pub fn explain(
+    decision: &Decision,
+    members: &[Member],
+    limits: &GateLimits,
+    freeze: Option<Freeze>,
+    believed_at: Option<Timestamp>,
+) -> String {
     if members.is_empty() {
         return "no endpoints".into();
     }
     let mut parts = vec![format!("{} of {} published", decision.published, members.len())];
-    parts.extend(limit(decision, limits, freeze));
+    let lost = members.iter().filter(|member| member.lost).count();
+    let freeze = freeze.or((lost == members.len()).then_some(Freeze::CorrelatedFailure));
+    parts.extend(freeze.map(|freeze| frozen(freeze, "frozen", believed_at)));
+    if freeze.is_none() {
+        parts.extend(limit(decision, limits));
+        let some = || frozen(Freeze::CorrelatedFailure, &format!("{lost} of them frozen"), believed_at);
+        parts.extend((lost > 0).then(some));
+    }
     let pairs = || members.iter().zip(&decision.rulings);
     let odd = |(member, ruling): &(&Member, &Ruling)| ruling.published() && !is_plainly_healthy(member);
     parts.extend(list("published all the same", pairs().filter(odd)));
@@ -27,10 +43,24 @@ fn is_plainly_healthy(member: &Member) -> bool {
     member.verdict == Verdict::Healthy && member.word.is_none() && !member.flapping
 }
 
-fn limit(decision: &Decision, limits: &GateLimits, freeze: Option<Freeze>) -> Option<String> {
-    if let Some(freeze) = freeze {
-        return Some(format!("frozen, since {}: nothing is taken out until that is over", freeze.told()));
-    }
+/// Why, and until when. Whoever knows better need not wait.
+fn frozen(freeze: Freeze, what: &str, believed_at: Option<Timestamp>) -> String {
+    let end = match (freeze, believed_at) {
+        (Freeze::CorrelatedFailure, Some(at)) => {
+            format!("most are back or, if the others stay well, until {}", second(at))
+        }
+        (Freeze::CorrelatedFailure, None) => "some are back".to_owned(),
+        _ => return format!("{what}, since {}: nothing is taken out until that is over", freeze.told()),
+    };
+    format!("{what}, since {}: none is taken out until {end}; an override acts now", freeze.told())
+}
+
+/// The whole second after `at`.
+fn second(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second() + i64::from(at.subsec_nanosecond() > 0)).unwrap_or(at)
+}
+
+fn limit(decision: &Decision, limits: &GateLimits) -> Option<String> {
     if decision.below {
         let policy = limits.when_below.as_str();
         return Some(format!("{} desired, fewer than minReady {}: {policy}", decision.desired, decision.floor));
@@ -68,7 +98,12 @@ fn cause(member: &Member, ruling: &Ruling) -> String {
     let known = match (member.word, member.verdict) {
         (Some(Word::Healthy), _) => "overridden as Healthy",
         (Some(Word::Unhealthy), _) => "overridden as Unhealthy",
-        (None, Verdict::Healthy) if member.flapping => "healthy but flapping",
+        (None, Verdict::Healthy) if member.flapping => {
+            let held = member.held_until.filter(|_| !ruling.published());
+            return held.map_or("healthy but flapping".into(), |at| {
+                format!("healthy but flapping, held until {}", second(at))
+            });
+        }
         (None, Verdict::Healthy) => "healthy",
         (None, Verdict::Unhealthy) => "unhealthy",
         (None, Verdict::Stale) => "unknown",

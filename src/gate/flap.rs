@@ -71,6 +71,13 @@ impl Flap {
     }
 }
 
+/// How long an endpoint waits anew of which nothing more is known than that it was waiting, for at least `waited`: as
+/// long as the shortest wait that takes longer than that, or as the longest there is.
+#[must_use]
+pub fn wait_anew(waited: Duration, interval: Duration) -> Duration {
+    (0..u32::BITS).map(|earlier| wait(earlier, interval)).find(|wait| *wait > waited).unwrap_or(LONGEST_WAIT)
+}
+
 /// The wait after `earlier` others.
 fn wait(earlier: u32, interval: Duration) -> Duration {
     let factor = 1_u32.checked_shl(earlier).unwrap_or(u32::MAX).saturating_mul(FIRST_WAIT);
@@ -125,6 +132,13 @@ mod tests {
         assert_eq!(after(9), Some(8));
         assert_eq!(after(10), None);
         assert_eq!(waits(&[100, 101, 102, 103, 117, 118, 119]), [None, None, Some(2), Some(4), None, None, Some(2)]);
+    }
+
+    #[test]
+    fn a_wait_that_was_forgotten_begins_anew_as_long_as_it_may_have_been_and_no_longer_than_any() {
+        let anew = |waited| wait_anew(seconds(waited), SECOND).as_secs();
+        assert_eq!([0, 1, 2, 3, 4, 100, 299, 300, 86_400].map(anew), [2, 2, 4, 4, 8, 128, 300, 300, 300]);
+        assert_eq!(wait_anew(seconds(0), seconds(3600)), seconds(300));
     }
 
     #[test]

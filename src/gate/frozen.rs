@@ -7,21 +7,22 @@
 //!   correlated loss one that has come back is let in too: the prober sees, and a freeze may last as long as the loss;
 //! - where nothing at all would be published, what is new is let in, as far as the policies allow it;
 //! - an operator's override acts. Those that call something Unhealthy act together or, if floor or cap forbid it, wait.
+//!
+//! Where only some members were lost together, it is these that are frozen: see [`desire`]. The limits then look at all,
+//! and a lost one counts as desired where it was both published and wanted before.
 
 use super::{
-    Freeze, Member, Verdict, Word,
-    decide::{Gate, Why, is_new},
+    Freeze, Last, Member, Verdict, Word,
+    decide::{Gate, Ruling, Why, is_new},
 };
 use crate::check::GatePolicy;
 
 pub(super) fn apply(gate: &mut Gate<'_>, freeze: Freeze) {
-    let sees = freeze == Freeze::CorrelatedFailure;
     for at in 0..gate.members.len() {
         let member = &gate.members[at];
         let desired = gate.rulings[at].published();
         let stays = member.last.is_some_and(|last| last.published);
-        let good = member.verdict == Verdict::Healthy && !member.flapping && member.word.is_none();
-        let joins = good && (sees || is_new(member));
+        let joins = is_good(member) && (freeze.believes_success() || is_new(member));
         let published = stays || joins || member.word == Some(Word::Healthy);
         if published != desired {
             gate.rule(at, published, Why::Frozen);
@@ -30,6 +31,25 @@ pub(super) fn apply(gate: &mut Gate<'_>, freeze: Freeze) {
     obey_removals(gate);
     admit_new_rather_than_none(gate);
     remember(gate);
+}
+
+/// Healthy, and nothing speaks against letting it in.
+fn is_good(member: &Member) -> bool {
+    member.verdict == Verdict::Healthy && !member.flapping && member.word.is_none()
+}
+
+/// What is asked for of a member that was lost, in a gate of which others were not. `ruling` is what its verdict asks
+/// for. It stays as it was, and its successes are followed.
+pub(super) fn desire(member: &Member, ruling: Ruling) -> (Ruling, bool) {
+    let last = member.last.filter(|_| !is_new(member));
+    let was = last.is_some_and(|last| last.published);
+    let joins = is_good(member);
+    // What a limit published against the verdict does not count as desired, now or later.
+    let wanted = joins || last.is_some_and(|last| last.published && last.wanted);
+    let kept = Last { wanted, ..ruling.last };
+    let published = joins || was;
+    let why = if published == ruling.published() { ruling.why } else { Why::Frozen };
+    (Ruling { last: Last { published, ..kept }, why }, wanted)
 }
 
 /// Whether an operator asks to take it out of what was published.

@@ -22,6 +22,10 @@ pub struct Member {
     pub word: Option<Word>,
     /// It has changed too often of late: see [`super::Flap`].
     pub flapping: bool,
+    /// Until when its return waits for that, where it does. For people: what is decided follows from `flapping`.
+    pub held_until: Option<Timestamp>,
+    /// It was lost together with most others: its loss is not followed for now, whatever becomes of the others.
+    pub lost: bool,
 }
 
 /// What may be believed of an endpoint.
@@ -87,11 +91,19 @@ pub enum Freeze {
     ApiServerUnreachable,
     /// The check is suspended.
     Suspended,
+    /// It was frozen in an earlier life, and what is known since is too little.
+    TakenOver,
 }
 
 impl Freeze {
-    pub const ALL: [Self; 4] =
-        [Self::CorrelatedFailure, Self::ProberIsolated, Self::ApiServerUnreachable, Self::Suspended];
+    pub const ALL: [Self; 5] =
+        [Self::CorrelatedFailure, Self::ProberIsolated, Self::ApiServerUnreachable, Self::Suspended, Self::TakenOver];
+
+    /// Whether a success is believed meanwhile: one that has come back is let in.
+    #[must_use]
+    pub(super) const fn believes_success(self) -> bool {
+        matches!(self, Self::CorrelatedFailure | Self::TakenOver)
+    }
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -100,6 +112,7 @@ impl Freeze {
             Self::ProberIsolated => "ProberIsolated",
             Self::ApiServerUnreachable => "ApiServerUnreachable",
             Self::Suspended => "Suspended",
+            Self::TakenOver => "TakenOver",
         }
     }
 
@@ -111,6 +124,7 @@ impl Freeze {
             Self::ProberIsolated => "the prober is isolated",
             Self::ApiServerUnreachable => "the API server cannot be reached",
             Self::Suspended => "the HealthCheck is suspended",
+            Self::TakenOver => "it was when this replica took over",
         }
     }
 }

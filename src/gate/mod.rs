@@ -20,6 +20,6 @@ mod tests;
 pub use correlation::{Detector, Frozen, Loss, Population, Watched};
 pub use decide::{Decision, Effective, Ruling, Why, decide};
 pub use explain::explain;
-pub use flap::Flap;
+pub use flap::{Flap, wait_anew};
 pub use member::{Freeze, Last, Member, Verdict, Word};
 pub use overrides::{Override, Overrides, annotation_key};

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::gated::{self, Gated};
-use crate::hosts::HTTP_PORT;
+use crate::hosts::{HTTP_PORT, Host};
 use crate::release::Release;
 use crate::room::{Room, SOON};
 use crate::shell::signal;
@@ -34,6 +34,8 @@ struct Scene {
     room: Arc<Room>,
     release: Release,
     gated: Gated,
+    /// What another check watches.
+    _others: Vec<Host>,
     since: Instant,
 }
 
@@ -47,14 +49,15 @@ impl Scene {
         spec["failureThreshold"] = json!(3);
         // With the default policy: a prober that believed itself would publish the sick one too.
         let gated = Gated::new(&room, "backends", &hosts, spec.clone(), json!({})).await?;
-        // A loss of everything is the prober's own only if another check has it too.
-        let others = hosts[..2].iter().map(|host| json!({"name": host.name, "host": host.ip, "port": HTTP_PORT}));
-        spec["targets"] = others.collect();
+        // A loss of everything is the prober's own only if another check has it too, of hosts of its own.
+        let others = room.http_hosts(&["c", "d"]).await?;
+        let targets = others.iter().map(|host| json!({"name": host.name, "host": host.ip, "port": HTTP_PORT}));
+        spec["targets"] = targets.collect();
         room.check("others", spec).await?;
         room.health("others", "Healthy").await?;
         gated.settled(&[true, true, false]).await?;
         gated.effective("Enforced").await?;
-        Ok(Self { room, release, gated, since: Instant::now() })
+        Ok(Self { room, release, gated, _others: others, since: Instant::now() })
     }
 
     /// Does something while clients send requests; none of them fails, and no endpoint changes.

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
-use super::flaps::Flaps;
+use super::{calendar::Calendar, flaps::Flaps, losses::population};
 use crate::{
     check::{Check, Host, Place, PortRef, Target},
     engine::{CheckView, EndpointView},
-    gate::{Last, Member, Overrides, Population, Verdict, Word},
+    gate::{Frozen, Last, Member, Overrides, Verdict, Word},
 };
 
 /// Where traffic goes to.
@@ -32,14 +32,6 @@ impl Spot {
         let address: SocketAddr = row.label.parse().ok()?;
         Some(Self::Address(SocketAddr::new(address.ip().to_canonical(), address.port())))
     }
-
-    #[must_use]
-    pub const fn population(&self) -> Population {
-        match self {
-            Self::Address(_) => Population::Address,
-            Self::Name { .. } => Population::Named,
-        }
-    }
 }
 
 /// One of them, or whatever else a gate publishes.
@@ -53,7 +45,10 @@ pub struct Candidate<P = Spot> {
     pub verdict: Verdict,
     pub last_healthy: Option<Timestamp>,
     pub word: Option<Word>,
-    pub flapping: bool,
+    /// Until when its return waits, because it flaps.
+    pub held_until: Option<Timestamp>,
+    /// It is of those that were lost together.
+    pub lost: bool,
 }
 
 impl<P> Candidate<P> {
@@ -68,7 +63,9 @@ impl<P> Candidate<P> {
             last_healthy: self.last_healthy,
             last,
             word: self.word,
-            flapping: self.flapping,
+            flapping: self.held_until.is_some(),
+            held_until: self.held_until,
+            lost: self.lost,
         }
     }
 
@@ -88,7 +85,8 @@ impl<P> Candidate<P> {
             (Some(Word::Unhealthy), _) | (_, Some(Word::Unhealthy)) => Some(Word::Unhealthy),
             (one, other) => one.or(other),
         };
-        self.flapping |= other.flapping;
+        self.held_until = self.held_until.max(other.held_until);
+        self.lost |= other.lost;
         self.zone = self.zone.take().or(other.zone);
     }
 }
@@ -118,9 +116,13 @@ pub fn candidates(check: &Check, view: &CheckView, judged: Judged<'_>) -> Vec<Ca
 pub struct Judged<'a> {
     pub overrides: &'a Overrides,
     pub flaps: &'a Flaps,
+    /// What was lost together.
+    pub frozen: Frozen,
     /// Of the clock that `flaps` is kept by.
     pub now: Duration,
     pub wall: Timestamp,
+    /// Tells that clock's times to people.
+    pub calendar: Calendar,
 }
 
 impl Judged<'_> {
@@ -134,8 +136,17 @@ impl Judged<'_> {
             verdict: verdict(row),
             last_healthy: (!row.state.is_healthy() && row.measured).then_some(row.since),
             word: self.overrides.in_force(&row.target, self.wall).map(|(word, _)| word),
-            flapping: self.flaps.waits_until(row, self.now).is_some(),
+            held_until: self.flaps.waits_until(row, self.now).map(|at| self.calendar.at(at)),
+            lost: self.is_lost(row),
         }
+    }
+}
+
+impl Judged<'_> {
+    /// Whether `row` is of those that were lost together. One without a place (a script, another check) may depend on any
+    /// of them.
+    pub fn is_lost(&self, row: &EndpointView) -> bool {
+        population(row).map_or(self.frozen.named || self.frozen.address, |population| self.frozen.of(population))
     }
 }
 
@@ -171,6 +182,17 @@ mod tests {
         }
     }
 
+    fn judged<'a>(overrides: &'a Overrides, flaps: &'a Flaps) -> Judged<'a> {
+        Judged {
+            overrides,
+            flaps,
+            frozen: Frozen::default(),
+            now: Duration::ZERO,
+            wall: Timestamp::UNIX_EPOCH,
+            calendar: Calendar::new(Duration::ZERO, Timestamp::UNIX_EPOCH),
+        }
+    }
+
     #[test]
     fn what_was_declared_and_never_measured_is_no_verdict() {
         use EndpointState::{Healthy, MostlyHealthy, MostlyUnhealthy, Unhealthy, Unknown};
@@ -191,7 +213,7 @@ mod tests {
     #[test]
     fn what_is_found_from_an_earlier_life_was_probed_then_and_left_health_when_it_changed() {
         let (overrides, flaps) = (Overrides::default(), Flaps::default());
-        let judged = Judged { overrides: &overrides, flaps: &flaps, now: Duration::ZERO, wall: Timestamp::UNIX_EPOCH };
+        let judged = judged(&overrides, &flaps);
         let of = |state, measured| {
             let row = row(state, measured);
             judged.candidate(&row, (), row.identity.clone(), row.label.clone())
@@ -206,9 +228,23 @@ mod tests {
     }
 
     #[test]
+    fn only_those_are_lost_that_are_found_like_what_was_lost() {
+        let (overrides, flaps) = (Overrides::default(), Flaps::default());
+        let lost = |frozen: Frozen| {
+            let judged = Judged { frozen, ..judged(&overrides, &flaps) };
+            ["10.0.0.1:80", "[fd00::1]:80", "10.0.0.1", "db.example:80", ""].map(|label| {
+                judged.is_lost(&EndpointView { label: label.into(), ..row(EndpointState::Unhealthy, true) })
+            })
+        };
+        assert_eq!(lost(Frozen::default()), [false; 5]);
+        assert_eq!(lost(Frozen { named: true, address: false }), [false, false, false, true, true]);
+        assert_eq!(lost(Frozen { named: false, address: true }), [true, true, true, false, true]);
+    }
+
+    #[test]
     fn two_targets_at_one_place_are_as_good_as_the_worse_of_them() {
         let (overrides, flaps) = (Overrides::default(), Flaps::default());
-        let judged = Judged { overrides: &overrides, flaps: &flaps, now: Duration::ZERO, wall: Timestamp::UNIX_EPOCH };
+        let judged = judged(&overrides, &flaps);
         let of = |state| {
             let row = row(state, true);
             judged.candidate(&row, (), row.identity.clone(), row.label.clone())

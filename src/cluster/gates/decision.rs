@@ -3,12 +3,21 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
-use super::{KindCtx, candidates::Candidate, report::GateReport};
+use tokio::time::Instant;
+
+use super::{
+    KindCtx,
+    candidates::{Candidate, Judged},
+    doubt::settling,
+    former::Former,
+    report::GateReport,
+};
 use crate::{
-    check::{Gate, GateMode, GateReason},
-    gate::{Decision, Freeze, Last, Member, Ruling, Verdict, decide, explain},
+    check::{Check, Gate, GateMode, GateReason},
+    gate::{Decision, Freeze, Last, Member, Ruling, Verdict, decide, explain, wait_anew},
 };
 
 /// What the last decision of a gate said. Empty in a new life: then what is published tells.
@@ -18,9 +27,39 @@ pub struct Memory {
     /// Published in an earlier life, and not decided about since.
     found: HashSet<Arc<str>>,
     started: bool,
+    /// What the gate did in an earlier life, by its status.
+    former: Option<Former>,
+    /// It was frozen then, and is until then.
+    frozen_until: Option<Instant>,
+    /// Until when (of the gates' clock) what was held then waits anew.
+    held: HashMap<Arc<str>, Duration>,
 }
 
 impl Memory {
+    /// Of a gate that this life has not looked at yet.
+    #[must_use]
+    pub fn after(former: Option<Former>, check: &Check, now: Instant) -> Self {
+        let frozen = former.is_some_and(Former::was_frozen);
+        Self { former, frozen_until: frozen.then(|| now + settling(check)), ..Self::default() }
+    }
+
+    /// When it is to be looked at again for what an earlier life has left.
+    #[must_use]
+    pub fn due(&self, born: Instant, now: Instant) -> Option<Instant> {
+        let held = self.held.values().map(|until| born + *until);
+        held.chain(self.frozen_until).filter(|at| now < *at).min()
+    }
+
+    /// What is healthy, and is found withheld by a gate that was held or frozen, waits anew.
+    fn hold_anew<P>(&mut self, found: &Candidate<P>, ctx: (&Judged<'_>, &Check)) {
+        let (judged, check) = ctx;
+        let Some(waited) = self.former.and_then(|former| former.waited(judged.wall)) else { return };
+        if found.verdict == Verdict::Healthy && found.word.is_none() {
+            let until = judged.now.saturating_add(wait_anew(waited, check.rhythm.interval));
+            self.held.insert(found.identity.clone(), until);
+        }
+    }
+
     /// Whether nothing is remembered.
     pub(super) fn is_blank(&self) -> bool {
         self.last.is_empty()
@@ -54,9 +93,11 @@ impl KindCtx<'_> {
         let memory = &mut *self.memory;
         if !std::mem::replace(&mut memory.started, true) {
             for candidate in candidates {
-                if let Some(ready) = found(candidate) {
-                    memory.last.insert(candidate.identity.clone(), Last::found(ready));
-                    memory.found.insert(candidate.identity.clone());
+                let Some(ready) = found(candidate) else { continue };
+                memory.last.insert(candidate.identity.clone(), Last::found(ready));
+                memory.found.insert(candidate.identity.clone());
+                if !ready && !alike && self.gate.mode == GateMode::Enforce {
+                    memory.hold_anew(candidate, (&self.judged, self.check));
                 }
             }
         }
@@ -73,12 +114,18 @@ impl KindCtx<'_> {
         if alike && let Some(last) = memory.common() {
             memory.last = candidates.iter().map(|candidate| (candidate.identity.clone(), last)).collect();
         }
+        memory.held.retain(|_, until| self.judged.now < *until);
         let member = |candidate: &Candidate<P>| {
-            candidate.member(memory.last.get(&candidate.identity).copied(), memory.found.contains(&candidate.identity))
+            let identity = &candidate.identity;
+            let mut member = candidate.member(memory.last.get(identity).copied(), memory.found.contains(identity));
+            let held = memory.held.get(identity).map(|until| self.judged.calendar.at(*until));
+            member.held_until = member.held_until.max(held);
+            member.flapping |= held.is_some();
+            member
         };
         let members: Vec<Member> = candidates.iter().map(member).collect();
         let decision = decide(&members, &self.gate.limits, freeze, &self.check.uid);
-        let message = explain(&decision, &members, &self.gate.limits, freeze);
+        let message = explain(&decision, &members, &self.gate.limits, freeze, self.believed_at);
         memory.last = members
             .iter()
             .zip(&decision.rulings)
@@ -95,11 +142,8 @@ impl KindCtx<'_> {
         if self.check.suspend {
             return Some(Freeze::Suspended);
         }
-        if self.doubt.is_some() {
-            return self.doubt;
-        }
-        let lost = |candidate: &Candidate| self.frozen.of(candidate.spot.population());
-        self.candidates.iter().any(lost).then_some(Freeze::CorrelatedFailure)
+        let taken_over = self.memory.frozen_until.is_some_and(|until| self.now < until);
+        self.doubt.or(taken_over.then_some(Freeze::TakenOver))
     }
 }
 

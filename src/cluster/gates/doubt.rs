@@ -46,9 +46,22 @@ impl Doubt {
     /// many successes in a row as any.
     #[must_use]
     pub fn settled(&self, check: &Check) -> Option<Instant> {
-        let probes = u32::from(check.thresholds.success) + 1;
-        self.ended.map(|ended| ended + check.rhythm.longest().saturating_mul(probes).min(LONGEST))
+        self.ended.map(|ended| ended + settling(check))
     }
+
+    /// Whether there is any.
+    #[must_use]
+    pub const fn is_any(&self) -> bool {
+        self.api_silent || self.isolated
+    }
+}
+
+/// How long it takes until the verdicts of `check` are of probes that are made from now on: as long as a return takes,
+/// and ten minutes at most.
+#[must_use]
+pub fn settling(check: &Check) -> Duration {
+    let probes = u32::from(check.thresholds.success) + 1;
+    check.rhythm.longest().saturating_mul(probes).min(LONGEST)
 }
 
 /// The longest wait after an isolation.

@@ -2,10 +2,12 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
+
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     check::{EndpointState, ObjectKey},
@@ -13,9 +15,12 @@ use crate::{
     gate::{Detector, Frozen, Loss, Population, Watched},
 };
 
+/// How much later than it began a freeze may be told in a status.
+const TOLD_LATE: SignedDuration = SignedDuration::from_secs(10);
+
 #[derive(Debug, Default)]
 struct Known {
-    watched: Watched,
+    places: Vec<(u64, Population)>,
     /// Endpoints that have been seen good, and whether they are bad now.
     endpoints: HashMap<u64, bool>,
 }
@@ -25,6 +30,8 @@ struct Known {
 pub struct Losses {
     detector: Detector,
     checks: HashMap<ObjectKey, Known>,
+    /// How many endpoints are at each place.
+    places: HashMap<(u64, Population), usize>,
     watched: Watched,
 }
 
@@ -33,22 +40,11 @@ impl Losses {
     /// any gate has acted on a part of it.
     pub fn take(&mut self, key: &ObjectKey, board: &Board, now: Duration) {
         let mut known = self.checks.remove(key).unwrap_or_default();
-        self.watched.named -= known.watched.named;
-        self.watched.address -= known.watched.address;
         let view = board.get(key).filter(|view| !view.suspended);
         let rows: Vec<_> = view.iter().flat_map(placed).collect();
-        known.watched = Watched::default();
-        for (_, _, population) in &rows {
-            match population {
-                Population::Named => known.watched.named += 1,
-                Population::Address => known.watched.address += 1,
-            }
-        }
-        self.watched.named += known.watched.named;
-        self.watched.address += known.watched.address;
-        self.detector.watch(self.watched, now);
+        self.watch(&mut known, rows.iter().map(|row| (row.place, row.population)).collect(), now);
 
-        let here: HashSet<u64> = rows.iter().map(|(id, ..)| *id).collect();
+        let here: HashSet<u64> = rows.iter().map(|row| row.id).collect();
         known.endpoints.retain(|id, bad| {
             let stays = here.contains(id);
             if !stays && *bad {
@@ -57,46 +53,136 @@ impl Losses {
             stays
         });
         let Some(view) = view.as_ref().filter(|_| !rows.is_empty()) else { return };
-        let check = stable_hash(&[&view.uid]);
-        for (id, row, population) in rows {
-            let bad = match row.state {
-                EndpointState::Healthy if row.measured => false,
+        for row in rows {
+            let bad = match row.view.state {
+                EndpointState::Healthy if row.view.measured => false,
                 EndpointState::MostlyHealthy | EndpointState::Unhealthy => true,
                 // On its way back, or unknown: neither.
                 _ => continue,
             };
-            match known.endpoints.get_mut(&id) {
-                // What was bad when it was first seen was not lost.
-                None if bad => {}
-                None => {
-                    known.endpoints.insert(id, false);
-                }
-                Some(was) if *was == bad => {}
-                Some(was) => {
-                    *was = bad;
-                    if bad {
-                        let loss = Loss { endpoint: id, check, population, interval: view.interval };
-                        self.detector.turned_bad(loss, now);
-                    } else {
-                        self.detector.turned_good(id, now);
-                    }
-                }
+            match known.endpoints.get(&row.id) {
+                // What was bad when it was first seen was not lost, unless it was good just now.
+                None if row.view.state == EndpointState::Unhealthy => continue,
+                Some(was) if *was == bad => continue,
+                _ => {}
+            }
+            let was = known.endpoints.insert(row.id, bad);
+            if bad {
+                self.detector.turned_bad(row.loss(view), now);
+            } else if was.is_some() {
+                self.detector.turned_good(row.id, now);
             }
         }
         self.checks.insert(key.clone(), known);
+    }
+
+    /// Takes in all that is on the board when this life begins. Gates were `frozen` since then in an earlier one: what
+    /// has become bad since is lost still.
+    pub fn resume(&mut self, frozen: Option<Timestamp>, board: &Board, now: Duration) {
+        let views = board.all();
+        for view in &views {
+            self.take(&view.key, board, now);
+        }
+        let Some(frozen) = frozen else { return };
+        for view in &views {
+            let Some(known) = self.checks.get_mut(&view.key) else { continue };
+            // The first failure of a loss comes before its freeze, and a verdict after the first failure.
+            let window = SignedDuration::try_from(2 * view.interval).unwrap_or(SignedDuration::MAX);
+            let began = frozen - TOLD_LATE.saturating_add(window).min(SignedDuration::from_hours(24));
+            for row in placed(view) {
+                let lost = row.view.state == EndpointState::Unhealthy && row.view.since >= began;
+                if lost && !known.endpoints.contains_key(&row.id) {
+                    known.endpoints.insert(row.id, true);
+                    self.detector.turned_bad(row.loss(view), now);
+                }
+            }
+        }
+    }
+
+    /// Our own side is in doubt.
+    pub fn doubt(&mut self, now: Duration) {
+        self.detector.doubt(now);
     }
 
     /// What is frozen now.
     pub fn frozen(&mut self, now: Duration) -> Frozen {
         self.detector.frozen(now)
     }
+
+    /// When the losses of which something is frozen are believed, if what is left stays well.
+    #[must_use]
+    pub fn believed_at(&self) -> Option<Duration> {
+        [Population::Named, Population::Address].into_iter().filter_map(|each| self.detector.ends_at(each)).max()
+    }
+
+    /// The places of a check are these now.
+    fn watch(&mut self, known: &mut Known, places: Vec<(u64, Population)>, now: Duration) {
+        if known.places == places {
+            return;
+        }
+        for place in &places {
+            let there = self.places.entry(*place).or_default();
+            *there += 1;
+            if *there == 1 {
+                *of(&mut self.watched, place.1) += 1;
+            }
+        }
+        for place in std::mem::replace(&mut known.places, places) {
+            let Some(there) = self.places.get_mut(&place) else { continue };
+            *there -= 1;
+            if *there == 0 {
+                self.places.remove(&place);
+                *of(&mut self.watched, place.1) -= 1;
+            }
+        }
+        self.detector.watch(self.watched, now);
+    }
 }
 
-/// The endpoints of `view` that have a place: an id of each, and by what it is found.
-fn placed(view: &Arc<CheckView>) -> impl Iterator<Item = (u64, &EndpointView, Population)> {
-    view.endpoints.iter().filter(|row| !row.label.is_empty()).map(|row| {
-        let id = stable_hash(&[&view.uid, &row.target, &row.identity]);
-        let named = row.label.parse::<SocketAddr>().is_err() && row.label.parse::<std::net::IpAddr>().is_err();
-        (id, row, if named { Population::Named } else { Population::Address })
+const fn of(watched: &mut Watched, population: Population) -> &mut usize {
+    match population {
+        Population::Named => &mut watched.named,
+        Population::Address => &mut watched.address,
+    }
+}
+
+/// An endpoint that has a place.
+struct Placed<'a> {
+    id: u64,
+    place: u64,
+    population: Population,
+    view: &'a EndpointView,
+}
+
+impl Placed<'_> {
+    fn loss(&self, view: &CheckView) -> Loss {
+        Loss {
+            endpoint: self.id,
+            place: self.place,
+            check: stable_hash(&[&view.uid]),
+            population: self.population,
+            interval: view.interval,
+        }
+    }
+}
+
+fn placed(view: &Arc<CheckView>) -> impl Iterator<Item = Placed<'_>> {
+    view.endpoints.iter().filter_map(|row| {
+        Some(Placed {
+            id: stable_hash(&[&view.uid, &row.target, &row.identity]),
+            place: stable_hash(&[&row.label]),
+            population: population(row)?,
+            view: row,
+        })
     })
+}
+
+/// By what the endpoint of `row` is found; `None` where it has no place.
+#[must_use]
+pub fn population(row: &EndpointView) -> Option<Population> {
+    if row.label.is_empty() {
+        return None;
+    }
+    let named = row.label.parse::<SocketAddr>().is_err() && row.label.parse::<IpAddr>().is_err();
+    Some(if named { Population::Named } else { Population::Address })
 }

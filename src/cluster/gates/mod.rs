@@ -4,16 +4,20 @@
 //! anew: each gate is decided by `gate::decide`, and what follows is compared with what is there. Nothing is kept that
 //! could not be read back, so a restart changes nothing.
 //!
-//! A kind of gate is a function of [`KindCtx`] that says what the gate does and what is to be written ([`Evaluated`]),
-//! and a variant of [`GateKey`] and [`GateWrite`]. Everything else is the same for all: deciding and remembering
-//! (`decision`), the endpoints (`candidates`), telling (`report`), sending (`write`, through the one writer).
+//! A kind of gate is a function of `KindCtx` that says what the gate does and what is to be written (`Evaluated`),
+//! and a variant of [`GateKey`] and `GateWrite`. Everything else is the same for all: deciding and remembering
+//! (`decision`, `evaluate`), the endpoints (`candidates`), telling (`report`), sending (`write`, through the one writer).
 
 mod book;
+mod calendar;
 mod candidates;
 mod decision;
 mod doubt;
 mod endpoint_slice;
+mod evaluate;
 mod flaps;
+mod former;
+mod kinds;
 mod losses;
 mod names;
 mod pod_claims;
@@ -41,17 +45,18 @@ use tokio::time::Instant;
 
 use self::{
     book::Book,
-    candidates::{Candidate, Judged, candidates},
-    decision::Memory,
+    calendar::Calendar,
     doubt::Doubt,
-    flaps::Flaps,
+    evaluate::Known,
+    former::frozen_since,
+    kinds::{Evaluated, KindCtx, listed},
     losses::Losses,
     names::Names,
     pod_release::PodRelease,
     release::Owners,
     report::{GateReport, GatesReport, RELEASED_MESSAGE},
     slice::Owner,
-    write::{GateKey, GateWrite},
+    write::GateKey,
 };
 use super::{
     index::{GatesTouched, facts::SliceFacts},
@@ -59,9 +64,9 @@ use super::{
     writer::Note,
 };
 use crate::{
-    check::{Check, Gate, GateKind, GateMode, GateReason, ObjectKey},
-    engine::{Board, CheckView, Surroundings},
-    gate::{Freeze, Frozen, Overrides},
+    check::{Gate, GateKind, GateReason, ObjectKey},
+    engine::{Board, Surroundings},
+    gate::Frozen,
     telemetry::GateGauges,
 };
 
@@ -103,51 +108,6 @@ pub struct Turn {
     pub search_pods: bool,
 }
 
-/// What a kind of gate works with.
-pub struct KindCtx<'a> {
-    check: &'a Check,
-    gate: &'a Gate,
-    view: &'a CheckView,
-    reconciler: &'a Reconciler,
-    candidates: &'a [Candidate],
-    judged: Judged<'a>,
-    memory: &'a mut Memory,
-    names: &'a mut Names,
-    book: &'a Book,
-    frozen: Frozen,
-    /// Why our own side is in doubt, where it is.
-    doubt: Option<Freeze>,
-    features: Features,
-    now: Instant,
-}
-
-/// What a gate does, and what is to be written for it.
-#[derive(Debug)]
-pub struct Evaluated {
-    report: GateReport,
-    writes: Vec<(GateKey, GateWrite)>,
-}
-
-impl Evaluated {
-    fn idle(name: &Arc<str>, reason: GateReason, message: impl Into<String>) -> Self {
-        Self { report: GateReport::idle(name, reason, message), writes: vec![] }
-    }
-}
-
-/// What is remembered of one check.
-#[derive(Debug, Default)]
-struct Known {
-    uid: Arc<str>,
-    /// By the gate's name, what it writes to and its mode: what a dry run would have done was not done.
-    memories: HashMap<(Arc<str>, Arc<str>, GateMode), Memory>,
-    flaps: Flaps,
-    /// What was last to be written.
-    outstanding: HashSet<GateKey>,
-    /// What was last told, and of which view.
-    reported: Option<GatesReport>,
-    view: Option<Arc<CheckView>>,
-}
-
 /// See the module's own words.
 pub struct Gates {
     features: Features,
@@ -177,6 +137,9 @@ pub struct Gates {
     losses: Losses,
     frozen: Frozen,
     doubt: Doubt,
+    calendar: Calendar,
+    /// What an earlier life has left has been taken in.
+    resumed: bool,
     relook: Instant,
     /// When slices without a gate are looked for everywhere.
     sweep: Instant,
@@ -210,6 +173,8 @@ impl Gates {
             losses: Losses::default(),
             frozen: Frozen::default(),
             doubt: Doubt::new(surroundings),
+            calendar: Calendar::new(Duration::ZERO, Timestamp::now()),
+            resumed: false,
             relook: now,
             sweep: now,
             released: false,
@@ -351,7 +316,15 @@ impl Gates {
         }
         self.namespaces.extend(self.pods.due(now));
         self.services.append(&mut self.waiting);
-        let frozen = self.losses.frozen(self.clock(now));
+        let clock = self.clock(now);
+        self.calendar.look(clock, scene.wall);
+        if !std::mem::replace(&mut self.resumed, true) {
+            self.losses.resume(frozen_since(scene.reconciler), scene.board, clock);
+        }
+        if self.doubt.is_any() {
+            self.losses.doubt(clock);
+        }
+        let frozen = self.losses.frozen(clock);
         if std::mem::replace(&mut self.frozen, frozen) != frozen {
             tracing::warn!(named = frozen.named, addresses = frozen.address, "gates frozen by correlated losses");
             self.dirty.extend(self.known.keys().cloned());
@@ -366,170 +339,5 @@ impl Gates {
             self.namespaces.extend(scene.reconciler.index.sources.pods.keys().cloned());
             self.owners.forget();
         }
-    }
-
-    fn evaluate(&mut self, key: &ObjectKey, scene: Scene<'_>, now: Instant, turn: &mut Turn) {
-        self.due.remove(key);
-        let Some(check) = scene.reconciler.accepted(key).filter(|check| !check.gates.is_empty()) else {
-            // One whose spec cannot be read keeps what it has.
-            if !scene.reconciler.knows(key) || scene.reconciler.index.get(key).is_some() {
-                let former = self.known.remove(key).map(|known| known.outstanding).unwrap_or_default();
-                self.write_all(vec![], former, now, turn);
-                self.gauges.set(&key.namespace, &key.name, vec![]);
-            }
-            return;
-        };
-        // The engine comes after the check: what it says of a former version decides nothing.
-        let current = |view: &Arc<CheckView>| view.uid == check.uid && view.generation == check.generation;
-        let Some(view) = scene.board.get(key).filter(current) else { return };
-        if !scene.reconciler.runs(key) || !scene.reconciler.index.is_ready(check) {
-            return;
-        }
-        let clock = self.clock(now);
-        let mut known = self.known.remove(key).filter(|known| known.uid == check.uid).unwrap_or_default();
-        known.uid = check.uid.clone();
-        known.flaps.take(&view, clock);
-        let targets: Vec<_> = check.targets.iter().map(|target| target.name.clone()).collect();
-        let overrides = Overrides::parse(scene.reconciler.overrides(key).unwrap_or_default(), &targets);
-        let judged = Judged { overrides: &overrides, flaps: &known.flaps, now: clock, wall: scene.wall };
-        let candidates = candidates(check, &view, judged);
-
-        let doubt = self.doubt.freeze(check, now);
-        let (mut reports, mut writes) = (vec![], vec![]);
-        let mut memories = HashMap::new();
-        for gate in &check.gates {
-            let name = (gate.name.clone(), gates_what(&gate.kind), gate.mode);
-            let mut memory = known.memories.remove(&name).unwrap_or_default();
-            let ctx = KindCtx {
-                check,
-                gate,
-                view: &view,
-                reconciler: scene.reconciler,
-                candidates: &candidates,
-                judged,
-                memory: &mut memory,
-                names: &mut self.names,
-                book: &self.book,
-                frozen: self.frozen,
-                doubt,
-                features: self.features,
-                now,
-            };
-            let evaluated = ctx.evaluate();
-            memories.insert(name, memory);
-            reports.push(evaluated.report);
-            writes.extend(evaluated.writes);
-        }
-        known.memories = memories;
-        known.outstanding = self.write_all(writes, std::mem::take(&mut known.outstanding), now, turn);
-        self.look_again(key, &overrides, &known.flaps, scene.wall, now);
-        if let Some(settled) = self.doubt.settled(check).filter(|at| now < *at) {
-            let due = self.due.entry(key.clone()).or_insert(settled);
-            *due = settled.min(*due);
-        }
-        let report = GatesReport {
-            uid: check.uid.clone(),
-            generation: check.generation,
-            gates: reports,
-            override_problems: overrides.problems,
-        };
-        self.gauges.set(&key.namespace, &key.name, report.series());
-        // Nobody could read it in the status: it is told when it is over.
-        let told = doubt != Some(Freeze::ApiServerUnreachable);
-        let same_view = known.view.as_ref().is_some_and(|known| Arc::ptr_eq(known, &view));
-        if told && (!same_view || known.reported.as_ref() != Some(&report)) {
-            turn.notes.push(Note::Gates(key.clone(), Box::new(report.clone()), view.clone()));
-            known.reported = Some(report);
-            known.view = Some(view);
-        }
-        self.known.insert(key.clone(), known);
-    }
-
-    fn look_again(&mut self, key: &ObjectKey, overrides: &Overrides, flaps: &Flaps, wall: Timestamp, now: Instant) {
-        let clock = self.clock(now);
-        let held = flaps.next_end(clock).map(|end| end.saturating_sub(clock));
-        let overridden = overrides.next_end(wall).map(|end| end.duration_since(wall).unsigned_abs());
-        if let Some(wait) = held.into_iter().chain(overridden).min() {
-            self.due.insert(key.clone(), now + wait);
-        }
-    }
-
-    /// Has `writes` sent, and what of `former` is not wanted any more taken back. What is outstanding now.
-    fn write_all(
-        &mut self,
-        writes: Vec<(GateKey, GateWrite)>,
-        former: HashSet<GateKey>,
-        now: Instant,
-        turn: &mut Turn,
-    ) -> HashSet<GateKey> {
-        let outstanding: HashSet<_> = writes.iter().map(|(key, _)| key.clone()).collect();
-        for (key, write) in writes {
-            if self.book.may_send(&key, &write, now) {
-                turn.notes.push(Note::Gate(key, Some(Box::new(write))));
-            }
-        }
-        for key in former.into_iter().filter(|key| !outstanding.contains(key)) {
-            if self.book.settled(&key) {
-                turn.notes.push(Note::Gate(key, None));
-            }
-        }
-        outstanding
-    }
-}
-
-/// What a gate writes to, as far as it is named.
-fn gates_what(kind: &GateKind) -> Arc<str> {
-    match kind {
-        GateKind::EndpointSlice { service, .. } => service.clone(),
-        GateKind::PodReadiness { condition_type, .. } => condition_type.clone(),
-        GateKind::Annotation => Arc::from(""),
-    }
-}
-
-/// How many endpoints are named in a message.
-const NAMED: usize = 3;
-
-fn listed(names: &[Arc<str>]) -> String {
-    let mut text = names.iter().take(NAMED).map(|name| &**name).collect::<Vec<_>>().join(", ");
-    if names.len() > NAMED {
-        text = format!("{text} and {} more", names.len() - NAMED);
-    }
-    text
-}
-
-impl KindCtx<'_> {
-    fn evaluate(mut self) -> Evaluated {
-        let mut evaluated = self.act();
-        self.tell_remains(&mut evaluated);
-        evaluated
-    }
-
-    fn act(&mut self) -> Evaluated {
-        let name = &self.gate.name;
-        match &self.gate.kind {
-            GateKind::EndpointSlice { service, .. } if !self.features.endpoint_slices => self.slices_off(service),
-            GateKind::EndpointSlice { service, port } => self.endpoint_slice(service, port.as_ref()),
-            GateKind::PodReadiness { .. } if !self.features.pod_readiness => Evaluated::idle(
-                name,
-                GateReason::Forbidden,
-                "podReadiness gates are switched off here, and new pods wait for ever; take readinessGates out of their template, or have them turned on (features.podReadiness)",
-            ),
-            GateKind::PodReadiness { condition_type, selector } => {
-                self.pod_readiness(condition_type, selector.as_ref())
-            }
-            GateKind::Annotation => self.annotation(),
-        }
-    }
-
-    /// It tells, and withholds nothing: `cluster::annotation_plan` writes it.
-    fn annotation(&self) -> Evaluated {
-        let healthy = self.view.endpoints.iter().filter(|row| row.state.is_healthy()).count();
-        let total = self.view.endpoints.len();
-        let report = GateReport {
-            desired: healthy as u32,
-            published: total as u32,
-            ..GateReport::idle(&self.gate.name, GateReason::Enforced, "")
-        };
-        Evaluated { report, writes: vec![] }
     }
 }

@@ -163,6 +163,7 @@ impl KindCtx<'_> {
         };
         // No target has an empty name: this is the override for all of them.
         let word = self.judged.overrides.in_force("", self.judged.wall).map(|(word, _)| word);
+        let lost = self.view.endpoints.iter().any(|row| self.judged.is_lost(row));
         let of = |pod: &'p PodFacts| Candidate {
             spot: pod,
             identity: pod.uid.clone(),
@@ -171,7 +172,8 @@ impl KindCtx<'_> {
             verdict,
             last_healthy: (verdict != Verdict::Healthy).then_some(self.view.since),
             word,
-            flapping: false,
+            held_until: None,
+            lost,
         };
         matching.into_iter().map(of).collect()
     }

@@ -2,6 +2,7 @@
 
 mod doubt;
 mod letting_go;
+mod takeover;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     slice::Body,
-    write::{SliceWrite, Written},
+    write::{GateWrite, SliceWrite, Written},
     *,
 };
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
         },
         watch::Told,
     },
-    engine::EndpointView,
+    engine::{CheckView, EndpointView},
 };
 
 const NS: &str = "shop";
@@ -108,13 +109,18 @@ impl World {
     }
 
     fn check(&mut self, name: &str, generation: i64, annotations: Value, spec: Value) {
+        self.found(name, generation, annotations, spec, json!(null));
+    }
+
+    /// One whose status an earlier life has written.
+    fn found(&mut self, name: &str, generation: i64, annotations: Value, spec: Value, status: Value) {
         let object = json!({
             "apiVersion": api::API_VERSION, "kind": api::KIND,
             "metadata": {
                 "name": name, "namespace": NS, "uid": name, "generation": generation, "annotations": annotations,
                 "creationTimestamp": "2025-01-01T00:00:00Z",
             },
-            "spec": spec,
+            "spec": spec, "status": status,
         });
         let object = facts(serde_json::from_value::<Object>(object).expect("an object")).expect("with a name");
         self.reconciler.check(0, Told::Is(object));
@@ -395,9 +401,7 @@ fn what_a_dry_run_would_have_held_is_not_taken_out_when_it_is_enforced() {
 fn a_correlated_loss_changes_nothing_and_a_lone_one_does() {
     let mut world = World::new();
     world.check("a", 1, json!({}), spec(3, json!({})));
-    let mut other = spec(3, json!({}));
-    other["gates"] = json!([]);
-    world.check("b", 1, json!({}), other);
+    world.check("b", 1, json!({}), takeover::others());
     world.says("a", &[UP, UP, UP]);
     world.says("b", &[UP, UP, UP]);
     world.settle();

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 
 use crate::{
+    api::status::GateStatus,
     check::{Check, ObjectKey, Place},
     cluster::{index::Problem, referred::Referred, server_state::ServerState},
     compile,
@@ -40,6 +41,8 @@ pub(super) struct Entry {
     pub(super) labels: BTreeMap<String, String>,
     pub(super) created: Option<Timestamp>,
     pub(super) overrides: Option<Arc<str>>,
+    /// What its gates did when it was first seen, by its status.
+    pub(super) found_gates: Arc<[GateStatus]>,
     /// What is wrong with the spec itself.
     pub(super) broken: Vec<Problem>,
     pub(super) prior: Option<Box<Prior>>,

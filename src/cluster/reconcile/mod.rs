@@ -36,6 +36,7 @@ use super::{
     writer::Note,
 };
 use crate::{
+    api::status::GateStatus,
     check::{Check, ObjectKey},
     compile,
     engine::{Board, CheckView, Desired},
@@ -143,6 +144,12 @@ impl Reconciler {
         self.entries.get(key).and_then(|entry| entry.overrides.as_deref())
     }
 
+    /// What the gates of `key` did, by its status, when it was first seen.
+    #[must_use]
+    pub fn found_gates(&self, key: &ObjectKey) -> &[GateStatus] {
+        self.entries.get(key).map_or(&[], |entry| &entry.found_gates)
+    }
+
     /// Whether the engine was given `key`.
     #[must_use]
     pub fn runs(&self, key: &ObjectKey) -> bool {
@@ -209,6 +216,7 @@ impl Reconciler {
     fn put(&mut self, facts: CheckFacts) {
         let CheckFacts { key, uid, generation, labels, created, overrides, compiled, server, prior, references } =
             facts;
+        let found_gates = server.gates.as_slice().into();
         self.actions.push(Action::Note(Box::new(Note::Seen(key.clone(), server))));
         let known = self.entries.get(&key);
         if known.is_some_and(|known| known.uid != uid) {
@@ -241,12 +249,15 @@ impl Reconciler {
         };
         let sent = self.entries.get(&key).is_some_and(|entry| entry.sent);
         let prior = if sent { None } else { prior };
+        // What is told later is what we have written ourselves.
+        let found_gates = self.entries.get(&key).map_or(found_gates, |entry| entry.found_gates.clone());
         let entry = Entry {
             uid,
             generation,
             labels,
             created,
             overrides,
+            found_gates,
             broken,
             prior,
             sent,

@@ -3,7 +3,13 @@
 //! The rule: at least 55 % of *all* endpoints a prober watches, more than two of them and of at least two
 //! HealthChecks, turn bad inside two of their intervals. Then its gates freeze until things are good: until of those
 //! that were lost so few are still bad that it would not be such a loss any more, for two intervals on end (the longest
-//! of theirs). One that was bad before does not count.
+//! of theirs). One that was bad before does not count. A place that several checks probe is one endpoint here: it must
+//! not be told three times that one host is down.
+//!
+//! A freeze that does not end like that is a loss that is real: thirty intervals on end, and five minutes at least, most
+//! of those that were not lost have not failed once, so the way to them, and our own side, is well. Then it ends too.
+//! Where nothing is left to tell by, it lasts: nothing could be published instead of what is lost. The count begins anew
+//! with each restart, and while our own side is in doubt.
 //!
 //! Endpoints with a DNS name depend on the resolver together, so they are a population of their own: a loss of as large
 //! a share of them freezes them, however many others there are, and a loss that leaves most of the addresses alone does
@@ -23,6 +29,10 @@ use population::Suspects;
 const SHARE_PERCENT: usize = 55;
 /// It takes more than this many endpoints.
 const FEW: usize = 2;
+/// For how many intervals the others have to be well before a loss is believed, and within which bounds: a cable that is
+/// plugged in again, or a switch that starts, takes less than the least of it.
+const STEADY: u32 = 30;
+const STEADY_BOUNDS: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(3600));
 
 /// By what an endpoint is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +48,8 @@ pub enum Population {
 pub struct Loss {
     /// A hash of the check and the endpoint's identity.
     pub endpoint: u64,
+    /// A hash of where it is: the same for all checks that probe it.
+    pub place: u64,
     /// A hash of the check.
     pub check: u64,
     pub population: Population,
@@ -45,7 +57,7 @@ pub struct Loss {
     pub interval: Duration,
 }
 
-/// How many endpoints a prober watches.
+/// How many places a prober watches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Watched {
     pub named: usize,
@@ -118,7 +130,25 @@ impl Detector {
     /// that.
     #[must_use]
     pub fn next_change(&self) -> Option<Duration> {
-        self.named.thaws_at().into_iter().chain(self.address.thaws_at()).min()
+        self.named.ends_at().into_iter().chain(self.address.ends_at()).min()
+    }
+
+    /// When the freeze of `population` ends if everything stays as it is. `None` where there is none, or nothing left to
+    /// tell by.
+    #[must_use]
+    pub fn ends_at(&self, population: Population) -> Option<Duration> {
+        match population {
+            Population::Named => self.named.ends_at(),
+            Population::Address => self.address.ends_at(),
+        }
+    }
+
+    /// At `at` our own side is in doubt: that nothing fails proves nothing.
+    pub fn doubt(&mut self, at: Duration) {
+        self.advance(at);
+        let now = self.now;
+        self.named.begin_round(self.watched.named, now);
+        self.address.begin_round(self.watched.address, now);
     }
 
     fn suspects(&mut self, population: Population) -> &mut Suspects {
@@ -133,8 +163,8 @@ impl Detector {
         let to = to.max(self.now);
         while let Some(due) = self.named.due().into_iter().chain(self.address.due()).min().filter(|due| *due <= to) {
             self.now = self.now.max(due);
-            self.named.settle(self.now);
-            self.address.settle(self.now);
+            self.named.settle(self.watched.named, self.now);
+            self.address.settle(self.watched.address, self.now);
             self.judge();
         }
         self.now = to;
@@ -150,8 +180,8 @@ impl Detector {
         let named_lost = own || (all && share(named.len(), self.watched.named));
         let address_lost = all && share(address.len(), self.watched.address);
         let now = self.now;
-        self.named.judge(named_lost, now);
-        self.address.judge(address_lost, now);
+        self.named.judge(named_lost, self.watched.named, now);
+        self.address.judge(address_lost, self.watched.address, now);
     }
 }
 

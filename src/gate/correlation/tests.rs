@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -13,7 +13,7 @@ fn ms(at: u64) -> Duration {
 }
 
 fn loss(endpoint: u64, check: u64, population: Population) -> Loss {
-    Loss { endpoint, check, population, interval: ms(1000) }
+    Loss { endpoint, place: endpoint, check, population, interval: ms(1000) }
 }
 
 fn detector(named: usize, address: usize) -> Detector {
@@ -72,15 +72,14 @@ fn losses_more_than_two_intervals_apart_do_not_add_up() {
 fn a_freeze_lasts_until_things_have_been_good_for_two_intervals() {
     let mut watching = detector(0, 10);
     lose(&mut watching, 8, 0);
-    assert_eq!(watching.next_change(), None);
-    assert!(watching.frozen(ms(3_600_000)).address, "what stays lost stays frozen, however long");
-    let start = 3_600_000;
+    let start = 200_000;
+    assert!(watching.frozen(ms(start)).address, "nothing has returned");
     for endpoint in 0..3 {
         watching.turned_good(endpoint, ms(start));
     }
     assert_eq!(watching.next_change(), Some(ms(start + 2000)));
     watching.turned_bad(loss(1, 1, Address), ms(start + 1500));
-    assert_eq!(watching.next_change(), None, "not good after all");
+    assert_eq!(watching.next_change(), Some(ms(300_000)), "not good after all");
     watching.turned_good(1, ms(start + 1600));
     assert!(watching.frozen(ms(start + 3599)).address);
     assert_eq!(watching.frozen(ms(start + 3600)), NONE);
@@ -142,6 +141,79 @@ fn many_endpoints_leave_nothing_behind() {
     assert_eq!(watching.next_change(), None);
 }
 
+/// What is lost of a hundred addresses that are probed each second: `lost`, at a moment of no importance.
+fn lost_of_a_hundred(lost: u64) -> Detector {
+    let mut watching = detector(0, 100);
+    lose(&mut watching, lost, 1000);
+    assert!(watching.frozen(ms(1000)).address);
+    watching
+}
+
+/// When the freeze ends that is there now, in seconds.
+fn end(watching: &mut Detector, within: u64) -> Option<u64> {
+    (1..=within).find(|second| !watching.frozen(ms(second * 1000)).address)
+}
+
+#[test]
+fn a_loss_is_believed_when_the_others_have_been_well_for_long_enough() {
+    let mut watching = lost_of_a_hundred(60);
+    assert_eq!(watching.ends_at(Address), Some(ms(301_000)));
+    assert_eq!(end(&mut watching, 1000), Some(301), "five minutes, for thirty intervals are less");
+    assert!(!watching.frozen(ms(7_200_000)).address, "the same loss freezes nothing again");
+    let mut slow = detector(0, 100);
+    for endpoint in 0..60 {
+        slow.turned_bad(Loss { interval: ms(60_000), ..loss(endpoint, endpoint % 2, Address) }, ms(0));
+    }
+    assert_eq!(slow.ends_at(Address), Some(ms(1_800_000)), "thirty intervals");
+    slow.turned_bad(Loss { interval: ms(86_400_000), ..loss(70, 0, Address) }, ms(1));
+    assert_eq!(slow.ends_at(Address), Some(ms(3_600_001)), "and an hour at most");
+}
+
+#[test]
+fn a_loss_is_not_believed_while_the_others_fail_too() {
+    let mut watching = lost_of_a_hundred(60);
+    for endpoint in 60..80 {
+        watching.turned_bad(loss(endpoint, 0, Address), ms(2000 * endpoint));
+        watching.turned_good(endpoint, ms(2000 * endpoint + 500));
+    }
+    assert_eq!(end(&mut watching, 2000), Some(601), "half of forty is not most");
+    let mut watching = lost_of_a_hundred(60);
+    for second in 100..280 {
+        watching.turned_bad(loss(60, 0, Address), ms(second * 1000));
+        watching.turned_good(60, ms(second * 1000 + 500));
+    }
+    assert_eq!(end(&mut watching, 2000), Some(301), "one that always fails says nothing of the others");
+}
+
+#[test]
+fn a_loss_is_not_believed_where_nothing_is_left_or_our_own_side_is_in_doubt() {
+    let mut watching = lost_of_a_hundred(100);
+    assert_eq!((watching.ends_at(Address), end(&mut watching, 20_000)), (None, None));
+    watching.turned_good(0, ms(20_000_000));
+    assert_eq!(watching.ends_at(Address), Some(ms(20_300_000)), "from then on there is one to tell by");
+    let mut watching = lost_of_a_hundred(60);
+    watching.doubt(ms(250_000));
+    assert_eq!(end(&mut watching, 2000), Some(550));
+}
+
+#[test]
+fn a_place_that_several_checks_probe_counts_once() {
+    // Three hosts, of which one is probed by eight checks.
+    let mut watching = detector(0, 3);
+    for check in 0..8 {
+        watching.turned_bad(Loss { place: 1, ..loss(check, check, Address) }, ms(0));
+    }
+    assert_eq!(watching.frozen(ms(0)), NONE);
+    watching.turned_bad(loss(20, 0, Address), ms(0));
+    assert_eq!(watching.frozen(ms(0)), NONE, "two hosts are few");
+    watching.turned_bad(loss(30, 0, Address), ms(0));
+    assert!(watching.frozen(ms(0)).address);
+    for check in 0..7 {
+        watching.turned_good(check, ms(10));
+    }
+    assert_eq!(watching.address.len(), 3, "lost as long as one of its checks says so");
+}
+
 /// The rule told from the whole history at every millisecond, with nothing counted along.
 #[derive(Default)]
 struct Naive {
@@ -169,10 +241,11 @@ impl Naive {
     fn judge(&mut self, now: u64) {
         let lost = [self.lost(0, now), self.lost(1, now)];
         let both: Vec<Loss> = lost.concat();
-        let share = |lost: &[Loss], watched: usize| !lost.is_empty() && lost.len() as f64 / watched as f64 >= 0.55;
+        let places = |lost: &[Loss]| lost.iter().map(|loss| loss.place).collect::<BTreeSet<_>>().len();
+        let share = |lost: &[Loss], watched: usize| !lost.is_empty() && places(lost) as f64 / watched as f64 >= 0.55;
         let large = |lost: &[Loss], watched: usize| {
             let several = lost.iter().any(|loss| loss.check != lost[0].check);
-            lost.len() > 2 && share(lost, watched) && several
+            places(lost) > 2 && share(lost, watched) && several
         };
         let all = large(&both, self.watched.named + self.watched.address);
         let hit = [
@@ -228,7 +301,9 @@ fn any_step() -> impl Strategy<Value = Step> {
 /// What the endpoint of this number is: a third are named, of three checks and three intervals.
 fn numbered(endpoint: u64) -> Loss {
     let population = if endpoint.is_multiple_of(3) { Named } else { Address };
-    Loss { endpoint, check: endpoint % 5 / 2, population, interval: ms(3 + endpoint % 4) }
+    // Two or three of a kind are at one place.
+    let place = if population == Named { 100 + endpoint / 6 } else { endpoint / 4 };
+    Loss { endpoint, place, check: endpoint % 5 / 2, population, interval: ms(3 + endpoint % 4) }
 }
 
 proptest! {

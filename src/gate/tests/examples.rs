@@ -3,7 +3,7 @@ use super::*;
 /// Decides, and gives the rule, the labels published, and the words.
 fn shown(members: &[Member], limits: GateLimits, freeze: Option<Freeze>) -> (Effective, String, String) {
     let decision = decide(members, &limits, freeze, SEED);
-    let told = explain(&decision, members, &limits, freeze);
+    let told = explain(&decision, members, &limits, freeze, None);
     (decision.effective, published(members, &decision).join(" "), told)
 }
 
@@ -185,8 +185,9 @@ fn a_frozen_gate_takes_nothing_away_and_lets_in_what_is_new_and_healthy() {
     assert_eq!((effective, &*out), (Effective::Frozen, "a b c"));
     assert_eq!(
         told,
-        "3 of 5 published; frozen, since most endpoints of several HealthChecks were lost at once: nothing is taken out \
-         until that is over; published all the same: a (unhealthy, frozen); withheld: d (never probed), e (unhealthy)"
+        "3 of 5 published; frozen, since most endpoints of several HealthChecks were lost at once: none is taken out \
+         until some are back; an override acts now; published all the same: a (unhealthy, frozen); withheld: \
+         d (never probed), e (unhealthy)"
     );
     let decision = decide(&members, &DEFAULT, freeze, SEED);
     let mut later = fed_back(&members, &decision);
@@ -222,6 +223,48 @@ fn an_override_acts_in_a_frozen_gate_within_the_limits() {
     assert_eq!(shown(&members, floor, freeze).1, "a b c");
     let capped = GateLimits { max_removed_percent: 20, ..DEFAULT };
     assert_eq!(shown(&members, capped, freeze).1, "a b c");
+}
+
+#[test]
+fn of_some_that_were_lost_together_none_is_taken_out_and_the_others_follow_their_verdicts() {
+    let members = [
+        lost(was(true, member("a", Unhealthy))),
+        lost(was(false, member("b", Unhealthy))),
+        lost(was(false, member("c", Healthy))),
+        was(true, member("d", Unhealthy)),
+        was(false, member("e", Healthy)),
+    ];
+    let (effective, out, told) = shown(&members, DEFAULT, None);
+    assert_eq!((effective, &*out), (Effective::Frozen, "a c e"));
+    assert_eq!(
+        told,
+        "3 of 5 published; 3 of them frozen, since most endpoints of several HealthChecks were lost at once: none is \
+         taken out until some are back; an override acts now; published all the same: a (unhealthy, frozen); withheld: \
+         b (unhealthy), d (unhealthy)"
+    );
+    let closed = GateLimits { min_ready: MinHealthy::Count(4), when_below: FailClosed, ..DEFAULT };
+    assert_eq!(shown(&members, closed, None).1, "a c", "not even then");
+    let open = GateLimits { min_ready: MinHealthy::Count(4), ..DEFAULT };
+    assert_eq!(shown(&members, open, None).1, "a b c d e", "a and c count as healthy, and are too few with e");
+    let mut by_hand = members.clone();
+    by_hand[0].word = Some(Word::Unhealthy);
+    assert_eq!(shown(&by_hand, DEFAULT, None).1, "c e");
+    let all: Vec<_> = members.into_iter().map(lost).collect();
+    assert_eq!(shown(&all, DEFAULT, None), shown(&all, DEFAULT, Some(Freeze::CorrelatedFailure)));
+}
+
+#[test]
+fn it_is_told_until_when() {
+    let at = Some(jiff::Timestamp::new(1_800_000_000, 1).unwrap());
+    let told = |members: &[Member]| {
+        let decision = decide(members, &DEFAULT, None, SEED);
+        explain(&decision, members, &DEFAULT, None, at)
+    };
+    let frozen = told(&[lost(was(true, member("a", Unhealthy)))]);
+    assert!(frozen.contains("until most are back or, if the others stay well, until 2027-01-15T08:00:01Z"), "{frozen}");
+    let held = Member { held_until: at, ..flapping(was(false, member("a", Healthy))) };
+    let held = told(&[held, was(true, member("b", Healthy))]);
+    assert!(held.contains("a (healthy but flapping, held until 2027-01-15T08:00:01Z)"), "{held}");
 }
 
 #[test]

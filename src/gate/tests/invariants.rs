@@ -18,12 +18,13 @@ fn any_member() -> impl Strategy<Value = Member> {
         },
     ));
     let word = prop::sample::select(vec![None, None, None, Some(Word::Healthy), Some(Word::Unhealthy)]);
-    (verdict, last_healthy, last, word, prop::bool::weighted(0.3)).prop_map(
-        |(verdict, last_healthy, last, word, flapping)| Member {
+    (verdict, last_healthy, last, word, prop::bool::weighted(0.3), prop::bool::weighted(0.3)).prop_map(
+        |(verdict, last_healthy, last, word, flapping, lost)| Member {
             last_healthy,
             last,
             word,
             flapping,
+            lost,
             ..member("", verdict)
         },
     )
@@ -52,6 +53,11 @@ fn any_freeze() -> impl Strategy<Value = Option<Freeze>> {
     prop::option::weighted(0.3, prop::sample::select(&Freeze::ALL[..]))
 }
 
+/// Whether all were lost together: then the gate is frozen, and asks for neither floor nor cap.
+fn all_lost(members: &[Member]) -> bool {
+    !members.is_empty() && members.iter().all(|member| member.lost)
+}
+
 /// Those that a probe, or an operator, vouches for.
 fn vouched(member: &Member) -> bool {
     member.verdict != NeverProbed || member.word == Some(Word::Healthy)
@@ -62,6 +68,7 @@ proptest! {
 
     #[test]
     fn never_fewer_than_the_floor_under_fail_open_and_fail_static(members in any_members(), limits in any_limits(), open: bool) {
+        prop_assume!(!all_lost(&members));
         let limits = GateLimits { when_below: if open { FailOpen } else { FailStatic }, ..limits };
         let decision = decide(&members, &limits, None, SEED);
         let probed = members.iter().filter(|member| vouched(member)).count();
@@ -81,6 +88,7 @@ proptest! {
 
     #[test]
     fn never_more_held_back_than_the_cap(members in any_members(), limits in any_limits()) {
+        prop_assume!(!all_lost(&members));
         let decision = decide(&members, &limits, None, SEED);
         let pairs = members.iter().zip(&decision.rulings).filter(|(member, _)| vouched(member));
         let (all, back) = pairs.fold((0, 0), |(all, back), (_, ruling)| (all + 1, back + usize::from(!ruling.published())));
@@ -89,6 +97,7 @@ proptest! {
 
     #[test]
     fn nothing_never_probed_is_published_beside_anything_else(members in any_members(), limits in any_limits()) {
+        prop_assume!(!all_lost(&members));
         let decision = decide(&members, &limits, None, SEED);
         let out = || members.iter().zip(&decision.rulings).filter(|(_, ruling)| ruling.published());
         let strange = out().filter(|(member, _)| !vouched(member)).count();
@@ -117,7 +126,7 @@ proptest! {
             members.iter().map(|member| member.identity.clone()).zip(decision.rulings.clone()).collect()
         };
         prop_assert_eq!(by_name(&members, &one), by_name(&shuffled, &other));
-        prop_assert_eq!(explain(&one, &members, &limits, freeze), explain(&other, &shuffled, &limits, freeze));
+        prop_assert_eq!(explain(&one, &members, &limits, freeze, None), explain(&other, &shuffled, &limits, freeze, None));
         prop_assert_eq!(decide(&members, &limits, freeze, SEED), one);
     }
 
@@ -136,6 +145,20 @@ proptest! {
         for (member, ruling) in members.iter().zip(&decision.rulings) {
             let held_back = member.last.is_some_and(|last| !last.published && !last.newcomer);
             prop_assert!(!ruling.published() || !held_back || member.word == Some(Word::Healthy), "{:?}", decision);
+        }
+    }
+
+    #[test]
+    fn what_was_lost_together_stays_whatever_becomes_of_the_others(members in any_members(), limits in any_limits()) {
+        let decision = decide(&members, &limits, None, SEED);
+        let limit = [Why::Below, Why::Floor, Why::Cap];
+        let frozen = |member: &Member| member.lost && member.word.is_none() && member.verdict != NeverProbed;
+        for (member, ruling) in members.iter().zip(&decision.rulings).filter(|(member, _)| frozen(member)) {
+            let was = member.last.is_some_and(|last| last.published);
+            prop_assert!(ruling.published() || !was, "{:?}", decision);
+            let joins = member.verdict == Healthy && !member.flapping;
+            let none_is_left = all_lost(&members) && member.last.is_none_or(|last| last.newcomer);
+            prop_assert!(!ruling.published() || was || joins || limit.contains(&ruling.why) || none_is_left, "{:?}", decision);
         }
     }
 

@@ -29,6 +29,8 @@ fn member(name: &str, verdict: Verdict) -> Member {
         last: None,
         word: None,
         flapping: false,
+        held_until: None,
+        lost: false,
     }
 }
 
@@ -42,6 +44,10 @@ fn says(word: Word, member: Member) -> Member {
 
 fn flapping(member: Member) -> Member {
     Member { flapping: true, ..member }
+}
+
+fn lost(member: Member) -> Member {
+    Member { lost: true, ..member }
 }
 
 /// The same endpoints, as they are after `decision` was published.
