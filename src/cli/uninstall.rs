@@ -81,6 +81,10 @@ fn said(what: &Release, report: &Report) -> String {
     lines.extend(report.slices.iter().map(|slice| format!("    {slice}")));
     lines.push(format!("[+] pods released: {}", report.pods.len()));
     lines.extend(report.pods.iter().map(|pod| format!("    {pod}")));
+    if !report.waiting.is_empty() {
+        lines.push("[!] these make pods that wait for a condition that nobody sets any more; take readinessGates out of their templates:".to_owned());
+        lines.extend(report.waiting.iter().map(|maker| format!("    {maker}")));
+    }
     lines.push(format!("[+] statuses that say so: {}", report.told));
     if report.freed {
         lines.push(format!("[+] lease freed: {}/{}", what.namespace, what.lease));

@@ -124,11 +124,7 @@ pub fn watch_checks<T: Send + 'static, I: Send + 'static>(
     wrap: fn(usize, Told<T>) -> I,
     sender: &mpsc::Sender<I>,
 ) -> JoinSet<()> {
-    let apis: Vec<Api<Object>> = if selection.namespaces.is_empty() {
-        vec![Api::all(client.clone())]
-    } else {
-        selection.namespaces.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect()
-    };
+    let apis: Vec<Api<Object>> = selection.apis(client);
     let mut watches = JoinSet::new();
     for (index, api) in apis.into_iter().enumerate() {
         let (labels, complaints) = (selection.labels.clone(), complaints.clone());

@@ -53,6 +53,8 @@ pub struct Report {
     pub marked: bool,
     pub slices: BTreeSet<String>,
     pub pods: BTreeSet<String>,
+    /// What makes pods that name a condition of ours in their `readinessGates`.
+    pub waiting: BTreeSet<String>,
     /// HealthChecks whose status says that their gates are released, of those that were looked at.
     pub told: usize,
     pub freed: bool,
@@ -102,16 +104,14 @@ pub async fn release(client: &Client, release: &Release) -> Report {
         let done = whole && !pass.wrote && !pass.again && (!report.marked || since.elapsed() >= seen(sweep.slowest));
         if done || Instant::now() + PAUSE >= deadline {
             if !whole {
-                pass.left.push(format!("whatever could not be looked at within {:?}", release.within));
+                pass.cut_short(release.within);
             }
             break pass;
         }
         tokio::time::sleep(PAUSE).await;
     };
     let ending = async {
-        if last.left.is_empty() {
-            told::tell(client, release, &sweep, &mut report).await;
-        }
+        told::tell(client, release, &sweep.tally, &last, &mut report).await;
         if report.marked && release.free_lease {
             marker::free(client, release, &mut report).await;
         }

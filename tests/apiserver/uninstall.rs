@@ -120,6 +120,10 @@ async fn lets_go(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     let said = uninstall(&web, None, &[]).await?;
     ensure!(said.contains("[+] release marker set") && !said.contains("[-]"), "{said}");
     ensure!(said.contains("published as ready: 1") && said.contains("pods released: 2"), "{said}");
+    ensure!(
+        said.contains("take readinessGates out") && said.contains(&format!("Pod {}/web-0", web.stage.namespace)),
+        "{said}"
+    );
     let_go(&web).await?;
     let check = web.stage.wait(CHECK, "its gates to be told", released).await?;
     let told = json!(check.status.context("a status")?.gates);
@@ -152,6 +156,11 @@ async fn lets_go(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     .await
 }
 
+/// Empty: nobody.
+async fn holder(web: &Web) -> anyhow::Result<String> {
+    Ok(leases(web).get(LEASE).await?.spec.and_then(|spec| spec.holder_identity).unwrap_or_default())
+}
+
 fn released(check: &HealthCheck) -> bool {
     condition(check, "GatesApplied") == "False/Released"
 }
@@ -160,7 +169,7 @@ async fn sharded(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     let web = staged(&cluster, "uninstallshard").await?;
     web.stage.kubectl(&["label", "healthcheck", CHECK, "team=a"]).await?;
     let command = web.stage.command("hco-0", None)?.args(["--label-selector", "team=a"]);
-    let _operator = web.stage.serve(command).await?;
+    let operator = web.stage.serve(command).await?;
     wait_held(&web).await?;
     // A neighbour that holds nothing yet.
     let bystander = json!({"targets": [{"name": "t", "host": web.pods[0].ip().to_string(), "port": 8080}]});
@@ -175,7 +184,21 @@ async fn sharded(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     ensure!(writes(&web, mark)?.is_empty(), "{:?}", writes(&web, mark)?);
     wait_held_still(&web).await?;
 
-    let said = uninstall(&web, None, &["--label-selector", "team=a"]).await?;
+    let said = uninstall(&web, None, &["--label-selector", "team=a", "--free-lease"]).await?;
+    ensure!(holder(&web).await?.is_empty(), "the lease was freed");
+    // Whoever lives stands by, and if nobody else comes it goes on once the lease could have run out.
+    for leads in [0, 1] {
+        wait_until("the operator to stand by, and to go on", SOON, || async {
+            let metrics = operator.admin_get("/metrics").await?.body;
+            ensure!(
+                metrics.lines().any(|line| line == format!("healthcheck_operator_leader {leads}")),
+                "not yet {leads}"
+            );
+            anyhow::Ok(())
+        })
+        .await?;
+    }
+    ensure!(!holder(&web).await?.is_empty(), "it holds the lease");
     ensure!(said.contains("published as ready: 1") && said.contains("pods released: 2"), "{said}");
     let_go(&web).await?;
     kept_by_hand(&web).await
@@ -225,12 +248,11 @@ async fn alone(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     };
     let before = web.stage.wait(CHECK, "the status to follow", both).await?;
     operator.process().kill()?;
-    let holder = async || anyhow::Ok(leases(&web).get(LEASE).await?.spec.and_then(|spec| spec.holder_identity));
-    ensure!(holder().await?.is_some(), "it was killed");
+    ensure!(!holder(&web).await?.is_empty(), "it was killed");
 
     let said = uninstall(&web, None, &["--free-lease"]).await?;
     ensure!(said.contains("[+] lease freed") && said.contains("statuses that say so: 1"), "{said}");
-    ensure!(holder().await?.is_none_or(|holder| holder.is_empty()), "{:?}", holder().await?);
+    ensure!(holder(&web).await?.is_empty(), "{}", holder(&web).await?);
     let_go(&web).await?;
     // Nobody but the command was there to say it, and it says nothing else.
     let after = web.stage.get(CHECK).await?;

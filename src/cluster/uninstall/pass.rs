@@ -65,9 +65,36 @@ pub struct Pass {
     /// Something failed that may succeed the next time.
     pub again: bool,
     pub left: Vec<String>,
+    /// Namespaces where something could not be written.
+    failed_in: BTreeSet<String>,
+    /// Something could not even be looked at.
+    blind: bool,
 }
 
 impl Pass {
+    /// Whether everything of `namespace` is let go.
+    pub fn is_done(&self, namespace: &str) -> bool {
+        !self.blind && !self.failed_in.contains(namespace)
+    }
+
+    /// It was not looked at everything within the time.
+    pub fn cut_short(&mut self, within: Duration) {
+        self.blind = true;
+        self.left.push(format!("whatever could not be looked at within {within:?}"));
+    }
+
+    pub fn unlisted(&mut self, what: &str, error: &CallError) {
+        self.blind = true;
+        self.failed(&format!("{what}, which cannot be listed"), error);
+    }
+
+    pub fn unwritten(&mut self, what: &str, of: &ObjectKey, error: &CallError) {
+        if !matches!(error, CallError::NotFound(_)) {
+            self.failed_in.insert(of.namespace.to_string());
+        }
+        self.failed(&format!("{what} {of}"), error);
+    }
+
     fn failed(&mut self, what: &str, error: &CallError) {
         self.again |= error.is_outage() || matches!(error, CallError::Conflict(_));
         // What is gone holds nothing.
@@ -94,7 +121,7 @@ pub async fn look(client: &Client, release: &Release, sweep: &mut Sweep, report:
         Ok(checks) => checks,
         // All of them are ours: it only takes longer.
         Err(_) if release.selection.labels.is_none() => Checks::default(),
-        Err(error) => return pass.failed("HealthChecks, which cannot be listed", &error),
+        Err(error) => return pass.unlisted("HealthChecks", &error),
     };
     sweep.slowest = sweep.slowest.max(sent.elapsed());
     let watched = &release.selection.namespaces;
@@ -133,7 +160,7 @@ impl Look<'_> {
 
     fn listed(&mut self, what: &str, done: Result<(), CallError>) -> bool {
         if let Err(error) = &done {
-            self.pass.failed(&format!("{what}, which cannot be listed"), error);
+            self.pass.unlisted(what, error);
         }
         done.is_ok()
     }
@@ -175,7 +202,7 @@ impl Look<'_> {
                         self.pass.wrote = true;
                         self.report.slices.insert(key.to_string());
                     }
-                    Err(error) => self.pass.failed(&format!("EndpointSlice {key}"), &error),
+                    Err(error) => self.pass.unwritten("EndpointSlice", &key, &error),
                 }
             }
         }
@@ -188,8 +215,15 @@ impl Look<'_> {
         while let Some(page) = self.page(&mut pages).await? {
             let client = self.client;
             let mut writes = vec![];
-            for pod in page.iter().filter_map(bearing_pod).filter(|pod| !pod.ends) {
-                let kinds = self.held(&pod);
+            for (pod, facts) in page.iter().filter_map(|pod| Some((pod, bearing_pod(pod)?))) {
+                if facts.ends {
+                    continue;
+                }
+                let kinds = self.held(&facts);
+                if !kinds.is_empty() && facts.readiness.as_ref().is_some_and(|each| !each.gates.is_empty()) {
+                    self.report.waiting.insert(maker(pod, &facts.key));
+                }
+                let pod = facts;
                 if !kinds.is_empty() {
                     writes.push(release_conditions(client, pod, kinds));
                 }
@@ -201,7 +235,7 @@ impl Look<'_> {
                     self.report.pods.insert(released.pod.to_string());
                 }
                 for (kind, error) in released.failed {
-                    self.pass.failed(&format!("condition {kind} of pod {}", released.pod), &error);
+                    self.pass.unwritten(&format!("condition {kind} of pod"), &released.pod, &error);
                 }
             }
         }
@@ -227,6 +261,15 @@ impl Look<'_> {
         self.sweep.known.insert(object.namespace.to_string());
         let gate = (ObjectKey::new(&object.namespace, check), gate.to_owned());
         self.sweep.tally.entry(gate).or_default().insert(object.name.to_string(), endpoints);
+    }
+}
+
+/// What makes pods like this one: each that it makes from now on waits for its condition.
+fn maker(pod: &Pod, key: &ObjectKey) -> String {
+    let owner = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
+    match owner {
+        Some(owner) => format!("{} {}/{}", owner.kind, key.namespace, owner.name),
+        None => format!("Pod {key}"),
     }
 }
 

@@ -10,6 +10,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::check::ObjectKey;
 
 const TYPE: &str = "healthcheck-operator.dev/web";
 
@@ -88,7 +89,9 @@ async fn what_is_known_comes_first_and_no_page_waits_for_the_next() {
     let mut pass = Pass::default();
     pass::look(&client, &what, &mut sweep, &mut report, &mut pass).await;
     assert!(pass.wrote && pass.left.is_empty(), "{:?}", pass.left);
-    assert_eq!(report.pods.len(), 61);
+    assert_eq!((report.pods.len(), report.waiting.len()), (61, 61));
+    assert!(report.waiting.contains("Pod shop/web"), "{:?}", report.waiting);
+    assert!(pass.is_done("shop"));
     let requests = std::mem::take(&mut *server.requests.lock().expect("no panic"));
     let at =
         |what: &str| requests.iter().position(|each| each == what).unwrap_or_else(|| panic!("no {what}: {requests:?}"));
@@ -109,6 +112,18 @@ async fn what_is_known_comes_first_and_no_page_waits_for_the_next() {
     let requests = server.requests.lock().expect("no panic").clone();
     assert!(!requests.iter().any(|each| each.starts_with("GET /api/v1/pods")), "{requests:?}");
     assert!(requests.iter().any(|each| each == "GET /api/v1/namespaces/elsewhere/pods"), "{requests:?}");
+}
+
+#[test]
+fn only_where_everything_is_let_go_it_is_told() {
+    let refused = CallError::Forbidden("may not".to_owned());
+    let mut pass = Pass::default();
+    pass.unwritten("EndpointSlice", &ObjectKey::new("shop", "db"), &refused);
+    pass.unwritten("EndpointSlice", &ObjectKey::new("gone", "db"), &CallError::NotFound("gone".to_owned()));
+    assert_eq!(pass.left, ["EndpointSlice shop/db: may not"]);
+    assert!(!pass.is_done("shop") && pass.is_done("gone") && pass.is_done("elsewhere"));
+    pass.unlisted("pods", &refused);
+    assert!(!pass.is_done("elsewhere"));
 }
 
 #[test]

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
-use kube::Client;
+use kube::{Client, ResourceExt};
 
 use super::{
     Release, Report, WRITES,
     checks::{each, key},
-    pass::{Sweep, Tally},
+    pass::{Pass, Tally},
 };
 use crate::{
     api::{HealthCheckStatus, conditions},
@@ -23,14 +23,18 @@ use crate::{
     },
 };
 
-/// Says of every HealthCheck of ours with gates that they hold nothing any more, and nothing else.
-pub async fn tell(client: &Client, release: &Release, sweep: &Sweep, report: &mut Report) {
+/// Says of every HealthCheck of ours with gates, where everything is let go, that they hold nothing any more, and nothing
+/// else.
+pub async fn tell(client: &Client, release: &Release, tally: &Tally, last: &Pass, report: &mut Report) {
     let mut changes = vec![];
     let listed = each(client, &release.selection, |check| {
         let Some(status) = check.status.as_ref().filter(|status| !status.gates.is_empty()) else { return };
+        if !last.is_done(&check.namespace().unwrap_or_default()) {
+            return;
+        }
         report.told += 1;
         if !is_told(status) {
-            changes.extend(changed(&check, &sweep.tally));
+            changes.extend(changed(&check, tally));
         }
     })
     .await;
