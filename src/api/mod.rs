@@ -20,7 +20,8 @@ pub use int_or_string::IntOrString;
 pub use spec::{Annotations, FailureThresholds, HealthCheck, HealthCheckSpec, InitialState};
 pub use status::HealthCheckStatus;
 pub use target::{
-    CheckReference, LabelSelector, PodsReference, SelectorOperator, SelectorRequirement, ServiceReference, Target,
+    CheckReference, LabelSelector, PodsReference, Resolve, SelectorOperator, SelectorRequirement, ServiceReference,
+    Target,
 };
 
 /// API group of every resource of ours, and the prefix of our annotations.

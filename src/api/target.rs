@@ -17,6 +17,7 @@ use super::{IntOrString, probe::Probe, rules};
     validation = rules::composite_without_probe(),
     validation = rules::port_has_place(),
     validation = rules::zone_has_addresses(),
+    validation = rules::resolve_has_host(),
     validation = rules::host_port_is_number()
 )]
 pub struct Target {
@@ -29,6 +30,11 @@ pub struct Target {
     #[schemars(with = "String", length(min = 1, max = 253))]
     #[x_kube(validation = rules::host_format(rules::HOST_FORMAT))]
     pub host: Option<String>,
+
+    /// What is judged of a host given by name, all of whose addresses are tried at once: Any, where one that answers is enough, or All, where every address is judged and counted alone. Default Any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Resolve")]
+    pub resolve: Option<Resolve>,
 
     /// Every endpoint of a Service in the same namespace, ready or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,6 +70,13 @@ pub struct Target {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Probe")]
     pub probe: Option<Probe>,
+}
+
+/// What is judged of a host given by name.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolve {
+    Any,
+    All,
 }
 
 /// A Service of the same namespace.

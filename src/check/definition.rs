@@ -117,6 +117,8 @@ pub struct Target {
     /// Unique in the check.
     pub name: Arc<str>,
     pub place: Place,
+    /// What is judged where the place is a name.
+    pub resolve: Resolve,
     /// The traffic port.
     pub port: Option<PortRef>,
     /// Reported, but never makes the check Unhealthy.
@@ -196,6 +198,16 @@ pub enum Host {
     Address(IpAddr),
     /// A DNS name, resolved at every attempt within its timeout.
     Name(Arc<str>),
+}
+
+/// What is judged of a host given by name. All its addresses are tried at once, in either case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Resolve {
+    /// The name: one address that answers is enough.
+    #[default]
+    Any,
+    /// Every address alone.
+    All,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

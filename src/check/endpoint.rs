@@ -1,8 +1,8 @@
 //! One address and port of a target, and the attempt made on it.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
-use super::{Host, ObjectKey, Place, PortRef, Probe, ProbeKind, ReferenceKind, Target};
+use super::{Host, ObjectKey, Place, PortRef, Probe, ProbeKind, ReferenceKind, Resolve, Target};
 
 /// One place that is probed and judged alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,8 +15,20 @@ pub struct Endpoint {
     pub label: Arc<str>,
     /// What is dialed; `None` for a script with no place.
     pub dial: Option<Dial>,
+    /// The port that traffic goes to.
+    pub port: Option<u16>,
+    /// What is judged where `dial` is a name that leads to several addresses.
+    pub resolve: Resolve,
     pub optional: bool,
     pub probe: Arc<Probe>,
+}
+
+impl Endpoint {
+    /// Whether it is found by a DNS name.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        self.dial.as_ref().is_some_and(|dial| matches!(dial.host, Host::Name(_)))
+    }
 }
 
 /// An address or name, and the port to connect to.
@@ -25,6 +37,34 @@ pub struct Dial {
     pub host: Host,
     /// The port that is dialed; a script may have none.
     pub port: Option<u16>,
+}
+
+/// What kind of address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    #[must_use]
+    pub const fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// The word of the Kubernetes API (`addressType` of an EndpointSlice).
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::V4, Self::V6].into_iter().find(|family| family.as_str() == text)
+    }
 }
 
 /// One attempt: a value in; a [`super::Report`] out.
@@ -67,13 +107,16 @@ impl Target {
             ProbeKind::Tcp(_) | ProbeKind::Grpc(_) | ProbeKind::Script(_) => None,
         };
         let dialed_port = self.probe.port().or(traffic_port).or(default_port);
-        let label = host.as_ref().map_or_else(String::new, |host| host.with_port(traffic_port.or(dialed_port)));
+        let port = traffic_port.or(dialed_port);
+        let label = host.as_ref().map_or_else(String::new, |host| host.with_port(port));
         Some(Endpoint {
             target: self.name.clone(),
             // Declared name, address and port.
             identity: label.as_str().into(),
             label: label.into(),
             dial: host.map(|host| Dial { host, port: dialed_port }),
+            port,
+            resolve: self.resolve,
             optional: self.optional,
             probe: self.probe.clone(),
         })

@@ -16,15 +16,15 @@ mod selector;
 
 pub use body::{BodyRule, Pattern};
 pub use definition::{
-    Check, Host, InitialState, MinHealthy, Place, PodSelector, PortRef, Rhythm, SelectorOperator, SelectorRequirement,
-    Target, Thresholds,
+    Check, Host, InitialState, MinHealthy, Place, PodSelector, PortRef, Resolve, Rhythm, SelectorOperator,
+    SelectorRequirement, Target, Thresholds,
 };
-pub use endpoint::{Attempt, Dial, Endpoint};
+pub use endpoint::{Attempt, Dial, Endpoint, Family};
 pub use gate::{Gate, GateKind, GateLimits, GateMode, GatePolicy};
 pub use gate_reason::GateReason;
 pub use health::{Counts, EndpointState, Health, HealthReason};
 pub use key::ObjectKey;
-pub use outcome::{Outcome, Report, clean_message};
+pub use outcome::{Found, Outcome, Report, clean_message};
 pub use probe::{
     Connection, GrpcProbe, Handshake, HeaderSource, HttpHeader, HttpProbe, Probe, ProbeKind, Redirects, Reference,
     ReferenceKind, Scheme, ScriptProbe, StatusRange, TcpProbe, Tls, TlsMode,

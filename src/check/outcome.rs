@@ -1,8 +1,8 @@
 //! What one attempt ended in.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
-use super::{Class, Reason};
+use super::{Class, Family, Reason};
 
 /// The longest message kept for people, in characters.
 const MESSAGE_LIMIT: usize = 256;
@@ -73,12 +73,30 @@ pub struct Report {
     pub latency: Duration,
     /// When the leaf certificate the target showed expires, in seconds since the epoch; `None` without TLS.
     pub certificate_expires: Option<i64>,
+    /// Of a host given by name: what was found at each of its addresses. `None` where nobody could say which they are;
+    /// then the outcome is that of every address it had.
+    pub found: Option<Box<Found>>,
+}
+
+/// What was found at the addresses that a name leads to. One that answers is enough for the attempt as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// By address; those that may not be dialed are left out.
+    pub reports: Vec<(IpAddr, Report)>,
+    /// The family of which no name server said anything this time: what it had may still be there.
+    pub unheard: Option<Family>,
 }
 
 impl Report {
     #[must_use]
     pub const fn new(outcome: Outcome, latency: Duration) -> Self {
-        Self { outcome, latency, certificate_expires: None }
+        Self { outcome, latency, certificate_expires: None, found: None }
+    }
+
+    /// The outcomes of the attempt as a whole and at each address.
+    pub fn outcomes(&mut self) -> impl Iterator<Item = &mut Outcome> {
+        let found = self.found.iter_mut().flat_map(|found| &mut found.reports);
+        std::iter::once(&mut self.outcome).chain(found.map(|(_, report)| &mut report.outcome))
     }
 }
 

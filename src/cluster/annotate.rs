@@ -97,6 +97,8 @@ mod tests {
             reason: Some(reason),
             message: "".into(),
             certificate_expires: None,
+            named: false,
+            addresses: None,
             live: Arc::default(),
         };
         CheckView {

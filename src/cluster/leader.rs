@@ -36,7 +36,6 @@ use crate::{
     api::HealthCheck,
     check::ObjectKey,
     engine::{Board, Engine, Surroundings},
-    probe::Prober,
     server::Readiness,
     telemetry::{Beats, Metrics},
 };
@@ -64,8 +63,6 @@ pub struct Parts {
     pub annotations: bool,
     pub gates: Features,
     pub events: bool,
-    /// Looks names up as probes do.
-    pub names: Arc<Prober>,
     pub references: ReferenceStore,
     pub metrics: Metrics,
     pub beats: Beats,

@@ -376,7 +376,6 @@ impl Operator {
             scripts_allowed: options.scripts.is_some(),
             annotations: options.annotations,
             gates: options.gates,
-            names: self.prober.clone(),
             events: options.events,
             references: self.references.clone(),
             metrics: self.metrics.clone(),

@@ -131,6 +131,8 @@ pub fn mirrored(object: &HealthCheck, check: Option<&Check>, believed_for: Durat
                 since: row.since,
                 reason: row.reason,
                 message: row.message.as_str().into(),
+                named: false,
+                addresses: None,
                 certificate_expires: written(row)
                     .and_then(|row| row.certificate_expires.as_ref())
                     .map(|time| time.0.as_second()),

@@ -267,6 +267,8 @@ mod tests {
             reason: state.is_unhealthy().then_some(Reason::ConnectionRefused),
             message: "".into(),
             certificate_expires: None,
+            named: false,
+            addresses: None,
             live: Arc::default(),
         }
     }

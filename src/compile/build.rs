@@ -8,8 +8,8 @@ use crate::{
     check::{
         BodyRule, Check, Connection, Gate, GateKind, GateLimits, GateMode, GatePolicy, GrpcProbe, Handshake,
         HeaderSource, Host, HttpHeader, HttpProbe, InitialState, MinHealthy, ObjectKey, Pattern, Place, PodSelector,
-        PortRef, Probe, ProbeKind, Redirects, Reference, ReferenceKind, Rhythm, Scheme, ScriptProbe, SelectorOperator,
-        SelectorRequirement, Target, TcpProbe, Thresholds, Tls, TlsMode,
+        PortRef, Probe, ProbeKind, Redirects, Reference, ReferenceKind, Resolve, Rhythm, Scheme, ScriptProbe,
+        SelectorOperator, SelectorRequirement, Target, TcpProbe, Thresholds, Tls, TlsMode,
     },
 };
 
@@ -101,6 +101,10 @@ fn targets(spec: &HealthCheckSpec, namespace: &str, timeout: Duration) -> Vec<Ta
         targets.push(Target {
             name: target.name.as_str().into(),
             place: place(target),
+            resolve: match target.resolve {
+                Some(api::Resolve::All) => Resolve::All,
+                Some(api::Resolve::Any) | None => Resolve::Any,
+            },
             port: target.port.as_ref().map(port),
             optional: target.optional,
             zone: target.zone.as_deref().map(Into::into),

@@ -12,6 +12,11 @@ const PODS_NEED_CLUSTER: &str = "a pods target needs a cluster to look the pods 
 pub fn check(target: &Target, spec: &HealthCheckSpec, path: &str, mode: Mode, problems: &mut Problems) {
     check_place(target, path, problems);
     check_port(target, path, problems);
+    problems.require(
+        target.host.is_some() || target.resolve.is_none(),
+        format!("{path}.resolve"),
+        rules::RESOLVE_WITHOUT_HOST,
+    );
     if let Some(host) = &target.host {
         problems.require(is_host(host), format!("{path}.host"), rules::HOST_FORMAT);
     }

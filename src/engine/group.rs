@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use super::{
     aggregate::{self, Demand, Verdict},
+    belief::Belief,
     desired::Prior,
-    judgement::Judgement,
     view::{CheckLive, CheckView, EndpointLive, EndpointView, Outage},
 };
 use crate::check::{Check, Dial, EndpointState, Health, HealthReason, ObjectKey, Reason, clean_message};
@@ -33,7 +33,7 @@ pub(super) enum Member {
 pub(super) struct Departed {
     pub target: Arc<str>,
     pub identity: Arc<str>,
-    pub judgement: Judgement,
+    pub belief: Belief,
     pub dial: Option<Dial>,
     pub probe: Arc<crate::check::Probe>,
     pub at: u64,
@@ -264,6 +264,8 @@ pub(super) fn member_row(target: &Arc<str>, optional: bool, since: Timestamp, me
             reason: None,
             message: told.into(),
             certificate_expires: None,
+            named: false,
+            addresses: None,
             live: Arc::<EndpointLive>::default(),
         },
         undecided: !decided,

@@ -1,9 +1,10 @@
 //! The scheduler, the state machine and the board.
 //!
 //! `scheduler` is the loop; `roster` changes what it runs; `table`, `record` and `group` are what it keeps. The rest is
-//! pure: `wheel`, `phase`, `permits`, `stall`, `isolation`, `machine`, `judgement`, `aggregate`.
+//! pure: `wheel`, `phase`, `permits`, `stall`, `isolation`, `machine`, `judgement`, `belief`, `aggregate`.
 
 mod aggregate;
+mod belief;
 mod board;
 mod desired;
 mod group;

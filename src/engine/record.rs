@@ -2,7 +2,7 @@
 
 use tokio::task::AbortHandle;
 
-use super::{group::Row, judgement::Judgement, view::EndpointView};
+use super::{belief::Belief, group::Row};
 use crate::check::{Endpoint, Host, InitialState};
 
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct Record {
     pub pending: Option<u64>,
     /// Counts attempts, so that an answer to an attempt that was given up is told apart.
     pub attempt: u32,
-    pub judgement: Judgement,
+    pub belief: Belief,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -53,30 +53,11 @@ impl Record {
     /// When the wheel has to look at it next.
     pub fn wake(&self, stale_after: u64) -> Option<u64> {
         let due = self.due?;
-        Some(self.judgement.expires(stale_after).map_or(due.at, |expires| expires.min(due.at)))
+        Some(self.belief.expires(stale_after).map_or(due.at, |expires| expires.min(due.at)))
     }
 
-    pub fn row(&self, initial: InitialState) -> Row {
-        let judgement = &self.judgement;
-        Row {
-            view: EndpointView {
-                target: self.endpoint.target.clone(),
-                label: self.endpoint.label.clone(),
-                identity: self.endpoint.identity.clone(),
-                kind: self.endpoint.probe.kind_name(),
-                optional: self.endpoint.optional,
-                state: judgement.shown(initial),
-                stale: judgement.stale,
-                measured: !judgement.is_undecided(),
-                since: judgement.since,
-                reason: judgement.reason,
-                message: judgement.told(),
-                certificate_expires: judgement.certificate_expires,
-                live: judgement.live.clone(),
-            },
-            undecided: judgement.is_undecided(),
-            newcomer: judgement.is_newcomer(),
-            blind: judgement.blind,
-        }
+    /// Adds what readers are shown of it.
+    pub fn draw(&self, initial: InitialState, rows: &mut Vec<Row>) {
+        self.belief.draw(&self.endpoint, initial, rows);
     }
 }

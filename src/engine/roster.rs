@@ -2,13 +2,15 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    net::SocketAddr,
     sync::Arc,
 };
 
 use jiff::Timestamp;
 
 use super::{
-    desired::{Desired, Prior},
+    belief::Belief,
+    desired::{Desired, Prior, PriorEndpoint},
     group::{Departed, Group, Member},
     judgement::Judgement,
     phase,
@@ -141,16 +143,17 @@ impl<L: Lane> Scheduler<L> {
         }
         let Some(record) = self.table.record_mut(id) else { return };
         if before.suspend && !check.suspend {
-            record.judgement.resume(Timestamp::now());
+            record.belief.resume(Timestamp::now());
         }
         if asks_anew {
-            record.judgement.supersede();
+            record.belief.supersede();
         }
+        record.belief.set_resolve(endpoint.resolve);
         record.endpoint = endpoint;
         if check.suspend {
             record.due = None;
         } else if record.due.is_none() || before.rhythm != check.rhythm {
-            let cadence = millis(record.judgement.cadence(&check.rhythm));
+            let cadence = millis(record.belief.cadence(&check.rhythm));
             let slot = phase::next_on_grid(now, cadence, record.hash);
             record.due = Some(due(slot, cadence, check, record.hash));
         }
@@ -168,21 +171,22 @@ impl<L: Lane> Scheduler<L> {
             .iter()
             .position(|gone| gone.target == endpoint.target && gone.identity == endpoint.identity)
             .map(|at| departed.swap_remove(at));
-        let judgement = match returning {
+        let belief = match returning {
             Some(gone) => {
-                let mut judgement = gone.judgement;
+                let mut belief = gone.belief;
                 if gone.probe.kind != endpoint.probe.kind || gone.dial != endpoint.dial {
-                    judgement.supersede();
+                    belief.supersede();
                 }
-                judgement
+                belief.set_resolve(endpoint.resolve);
+                belief
             }
-            None => adoption.judgement(&endpoint),
+            None => adoption.belief(&endpoint),
         };
         let due = if check.suspend {
             None
         } else if adoption.prior.is_some() {
             // After a restart or a takeover the first probes are spread over one interval.
-            let cadence = millis(judgement.cadence(&check.rhythm));
+            let cadence = millis(belief.cadence(&check.rhythm));
             Some(due(phase::next_on_grid(now, cadence, hash), cadence, check, hash))
         } else {
             Some(soon(hash, check, now))
@@ -197,7 +201,7 @@ impl<L: Lane> Scheduler<L> {
             flight: Flight::Idle,
             pending: None,
             attempt: 0,
-            judgement,
+            belief,
         })
     }
 
@@ -206,7 +210,7 @@ impl<L: Lane> Scheduler<L> {
         self.wheel.cancel(id);
         let record = self.table.remove_record(id)?;
         let Endpoint { target, identity, dial, probe, .. } = record.endpoint;
-        Some(Departed { target, identity, dial, judgement: record.judgement, probe, at: now })
+        Some(Departed { target, identity, dial, belief: record.belief, probe, at: now })
     }
 }
 
@@ -229,10 +233,22 @@ struct Adoption<'a> {
 }
 
 impl Adoption<'_> {
-    fn judgement(&self, endpoint: &Endpoint) -> Judgement {
+    fn belief(&self, endpoint: &Endpoint) -> Belief {
+        let rows = self.prior.into_iter().flat_map(|prior| &prior.endpoints);
+        // The addresses of a name that were judged alone.
+        let alone = rows.filter(|row| row.target == *endpoint.target && row.label != *endpoint.label);
+        let address = |row: &PriorEndpoint| match endpoint.port {
+            Some(_) => row.label.parse::<SocketAddr>().ok().map(|address| address.ip()),
+            None => row.label.parse().ok(),
+        };
+        let known = alone.filter_map(|row| Some((address(row)?, self.judgement(&row.label, endpoint)))).collect();
+        Belief::new(endpoint, self.judgement(&endpoint.label, endpoint), known)
+    }
+
+    fn judgement(&self, label: &str, endpoint: &Endpoint) -> Judgement {
         let unknown = || Judgement::new(self.now, self.wall);
         let Some(prior) = self.prior else { return unknown() };
-        let row = prior.endpoints.iter().find(|row| row.target == *endpoint.target && row.label == *endpoint.label);
+        let row = prior.endpoints.iter().find(|row| row.target == *endpoint.target && row.label == label);
         let believable =
             self.wall.duration_since(prior.observed_at).unsigned_abs() <= prior.refresh + self.check.stale_after;
         // Confirmations of a suspended check confirm no verdict.

@@ -206,8 +206,7 @@ impl<L: Lane> Scheduler<L> {
     fn look_at(&mut self, id: u32, now: u64) {
         let Some((record, group)) = self.table.with_group(id) else { return };
         let stale_after = millis(group.check.stale_after);
-        if record.judgement.expires(stale_after).is_some_and(|at| at <= now) {
-            record.judgement.expire(Timestamp::now());
+        if record.belief.expire(now, stale_after, Timestamp::now()) {
             let group = record.group;
             self.mark(group);
         }
@@ -223,7 +222,7 @@ impl<L: Lane> Scheduler<L> {
         let Some((record, group)) = self.table.with_group(id) else { return };
         let Some(Due { slot, .. }) = record.due else { return };
         let rhythm = &group.check.rhythm;
-        let cadence = millis(record.judgement.cadence(rhythm));
+        let cadence = millis(record.belief.cadence(rhythm));
         let (next, missed) = if record.first {
             (phase::next_on_grid(now, cadence, record.hash), 0)
         } else {
@@ -313,28 +312,31 @@ impl<L: Lane> Scheduler<L> {
         }
         record.flight = Flight::Idle;
         let timeout = millis(record.endpoint.probe.timeout);
-        if matches!(report.outcome, Outcome::Failure { class: Class::Timeout, .. })
-            && self.stalls.explain(started, now, timeout)
-        {
+        let timed_out = |outcome: &Outcome| matches!(outcome, Outcome::Failure { class: Class::Timeout, .. });
+        if report.outcomes().any(|outcome| timed_out(outcome)) && self.stalls.explain(started, now, timeout) {
             let text = "this process stood still while it waited for the answer; not counted";
-            report.outcome = Outcome::from_reason(Reason::ProberOverloaded, text);
+            for outcome in report.outcomes().filter(|outcome| timed_out(outcome)) {
+                *outcome = Outcome::from_reason(Reason::ProberOverloaded, text);
+            }
         }
         let rhythm = &group.check.rhythm;
-        let before = record.judgement.cadence(rhythm);
+        let before = record.belief.cadence(rhythm);
         match &report.outcome {
             Outcome::Success | Outcome::Neutral => self.isolation.succeeded(now),
             Outcome::Failure { .. } => {
                 self.isolation.failed(now, millis(before));
                 if self.isolation.holds(self.surroundings.is_api_silent(), self.surroundings.has_canary_failed()) {
-                    let text = format!("the prober is isolated; not counted: {}", report.outcome.message());
-                    report.outcome = Outcome::from_reason(Reason::ProberIsolated, text);
+                    for outcome in report.outcomes() {
+                        let text = format!("the prober is isolated; not counted: {}", outcome.message());
+                        *outcome = Outcome::from_reason(Reason::ProberIsolated, text);
+                    }
                 }
             }
             Outcome::Local { .. } => {}
         }
         let wall = Timestamp::now();
-        let changed = record.judgement.take(&report, &group.check.thresholds, now, wall);
-        let after = record.judgement.cadence(rhythm);
+        let changed = record.belief.take(&record.endpoint, &report, &group.check.thresholds, now, wall);
+        let after = record.belief.cadence(rhythm);
         group.live.beat(wall);
         let reason = report.outcome.reason().map_or("", Reason::as_str);
         self.metrics.probe_ended(record.endpoint.probe.kind_name(), report.outcome.as_str(), reason, report.latency);
@@ -449,14 +451,21 @@ impl Table {
     fn rows(&self, group: u32) -> Option<Vec<super::group::Row>> {
         let group: &Group = self.group(group)?;
         let initial = group.check.initial_state;
-        let rows = group.members.iter().filter_map(|member| match member {
-            Member::Endpoint(id) => self.record(*id).map(|record| record.row(initial)),
-            Member::Check { target, key, optional, since } => {
-                let other = self.find(key).and_then(|at| self.group(at));
-                Some(member_row(target, *optional, *since, other))
+        let mut rows = Vec::with_capacity(group.members.len());
+        for member in &group.members {
+            match member {
+                Member::Endpoint(id) => {
+                    if let Some(record) = self.record(*id) {
+                        record.draw(initial, &mut rows);
+                    }
+                }
+                Member::Check { target, key, optional, since } => {
+                    let other = self.find(key).and_then(|at| self.group(at));
+                    rows.push(member_row(target, *optional, *since, other));
+                }
             }
-        });
-        Some(rows.collect())
+        }
+        Some(rows)
     }
 
     fn abort_all(&mut self) {

@@ -18,7 +18,7 @@ use super::{Board, CheckView, Desired, Engine, Limits, OUTAGE_TARGETS, Parts, Su
 use crate::{
     check::{
         Attempt, Check, Dial, Endpoint, EndpointState, Health, HealthReason, Host, HttpProbe, InitialState, MinHealthy,
-        ObjectKey, Outcome, Place, Probe, ProbeKind, Reason, Report, Rhythm, Target, TcpProbe, Thresholds,
+        ObjectKey, Outcome, Place, Probe, ProbeKind, Reason, Report, Resolve, Rhythm, Target, TcpProbe, Thresholds,
     },
     probe::Lane,
     telemetry::{Beats, Metrics},
@@ -152,7 +152,7 @@ fn http() -> Arc<Probe> {
 
 fn target(name: &str) -> Target {
     let place = Place::Host(Host::Address([10, 0, 0, 1].into()));
-    Target { name: name.into(), place, port: None, optional: false, zone: None, probe: tcp() }
+    Target { name: name.into(), place, resolve: Resolve::Any, port: None, optional: false, zone: None, probe: tcp() }
 }
 
 fn member(name: &str, of: &str) -> Target {
@@ -189,6 +189,8 @@ fn desired(check: &Check) -> Desired {
             identity: target.name.clone(),
             label: format!("{}:80", target.name).into(),
             dial: Some(Dial { host: Host::Address([10, 0, 0, 1].into()), port: Some(80) }),
+            port: Some(80),
+            resolve: target.resolve,
             optional: target.optional,
             probe: target.probe.clone(),
         })

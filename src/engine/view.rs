@@ -98,7 +98,20 @@ pub struct EndpointView {
     pub message: Arc<str>,
     /// Seconds since the epoch.
     pub certificate_expires: Option<i64>,
+    /// It is found by a DNS name.
+    pub named: bool,
+    /// Of a name that is judged as a whole: a row of each address that it leads to. `None` where nobody has looked yet,
+    /// and for all that is no name.
+    pub addresses: Option<Arc<[EndpointView]>>,
     pub live: Arc<EndpointLive>,
+}
+
+impl EndpointView {
+    /// The row itself, or those of its addresses where it has any.
+    pub fn places(&self) -> impl Iterator<Item = &Self> {
+        let addresses = self.addresses.as_deref().unwrap_or_default();
+        addresses.iter().chain(std::iter::once(self).filter(move |_| addresses.is_empty()))
+    }
 }
 
 /// The four counters of an endpoint. Failures count in a row until a success; they saturate.

@@ -1,4 +1,4 @@
-//! From a host and port to an open connection: resolve, ask the egress guard, connect.
+//! From an address to an open connection.
 
 use std::{
     io,
@@ -6,18 +6,12 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, stream::FuturesUnordered};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;
 
-use super::{
-    egress::EgressGuard,
-    failure::{self, Failure, Moment},
-    progress::Progress,
-    resolve::NameResolver,
-};
-use crate::check::{Dial, Host, Reason};
+use super::failure::{self, Failure, Moment};
+use crate::check::Reason;
 
 /// How a connection is opened and how it ends when it is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,75 +22,6 @@ pub(super) enum Manner {
     Reset,
     /// A drop closes in the ordinary way.
     Polite,
-}
-
-/// The addresses of `dial` that may be dialed, at least one.
-pub(super) async fn addresses(
-    resolver: &NameResolver,
-    egress: &EgressGuard,
-    dial: &Dial,
-    progress: &Progress,
-) -> Result<Vec<SocketAddr>, Failure> {
-    let Some(port) = dial.port else {
-        return Err(Failure::new(Reason::CannotStart, "no port to dial; give the target or its probe a port"));
-    };
-    let ips = match &dial.host {
-        Host::Address(ip) => vec![*ip],
-        Host::Name(name) => resolver.addresses(name, progress).await?,
-    };
-    let mut denied = None;
-    let mut allowed = Vec::with_capacity(ips.len());
-    for ip in ips {
-        let address = SocketAddr::new(ip, port);
-        match egress.check(address) {
-            Ok(()) => allowed.push(address),
-            Err(message) => denied = Some(Failure::new(Reason::EgressDenied, message)),
-        }
-    }
-    // A name that leads to a denied address and another is dialed on the other only.
-    match denied {
-        Some(failure) if allowed.is_empty() => Err(failure),
-        _ => Ok(allowed),
-    }
-}
-
-/// Runs `attempt` on all of `addresses` at once. The first that succeeds decides; without one, the most telling failure.
-///
-/// The failures of a host given by name say which of its addresses they are about.
-pub(super) async fn first_success<T, A, F>(addresses: &[SocketAddr], named: bool, attempt: A) -> Result<T, Failure>
-where
-    A: Fn(SocketAddr) -> F,
-    F: Future<Output = Result<T, Failure>>,
-{
-    let about = |address: SocketAddr, mut failure: Failure| {
-        if named && failure.reason.class() != Some(crate::check::Class::Http) {
-            failure.message = format!("{} ({address})", failure.message);
-        }
-        failure
-    };
-    if let [address] = addresses {
-        return attempt(*address).await.map_err(|failure| about(*address, failure));
-    }
-    let mut running: FuturesUnordered<_> = addresses
-        .iter()
-        .map(|&address| {
-            let attempt = attempt(address);
-            async move { (address, attempt.await) }
-        })
-        .collect();
-    let mut worst: Option<Failure> = None;
-    while let Some((address, result)) = running.next().await {
-        match result {
-            Ok(done) => return Ok(done),
-            Err(failure) => {
-                let failure = about(address, failure);
-                if worst.as_ref().is_none_or(|worst| failure.weight() > worst.weight()) {
-                    worst = Some(failure);
-                }
-            }
-        }
-    }
-    Err(worst.unwrap_or_else(|| Failure::new(Reason::NameNotFound, "no address to dial")))
 }
 
 /// Opens a TCP connection to `address`. Bounded by whoever calls: dropping the future closes the socket.

@@ -8,18 +8,19 @@ mod message;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header, uri};
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header};
+use tokio_util::either::Either;
 
 use self::message::Status;
 use super::{
-    dial::{self, Manner},
+    ask::{Ask, Asked},
+    dial::Manner,
+    exchange::{Exchange, Opened, Stream, answered},
     failure::{self, Failure, Moment},
     progress::{Phase, Progress},
-    tls::{self, Protocol, TlsClients},
+    tls::Protocol,
 };
-use crate::check::{Dial, GrpcProbe, Host, Reason};
+use crate::check::{GrpcProbe, Host, Reason};
 
 const PATH: &str = "/grpc.health.v1.Health/Check";
 const AGENT: &str = concat!("healthcheck-operator/", env!("CARGO_PKG_VERSION"));
@@ -28,57 +29,46 @@ const MAX_HEADERS: u32 = 16 * 1024;
 /// Of the message of an answer, which is a few bytes.
 const MAX_MESSAGE: usize = 4 * 1024;
 
-/// Everything one address is asked with.
-pub(super) struct Exchange<'a> {
-    pub probe: &'a GrpcProbe,
-    pub dial: &'a Dial,
-    /// With a TLS handshake, and whom it trusts.
-    pub setting: Option<&'a tls::Setting>,
-    pub tls: &'a TlsClients,
-    pub progress: &'a Progress,
+impl Ask for Exchange<'_, GrpcProbe> {
+    async fn ask(&self, address: SocketAddr, progress: &Progress) -> Asked {
+        let Opened { stream, certificate_expires } =
+            self.open(address, Manner::Reset, Protocol::Http2, progress).await?;
+        // Without it a gRPC server would be spoken to in a language it has not agreed to.
+        if let Either::Right(tls) = &stream
+            && tls.get_ref().1.alpn_protocol() != Some(b"h2")
+        {
+            let message = "TLS handshake failed: the target does not offer HTTP/2";
+            return answered(Err(Failure::new(Reason::TlsHandshakeFailed, message)), certificate_expires);
+        }
+        answered(self.call(stream, address, progress).await, certificate_expires)
+    }
 }
 
-impl Exchange<'_> {
-    /// Asks `address`. When the certificate expires that it showed, in seconds since the epoch.
-    pub async fn ask(&self, address: SocketAddr) -> Result<Option<i64>, Failure> {
-        self.progress.reach(Phase::Connect);
-        let stream = dial::connect(address, Manner::Reset).await?;
-        let Some(setting) = self.setting else { return self.call(stream, address).await.map(|()| None) };
-        self.progress.reach(Phase::Tls);
-        let name = self.server_name(address)?;
-        let (stream, expires) = self.tls.handshake(stream, setting, Protocol::Http2, &name).await?;
-        let called = match stream.get_ref().1.alpn_protocol() {
-            Some(b"h2") => self.call(stream, address).await,
-            // Without it a gRPC server would be spoken to in a language it has not agreed to.
-            _ => {
-                Err(Failure::new(Reason::TlsHandshakeFailed, "TLS handshake failed: the target does not offer HTTP/2"))
-            }
-        };
-        called.map(|()| expires).map_err(|failure| Failure { certificate_expires: expires, ..failure })
-    }
+/// The name that a certificate must bear where the probe says so: `tls.serverName`, else the host of `authority`.
+pub(super) fn server_name(probe: &GrpcProbe) -> Option<&str> {
+    let written = probe.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+    written.or_else(|| probe.authority.as_deref().map(host))
+}
 
-    /// `tls.serverName`, else the host of `authority`, else the host that is dialed.
-    fn server_name(&self, address: SocketAddr) -> Result<ServerName<'static>, Failure> {
-        let written = self.probe.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
-        let authority = self.probe.authority.as_deref().and_then(|text| text.parse::<uri::Authority>().ok());
-        match (written, authority, &self.dial.host) {
-            (Some(name), _, _) => tls::server_name(name),
-            (None, Some(authority), _) => tls::server_name(authority.host()),
-            (None, None, Host::Name(name)) => tls::server_name(name),
-            (None, None, Host::Address(_)) => Ok(ServerName::IpAddress(address.ip().into())),
-        }
+/// An authority without its port.
+fn host(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
     }
+}
 
-    fn request(&self, address: SocketAddr) -> Result<Request<()>, Failure> {
+impl Exchange<'_, GrpcProbe> {
+    fn request(&self, address: SocketAddr, progress: &Progress) -> Result<Request<()>, Failure> {
         let authority = match (&self.probe.authority, &self.dial.host) {
             (Some(authority), _) => authority.to_string(),
             (None, Host::Name(name)) => format!("{}:{}", name.trim_end_matches('.'), address.port()),
             (None, Host::Address(_)) => address.to_string(),
         };
-        let scheme = if self.setting.is_some() { "https" } else { "http" };
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
         let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(PATH).build();
         // At most eight digits (gRPC over HTTP/2, Timeout).
-        let millis = self.progress.remaining().as_millis().clamp(1, 99_999_999);
+        let millis = progress.remaining().as_millis().clamp(1, 99_999_999);
         uri.and_then(|uri| {
             Request::builder()
                 .version(Version::HTTP_2)
@@ -93,16 +83,16 @@ impl Exchange<'_> {
         .map_err(|_| Failure::new(Reason::CannotStart, "the authority cannot be sent; correct the probe"))
     }
 
-    async fn call<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, address: SocketAddr) -> Result<(), Failure> {
-        let request = self.request(address)?;
-        self.progress.reach(Phase::Request);
+    async fn call(&self, stream: Stream, address: SocketAddr, progress: &Progress) -> Result<(), Failure> {
+        let request = self.request(address, progress)?;
+        progress.reach(Phase::Request);
         let (sender, mut connection) = h2::client::Builder::new()
             .enable_push(false)
             .max_header_list_size(MAX_HEADERS)
             .handshake::<_, Bytes>(stream)
             .await
             .map_err(|error| explain(&error))?;
-        let mut exchange = std::pin::pin!(self.exchange(sender, request));
+        let mut exchange = std::pin::pin!(self.exchange(sender, request, progress));
         tokio::select! {
             biased;
             ended = &mut exchange => ended,
@@ -113,12 +103,17 @@ impl Exchange<'_> {
         }
     }
 
-    async fn exchange(&self, sender: h2::client::SendRequest<Bytes>, request: Request<()>) -> Result<(), Failure> {
+    async fn exchange(
+        &self,
+        sender: h2::client::SendRequest<Bytes>,
+        request: Request<()>,
+        progress: &Progress,
+    ) -> Result<(), Failure> {
         let explained = |error: h2::Error| explain(&error);
         let mut sender = sender.ready().await.map_err(explained)?;
         let (answer, mut stream) = sender.send_request(request, false).map_err(explained)?;
         stream.send_data(message::question(&self.probe.service), true).map_err(explained)?;
-        self.progress.reach(Phase::Response);
+        progress.reach(Phase::Response);
         let (head, mut body) = answer.await.map_err(explained)?.into_parts();
         if head.status != StatusCode::OK {
             let message = format!("unexpected status code; got '{}', want '200'", head.status.as_u16());

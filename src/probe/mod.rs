@@ -1,8 +1,10 @@
 //! One attempt of one kind: a value in, an outcome out.
 
+mod ask;
 pub mod canary;
 mod dial;
 mod egress;
+mod exchange;
 mod failure;
 mod grpc;
 mod http;

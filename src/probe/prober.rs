@@ -1,27 +1,26 @@
 //! The ordinary lane: every kind of probe, on tokio.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
-
-use tokio::time::timeout_at;
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use super::{
-    Lane, dial,
+    Lane,
+    ask::{self, Answer, Ask, Asked, Tried, Way},
     egress::EgressGuard,
+    exchange::{self, Exchange},
     failure::Failure,
-    grpc,
-    http::{self, Answer, Exchange},
+    grpc, http,
     progress::Progress,
     references::{NoReferences, References},
     resolve::{NameResolver, NameServers},
     runner,
     script::{self, Scripts},
-    tcp,
     tls::{self, TlsClients},
 };
-use crate::check::{
-    Attempt, Dial, GrpcProbe, Handshake, Host, HttpProbe, Outcome, ProbeKind, Reason, Report, ScriptProbe, TcpProbe,
-    Tls,
-};
+use crate::check::{Attempt, Dial, HttpProbe, ProbeKind, Reason, Report, ScriptProbe, Tls};
 
 /// Where scripts run.
 #[derive(Clone, Debug)]
@@ -69,27 +68,20 @@ impl Lane for Prober {
     async fn attempt(&self, attempt: Attempt) -> Report {
         let progress = Progress::start(attempt.probe.timeout);
         // A box each: a task in flight is then as large as the probe it makes, not as the largest there is.
-        let result = match &attempt.probe.kind {
-            // A script's own deadline answers, so that what it said until then can be told.
+        let tried = match &attempt.probe.kind {
             ProbeKind::Script(probe) => Box::pin(self.script(probe, &attempt, &progress)).await,
-            ProbeKind::Tcp(probe) if probe.is_connect() => {
-                self.within(&progress, self.connect(probe.handshake, &attempt, &progress)).await
+            ProbeKind::Tcp(probe) if probe.is_connect() => self.ask(&attempt, &progress, &probe.handshake).await,
+            ProbeKind::Tcp(probe) => {
+                let server_name = probe.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+                Box::pin(self.exchange(probe, probe.tls.as_ref(), server_name, &attempt, &progress)).await
             }
-            ProbeKind::Tcp(probe) => Box::pin(self.within(&progress, self.talk(probe, &attempt, &progress))).await,
-            ProbeKind::Grpc(probe) => Box::pin(self.within(&progress, self.grpc(probe, &attempt, &progress))).await,
-            ProbeKind::Http(probe) => Box::pin(self.within(&progress, self.http(probe, &attempt, &progress))).await,
+            ProbeKind::Grpc(probe) => {
+                let server_name = grpc::server_name(probe);
+                Box::pin(self.exchange(probe, probe.tls.as_ref(), server_name, &attempt, &progress)).await
+            }
+            ProbeKind::Http(probe) => Box::pin(self.http(probe, &attempt, &progress)).await,
         };
-        match result {
-            Ok(Answer { certificate_expires, neutral, at }) => {
-                let outcome = if neutral { Outcome::Neutral } else { Outcome::Success };
-                Report { outcome, latency: at - progress.started, certificate_expires }
-            }
-            Err(failure) => Report {
-                outcome: failure.outcome(),
-                latency: progress.started.elapsed(),
-                certificate_expires: failure.certificate_expires,
-            },
-        }
+        ask::report(tried.asked, &progress, tried.found)
     }
 }
 
@@ -103,113 +95,106 @@ impl Prober {
         Self { egress, references, scripts, resolver, tls: TlsClients::new() }
     }
 
-    /// The addresses of a DNS name, as a probe of it would find them: at least one, at most 16. `None` when nobody knows,
-    /// or nobody answers `within` this time.
-    pub async fn addresses(&self, name: &str, within: Duration) -> Option<Vec<IpAddr>> {
-        let progress = Progress::start(within);
-        let found = timeout_at(progress.deadline, self.resolver.addresses(name, &progress)).await;
-        found.ok()?.inspect_err(|failure| tracing::debug!(name, failure.message, "name not looked up")).ok()
-    }
-
-    async fn within<F>(&self, progress: &Progress, attempt: F) -> Result<Answer, Failure>
-    where
-        F: Future<Output = Result<Answer, Failure>>,
-    {
-        timeout_at(progress.deadline, attempt).await.unwrap_or_else(|_| Err(progress.timed_out()))
-    }
-
-    async fn connect(&self, handshake: Handshake, attempt: &Attempt, progress: &Progress) -> Result<Answer, Failure> {
-        let dial = place(attempt)?;
-        let addresses = dial::addresses(&self.resolver, &self.egress, dial, progress).await?;
-        dial::first_success(&addresses, is_named(dial), |address| tcp::connect(address, handshake, progress)).await?;
-        Ok(Answer::plain())
-    }
-
-    async fn talk(&self, probe: &TcpProbe, attempt: &Attempt, progress: &Progress) -> Result<Answer, Failure> {
-        let dial = place(attempt)?;
-        let setting = self.setting(probe.tls.as_ref(), attempt).await?;
-        let addresses = dial::addresses(&self.resolver, &self.egress, dial, progress).await?;
-        let exchange = &tcp::Exchange { probe, dial, setting: setting.as_ref(), tls: &self.tls, progress };
-        let expires = dial::first_success(&addresses, is_named(dial), |address| exchange.talk(address)).await?;
-        Ok(Answer { certificate_expires: expires, ..Answer::plain() })
-    }
-
-    async fn grpc(&self, probe: &GrpcProbe, attempt: &Attempt, progress: &Progress) -> Result<Answer, Failure> {
-        let dial = place(attempt)?;
-        let setting = self.setting(probe.tls.as_ref(), attempt).await?;
-        let addresses = dial::addresses(&self.resolver, &self.egress, dial, progress).await?;
-        let exchange = &grpc::Exchange { probe, dial, setting: setting.as_ref(), tls: &self.tls, progress };
-        let expires = dial::first_success(&addresses, is_named(dial), |address| exchange.ask(address)).await?;
-        Ok(Answer { certificate_expires: expires, ..Answer::plain() })
-    }
-
-    async fn setting(&self, tls: Option<&Tls>, attempt: &Attempt) -> Result<Option<tls::Setting>, Failure> {
-        match tls {
-            Some(tls) => tls::setting(tls, &attempt.check, &*self.references).await.map(Some),
-            None => Ok(None),
+    async fn ask<A: Ask>(&self, attempt: &Attempt, progress: &Progress, question: &A) -> Tried {
+        match place(attempt) {
+            Ok(dial) => Way { resolver: &self.resolver, egress: &self.egress }.ask(dial, progress, question).await,
+            Err(failure) => failure.into(),
         }
     }
 
-    async fn http(&self, probe: &HttpProbe, attempt: &Attempt, progress: &Progress) -> Result<Answer, Failure> {
-        let dial = place(attempt)?;
-        let plan = http::plan(probe, dial, &attempt.check, &*self.references).await?;
-        let addresses = dial::addresses(&self.resolver, &self.egress, dial, progress).await?;
-        let (plan, tls) = (&plan, &self.tls);
-        dial::first_success(&addresses, is_named(dial), |address| {
-            http::probe(Exchange { probe, plan, tls, progress }, address)
-        })
-        .await
+    async fn exchange<P>(
+        &self,
+        probe: &P,
+        tls: Option<&Tls>,
+        server_name: Option<&str>,
+        attempt: &Attempt,
+        progress: &Progress,
+    ) -> Tried
+    where
+        P: 'static,
+        for<'a> Exchange<'a, P>: Ask,
+    {
+        let setting = async {
+            match tls {
+                Some(tls) => tls::setting(tls, &attempt.check, &*self.references).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        let (dial, setting) = match (place(attempt), ask::within(progress, setting).await) {
+            (Ok(dial), Ok(setting)) => (dial, setting),
+            (Err(failure), _) | (_, Err(failure)) => return failure.into(),
+        };
+        let tls = setting.as_ref().map(|setting| exchange::Tls { clients: &self.tls, setting, server_name });
+        self.ask(attempt, progress, &Exchange { probe, dial, tls }).await
     }
 
-    async fn script(&self, probe: &ScriptProbe, attempt: &Attempt, progress: &Progress) -> Result<Answer, Failure> {
+    async fn http(&self, probe: &HttpProbe, attempt: &Attempt, progress: &Progress) -> Tried {
+        let plan = async { http::plan(probe, place(attempt)?, &attempt.check, &*self.references).await };
+        match ask::within(progress, plan).await {
+            Ok(plan) => self.ask(attempt, progress, &http::Exchange { probe, plan: &plan, clients: &self.tls }).await,
+            Err(failure) => failure.into(),
+        }
+    }
+
+    async fn script(&self, probe: &ScriptProbe, attempt: &Attempt, progress: &Progress) -> Tried {
         if matches!(self.scripts, ScriptBackend::Disabled) {
             let message = "scripts are off; whoever installs the operator may turn them on (scripts.enabled)";
-            return Err(Failure::new(Reason::ScriptsDisabled, message));
+            return Failure::new(Reason::ScriptsDisabled, message).into();
         }
-        let environment = self.environment(probe, attempt, progress);
-        let env = timeout_at(progress.deadline, environment).await.unwrap_or_else(|_| Err(progress.timed_out()))?;
+        let script = Script { probe, attempt, scripts: &self.scripts };
+        match attempt.dial {
+            Some(_) => self.ask(attempt, progress, &script).await,
+            None => Tried { asked: script.run(None, progress).await, found: None },
+        }
+    }
+}
+
+/// A script, run for one address.
+struct Script<'a> {
+    probe: &'a ScriptProbe,
+    attempt: &'a Attempt,
+    scripts: &'a ScriptBackend,
+}
+
+impl Ask for Script<'_> {
+    const ON_THE_WIRE: bool = false;
+
+    async fn ask(&self, address: SocketAddr, progress: &Progress) -> Asked {
+        self.run(Some(address.ip()), progress).await
+    }
+}
+
+impl Script<'_> {
+    async fn run(&self, address: Option<IpAddr>, progress: &Progress) -> Asked {
         let run = script::Run {
-            command: probe.command.iter().map(ToString::to_string).collect(),
-            source: probe.source.as_deref().map(str::to_owned),
-            env,
+            command: self.probe.command.iter().map(ToString::to_string).collect(),
+            source: self.probe.source.as_deref().map(str::to_owned),
+            env: self.environment(address),
             timeout: progress.remaining(),
         };
-        let ended = match &self.scripts {
+        let ended = match self.scripts {
             ScriptBackend::Local(scripts) => scripts.run(&run).await,
             ScriptBackend::Runner { socket } => runner::ask(socket, &run).await?,
             ScriptBackend::Disabled => script::Ended::disabled(),
         };
-        script::judge(&ended, attempt.probe.timeout)?;
+        script::judge(&ended, self.attempt.probe.timeout)?;
         Ok(Answer::plain())
     }
 
-    /// The declared variables, and where the target is; a name is resolved as for any other probe.
-    async fn environment(
-        &self,
-        probe: &ScriptProbe,
-        attempt: &Attempt,
-        progress: &Progress,
-    ) -> Result<Vec<(String, String)>, Failure> {
-        let mut env: Vec<_> = probe.env.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    /// The declared variables, and where the target is.
+    fn environment(&self, address: Option<IpAddr>) -> Vec<(String, String)> {
+        let declared = self.probe.env.iter();
+        let mut env: Vec<_> = declared.map(|(name, value)| (name.to_string(), value.to_string())).collect();
         let mut set = |name: &str, value: String| env.push((format!("HEALTHCHECK_TARGET_{name}"), value));
-        set("NAME", attempt.target.to_string());
-        let Some(dial) = &attempt.dial else { return Ok(env) };
-        let (host, address) = match &dial.host {
-            Host::Address(ip) => (ip.to_string(), *ip),
-            Host::Name(name) => {
-                let addresses = self.resolver.addresses(name, progress).await?;
-                let Some(first) = addresses.first() else {
-                    return Err(Failure::new(Reason::NameNotFound, format!("no such name '{name}'")));
-                };
-                (name.to_string(), *first)
+        set("NAME", self.attempt.target.to_string());
+        if let Some((dial, address)) = self.attempt.dial.as_ref().zip(address) {
+            set("HOST", dial.host.with_port(None));
+            set("ADDRESS", address.to_string());
+            if let Some(port) = dial.port {
+                set("PORT", port.to_string());
             }
-        };
-        set("HOST", host);
-        set("ADDRESS", address.to_string());
-        if let Some(port) = dial.port {
-            set("PORT", port.to_string());
         }
-        Ok(env)
+        env
     }
 }
 
@@ -218,8 +203,4 @@ fn place(attempt: &Attempt) -> Result<&Dial, Failure> {
         .dial
         .as_ref()
         .ok_or_else(|| Failure::new(Reason::CannotStart, "no place to probe; give the target a host, service or pods"))
-}
-
-const fn is_named(dial: &Dial) -> bool {
-    matches!(dial.host, Host::Name(_))
 }

@@ -50,7 +50,17 @@ impl Progress {
         }
     }
 
-    /// Several addresses may be tried at once: the furthest step any of them took is the one that is told.
+    /// The same attempt at one of several addresses, from where it stands.
+    pub fn branch(&self) -> Self {
+        Self {
+            started: self.started,
+            deadline: self.deadline,
+            timeout: self.timeout,
+            phase: AtomicU8::new(self.phase.load(Ordering::Relaxed)),
+            name_servers_silent: AtomicBool::new(false),
+        }
+    }
+
     pub fn reach(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::Relaxed);
     }

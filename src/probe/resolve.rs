@@ -18,7 +18,7 @@ use super::{
     failure::Failure,
     progress::{Phase, Progress},
 };
-use crate::check::Reason;
+use crate::check::{Family, Reason};
 
 /// Answers are kept no longer than this, whatever their TTL says, so that a moved name is followed within seconds.
 const POSITIVE_TTL: Duration = Duration::from_secs(5);
@@ -26,12 +26,14 @@ const POSITIVE_TTL: Duration = Duration::from_secs(5);
 const NEGATIVE_TTL: Duration = Duration::from_secs(1);
 /// How long the other family may still take once one has answered with addresses.
 const SECOND_FAMILY: Duration = Duration::from_millis(100);
+/// Or this part of the time that is left, where that is more.
+const SECOND_FAMILY_SHARE: u32 = 4;
 /// A lost datagram is asked for again this soon, or the deadlines of most probes would come first.
 const RETRY: Duration = Duration::from_secs(1);
 /// Between two questions to name servers that cannot be reached at all.
 const HEAR_PAUSE: Duration = Duration::from_millis(100);
-/// A name with more addresses is tried on the first of them only.
-const MAX_ADDRESSES: usize = 16;
+/// A name with more addresses is tried on the lowest of them only, which are the same in whatever order they come.
+const MAX_ADDRESSES: usize = 64;
 
 /// Which name servers are asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +43,15 @@ pub enum NameServers {
     System,
     /// These, with these search domains, over UDP and TCP.
     Given { servers: Vec<SocketAddr>, search: Vec<String> },
+}
+
+/// What is known of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lookup {
+    /// At least one and at most 64, sorted: IPv4 first.
+    pub addresses: Vec<IpAddr>,
+    /// Of which family nobody said anything in time, so that there may be more.
+    pub unheard: Option<Family>,
 }
 
 pub(super) struct NameResolver {
@@ -71,11 +82,12 @@ impl NameResolver {
         Self { resolver: builder.build().map_err(|error| error.to_string()), search, ndots }
     }
 
-    /// The addresses of `name`, at least one and at most 16, IPv4 first. Has no end of its own: the deadline of
-    /// `progress` bounds it, and half-way there it is found out whether a missing answer is the name servers' fault.
-    pub async fn addresses(&self, name: &str, progress: &Progress) -> Result<Vec<IpAddr>, Failure> {
+    /// The addresses of `name`. Has no end of its own: the deadline of `progress` bounds it, and half-way there it is
+    /// found out whether a missing answer is the name servers' fault.
+    pub async fn look_up(&self, name: &str, progress: &Progress) -> Result<Lookup, Failure> {
         progress.reach(Phase::Resolve);
-        let mut search = std::pin::pin!(self.search(name));
+        let patience = SECOND_FAMILY.max(progress.remaining() / SECOND_FAMILY_SHARE);
+        let mut search = std::pin::pin!(self.search(name, patience));
         if let Ok(found) = timeout(progress.remaining() / 2, &mut search).await {
             return found;
         }
@@ -102,14 +114,14 @@ impl NameResolver {
         }
     }
 
-    async fn search(&self, name: &str) -> Result<Vec<IpAddr>, Failure> {
+    async fn search(&self, name: &str, patience: Duration) -> Result<Lookup, Failure> {
         let resolver = self.resolver.as_ref().map_err(|error| unreachable(name, error))?;
         let parsed = Name::from_utf8(name)
             .map_err(|error| Failure::new(Reason::NameNotFound, format!("no such name '{name}': {error}")))?;
         let mut trouble = None;
         for candidate in self.candidates(parsed) {
-            match both_families(resolver, &candidate).await {
-                Ok(addresses) if !addresses.is_empty() => return Ok(addresses),
+            match both_families(resolver, &candidate, patience).await {
+                Ok(lookup) if !lookup.addresses.is_empty() => return Ok(lookup),
                 Ok(_) => {}
                 Err(error) => trouble = Some(error),
             }
@@ -170,45 +182,49 @@ fn name_server(address: &SocketAddr) -> NameServerConfig {
     NameServerConfig::new(address.ip(), true, connections.collect())
 }
 
-/// Both families of one full name at once; empty when it is certain that there are none.
-async fn both_families(resolver: &TokioResolver, name: &Name) -> Result<Vec<IpAddr>, NetError> {
+/// Both families of one full name at once; empty when it is certain that there are none. The second to come is waited
+/// for no longer than `patience` where the first has addresses.
+async fn both_families(resolver: &TokioResolver, name: &Name, patience: Duration) -> Result<Lookup, NetError> {
     let v4 = std::pin::pin!(family(resolver, name, RecordType::A));
     let v6 = std::pin::pin!(family(resolver, name, RecordType::AAAA));
-    let (first, second) = match future::select(v4, v6).await {
+    let (v4, v6) = match future::select(v4, v6).await {
         Either::Left((v4, v6)) => {
-            let v6 = patiently(&v4, v6).await;
-            (v4, v6)
+            let v6 = patiently(&v4, v6, patience).await;
+            (Some(v4), v6)
         }
         Either::Right((v6, v4)) => {
-            let v4 = patiently(&v6, v4).await;
-            (v4, v6)
+            let v4 = patiently(&v6, v4, patience).await;
+            (v4, Some(v6))
         }
     };
-    let mut addresses = Vec::new();
+    let mut lookup = Lookup { addresses: Vec::new(), unheard: None };
     let mut trouble = None;
-    for result in [first, second] {
+    for (family, result) in [(Family::V4, v4), (Family::V6, v6)] {
         match result {
-            Ok(found) => addresses.extend(found),
-            Err(error) => trouble = Some(error),
+            Some(Ok(found)) => lookup.addresses.extend(found),
+            Some(Err(error)) => {
+                lookup.unheard = Some(family);
+                trouble = Some(error);
+            }
+            None => lookup.unheard = Some(family),
         }
     }
-    addresses.dedup();
-    addresses.truncate(MAX_ADDRESSES);
+    lookup.addresses.sort_unstable();
+    lookup.addresses.dedup();
+    lookup.addresses.truncate(MAX_ADDRESSES);
     match trouble {
-        Some(error) if addresses.is_empty() => Err(error),
-        _ => Ok(addresses),
+        Some(error) if lookup.addresses.is_empty() => Err(error),
+        _ => Ok(lookup),
     }
 }
 
 type Addresses = Result<Vec<IpAddr>, NetError>;
 
-/// Waits for the other family, but only a little where there are addresses already.
-async fn patiently(have: &Addresses, other: impl Future<Output = Addresses>) -> Addresses {
+/// Waits for the other family, but only a little where there are addresses already. `None`: not long enough.
+async fn patiently(have: &Addresses, other: impl Future<Output = Addresses>, patience: Duration) -> Option<Addresses> {
     match have {
-        Ok(addresses) if !addresses.is_empty() => {
-            tokio::time::timeout(SECOND_FAMILY, other).await.unwrap_or_else(|_| Ok(Vec::new()))
-        }
-        _ => other.await,
+        Ok(addresses) if !addresses.is_empty() => timeout(patience, other).await.ok(),
+        _ => Some(other.await),
     }
 }
 

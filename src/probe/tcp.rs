@@ -4,60 +4,34 @@ mod receive;
 
 use std::net::SocketAddr;
 
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use self::receive::Awaited;
 use super::{
+    ask::{Answer, Ask, Asked},
     dial::{self, Manner},
+    exchange::{Exchange, Stream, answered},
     failure::{self, Failure, Moment},
     progress::{Phase, Progress},
-    tls::{self, Protocol, TlsClients},
+    tls::Protocol,
 };
-use crate::check::{Dial, Handshake, Host, Reason, TcpProbe};
+use crate::check::{Handshake, Reason, TcpProbe};
 
 /// The most that is read of what a target sends.
 const MAX_READ: usize = 64 * 1024;
 
-/// Everything one address is asked with.
-pub(super) struct Exchange<'a> {
-    pub probe: &'a TcpProbe,
-    pub dial: &'a Dial,
-    /// With a TLS handshake, and whom it trusts.
-    pub setting: Option<&'a tls::Setting>,
-    pub tls: &'a TlsClients,
-    pub progress: &'a Progress,
+impl Ask for Exchange<'_, TcpProbe> {
+    async fn ask(&self, address: SocketAddr, progress: &Progress) -> Asked {
+        // Somebody has accepted, and may log how it ended.
+        let opened = self.open(address, Manner::Polite, Protocol::Bytes, progress).await?;
+        answered(self.converse(opened.stream, progress).await, opened.certificate_expires)
+    }
 }
 
-impl Exchange<'_> {
-    /// Asks `address`. When the certificate expires that it showed, in seconds since the epoch.
-    pub async fn talk(&self, address: SocketAddr) -> Result<Option<i64>, Failure> {
-        self.progress.reach(Phase::Connect);
-        // Somebody has accepted, and may log how it ended.
-        let stream = dial::connect(address, Manner::Polite).await?;
-        let Some(setting) = self.setting else { return self.exchange(stream).await.map(|()| None) };
-        self.progress.reach(Phase::Tls);
-        let name = self.server_name(address)?;
-        let (stream, expires) = self.tls.handshake(stream, setting, Protocol::Bytes, &name).await?;
-        self.exchange(stream)
-            .await
-            .map(|()| expires)
-            .map_err(|failure| Failure { certificate_expires: expires, ..failure })
-    }
-
-    /// `tls.serverName`, else the host that is dialed.
-    fn server_name(&self, address: SocketAddr) -> Result<ServerName<'static>, Failure> {
-        let written = self.probe.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
-        match (written, &self.dial.host) {
-            (Some(name), _) => tls::server_name(name),
-            (None, Host::Name(name)) => tls::server_name(name),
-            (None, Host::Address(_)) => Ok(ServerName::IpAddress(address.ip().into())),
-        }
-    }
-
-    async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(&self, mut stream: S) -> Result<(), Failure> {
+impl Exchange<'_, TcpProbe> {
+    async fn converse(&self, mut stream: Stream, progress: &Progress) -> Result<(), Failure> {
         if let Some(bytes) = &self.probe.send {
-            self.progress.reach(Phase::Request);
+            progress.reach(Phase::Request);
             let sent = async {
                 stream.write_all(bytes).await?;
                 stream.flush().await
@@ -65,7 +39,7 @@ impl Exchange<'_> {
             sent.await.map_err(|error| failure::from_io(&error, Moment::Arrived))?;
         }
         if !self.probe.receive.is_empty() {
-            self.progress.reach(Phase::Receive);
+            progress.reach(Phase::Receive);
             self.listen(&mut stream).await?;
         }
         // The target has said what it was asked: whether it hears our goodbye is nothing against it.
@@ -73,7 +47,7 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    async fn listen<S: AsyncRead + Unpin>(&self, stream: &mut S) -> Result<(), Failure> {
+    async fn listen(&self, stream: &mut Stream) -> Result<(), Failure> {
         let mut awaited = Awaited::new(&self.probe.receive);
         let mut heard = Vec::with_capacity(1024);
         loop {
@@ -102,11 +76,14 @@ impl Exchange<'_> {
 }
 
 /// Connects and lets go. The SYN/ACK is the proof either way; only `Full` is ever accepted by the target.
-pub(super) async fn connect(address: SocketAddr, handshake: Handshake, progress: &Progress) -> Result<(), Failure> {
-    progress.reach(Phase::Connect);
-    let manner = match handshake {
-        Handshake::HalfOpen => Manner::HalfOpen,
-        Handshake::Full => Manner::Polite,
-    };
-    dial::connect(address, manner).await.map(drop)
+impl Ask for Handshake {
+    async fn ask(&self, address: SocketAddr, progress: &Progress) -> Asked {
+        progress.reach(Phase::Connect);
+        let manner = match self {
+            Self::HalfOpen => Manner::HalfOpen,
+            Self::Full => Manner::Polite,
+        };
+        dial::connect(address, manner).await?;
+        Ok(Answer::plain())
+    }
 }

@@ -88,6 +88,8 @@ async fn a_check_is_told_whole() {
             message: "no answer in 1s (Connect)".into(),
             certificate_expires: Some(1_800_000_000),
             optional: true,
+            named: true,
+            addresses: Some([endpoint("psp", "10.0.2.7:443", EndpointState::Healthy)].into()),
             ..endpoint("psp", "10.0.2.1:443", EndpointState::MostlyUnhealthy)
         })
         .edit(|view| {
@@ -101,6 +103,12 @@ async fn a_check_is_told_whole() {
         .put(&fixture.board);
     let answer = fixture.admin("/v1/healthchecks/shop/payments").await;
     assert_eq!(answer.code, 200);
+    let address = json!({
+        "target": "psp", "endpoint": "10.0.2.7:443", "kind": "http", "optional": false,
+        "state": "Healthy", "stale": false, "since": "2026-11-01T10:00:00Z",
+        "reason": null, "message": "", "latencySeconds": 0.0015, "certificateExpires": null,
+        "counters": {"success": 1, "connect": 2, "http": 3, "timeout": 4},
+    });
     let expected = json!({
         "current": true,
         "namespace": "shop", "name": "payments", "uid": "uid-payments", "generation": 7,
@@ -116,6 +124,7 @@ async fn a_check_is_told_whole() {
             "reason": "TimeoutConnect", "message": "no answer in 1s (Connect)", "latencySeconds": 0.0015,
             "certificateExpires": "2027-01-15T08:00:00Z",
             "counters": {"success": 1, "connect": 2, "http": 3, "timeout": 4},
+            "addresses": [address],
         }],
         "outages": [{"start": "2026-11-01T10:00:00Z", "end": null, "reason": "TimeoutConnect", "targets": ["psp"]}],
     });

@@ -234,6 +234,8 @@ pub fn endpoint(target: &str, label: &str, state: EndpointState) -> EndpointView
         reason: unhealthy.then_some(Reason::UnexpectedStatus),
         message: if unhealthy { "unexpected status code; got '503', want '200-399'".into() } else { "".into() },
         certificate_expires: None,
+        named: false,
+        addresses: None,
         live: Arc::new(live),
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use healthcheck_operator::{
-    check::{Outcome, ProbeKind, Reason, TcpProbe},
+    check::{Family, Outcome, ProbeKind, Reason, Report, ScriptProbe, TcpProbe},
     probe::{DeniedDynamic, EgressGuard, NameServers, Prober, Settings},
 };
 use hickory_resolver::proto::{
@@ -268,4 +268,107 @@ async fn answers_are_kept_for_a_moment() {
     }
     let asked = asked.load(Ordering::Relaxed);
     assert!((1..30).contains(&asked), "{asked} questions for 20 probes");
+}
+
+/// What each address said, of those that were asked.
+fn each(report: &Report) -> Vec<(IpAddr, Option<Reason>)> {
+    let found = report.found.as_ref().expect("what was found");
+    found.reports.iter().map(|(ip, report)| (*ip, report.outcome.reason())).collect()
+}
+
+async fn found(prober: &Prober, name: &str, port: u16) -> Report {
+    run(prober, attempt(Some(named(name, port)), ProbeKind::Tcp(TcpProbe::default()), SHORT)).await
+}
+
+#[tokio::test]
+async fn what_each_address_said_is_told() {
+    let (_listener, port) = listen();
+    let _deaf = Deaf::at((Ipv4Addr::new(127, 0, 0, 3), port).into());
+    let (server, _) = name_server(|_, kind| match kind {
+        RecordType::A => Some(Ok([3, 1, 2].map(|last| [127, 0, 0, last].into()).to_vec())),
+        _ => Some(Ok(vec![])),
+    })
+    .await;
+    let report = found(&prober(server, &[]), "three.example", port).await;
+    assert_eq!(report.outcome, Outcome::Success);
+    assert!(report.latency < SHORT, "the time of the one that answered: {:?}", report.latency);
+    let at = |last| IpAddr::from([127, 0, 0, last]);
+    let refused = Some(Reason::ConnectionRefused);
+    assert_eq!(each(&report), [(at(1), None), (at(2), refused), (at(3), Some(Reason::TimeoutConnect))]);
+    assert_eq!(report.found.expect("found").unheard, None);
+}
+
+#[tokio::test]
+async fn a_family_of_which_nobody_spoke_is_told_apart_from_one_that_is_not_there() {
+    let (_listener, port) = listen();
+    let (server, _) = name_server(|name, kind| match (name, kind) {
+        (_, RecordType::A) => Some(Ok(vec![Ipv4Addr::LOCALHOST.into()])),
+        ("mute.example.", _) => None,
+        ("sick.example.", _) => Some(Err(ResponseCode::ServFail)),
+        _ => Some(Ok(vec![])),
+    })
+    .await;
+    let prober = prober(server, &[]);
+    for (name, unheard) in
+        [("mute.example", Some(Family::V6)), ("sick.example", Some(Family::V6)), ("v4.example", None)]
+    {
+        let report = found(&prober, name, port).await;
+        assert_eq!((&report.outcome, each(&report).len()), (&Outcome::Success, 1), "{name}");
+        assert_eq!(report.found.expect("found").unheard, unheard, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn of_very_many_addresses_always_the_same_ones_are_asked() {
+    let (server, _) = name_server(|_, kind| match kind {
+        // Each time in another order, as round-robin servers do.
+        RecordType::A => {
+            static TURN: AtomicUsize = AtomicUsize::new(0);
+            let turn = TURN.fetch_add(7, Ordering::Relaxed);
+            Some(Ok((0..30).map(|n| [127, 9, 0, ((n + turn) % 30) as u8].into()).collect()))
+        }
+        _ => Some(Ok((0..40_u16).map(|n| [0, 0, 0, 0, 0, 0xffff, 0x7f09, n].into()).collect())),
+    })
+    .await;
+    let prober = prober(server, &[]);
+    let asked: Vec<_> = each(&found(&prober, "many.example", 9).await).into_iter().map(|(ip, _)| ip).collect();
+    assert_eq!(asked.len(), 64);
+    assert!(asked.is_sorted());
+    assert!(asked[..30].iter().all(IpAddr::is_ipv4));
+}
+
+#[tokio::test]
+async fn an_address_that_may_not_be_dialed_is_left_out() {
+    let (server, _) = name_server(|_, kind| match kind {
+        RecordType::A => Some(Ok(vec![[127, 0, 0, 1].into(), [127, 0, 0, 2].into()])),
+        _ => Some(Ok(vec![])),
+    })
+    .await;
+    let (_listener, port) = listen();
+    let name_servers = NameServers::Given { servers: vec![server], search: vec![] };
+    let allow = vec!["127.0.0.1/32".parse().expect("a range")];
+    let egress = Arc::new(EgressGuard::cluster(DeniedDynamic::default(), allow));
+    let prober = Prober::new(Settings { name_servers, egress, ..Settings::standalone() });
+    let report = found(&prober, "two.example", port).await;
+    assert_eq!(each(&report), [([127, 0, 0, 1].into(), None)]);
+}
+
+/// A script is run once for each address, and told which.
+#[tokio::test]
+async fn a_script_is_run_for_each_address() {
+    let (server, _) = name_server(|_, kind| match kind {
+        RecordType::A => Some(Ok(vec![[10, 0, 0, 1].into(), [10, 0, 0, 2].into()])),
+        _ => Some(Ok(vec![])),
+    })
+    .await;
+    let script = "test $HEALTHCHECK_TARGET_ADDRESS = 10.0.0.2 && test $HEALTHCHECK_TARGET_HOST = two.example";
+    let script = ScriptProbe {
+        command: ["/bin/sh", "-c", script].iter().map(|word| (*word).into()).collect(),
+        source: None,
+        env: [].into(),
+    };
+    let attempt = attempt(Some(named("two.example", 80)), ProbeKind::Script(script), ENOUGH);
+    let report = run(&prober(server, &[]), attempt).await;
+    assert_eq!(report.outcome, Outcome::Success);
+    assert_eq!(each(&report), [([10, 0, 0, 1].into(), Some(Reason::ExitCode)), ([10, 0, 0, 2].into(), None)]);
 }

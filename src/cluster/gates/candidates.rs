@@ -4,34 +4,19 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{calendar::Calendar, flaps::Flaps, losses::population};
+use super::{calendar::Calendar, flaps::Flaps, losses::population, slices::Names};
 use crate::{
-    check::{Check, Host, Place, PortRef, Target},
+    check::{Check, PortRef, Target},
     engine::{CheckView, EndpointView},
     gate::{Frozen, Last, Member, Overrides, Verdict, Word},
 };
 
 /// Where traffic goes to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Spot {
-    Address(SocketAddr),
-    /// A target that is a DNS name, by its name, and its port.
-    Name {
-        target: Arc<str>,
-        name: Arc<str>,
-        port: u16,
-    },
-}
-
-impl Spot {
-    /// Where the endpoint of `row` is; `None` where it has no place that traffic could go to.
-    fn of(target: &Target, row: &EndpointView) -> Option<Self> {
-        if let (Place::Host(Host::Name(name)), Some(PortRef::Number(port))) = (&target.place, &target.port) {
-            return Some(Self::Name { target: target.name.clone(), name: name.clone(), port: *port });
-        }
-        let address: SocketAddr = row.label.parse().ok()?;
-        Some(Self::Address(SocketAddr::new(address.ip().to_canonical(), address.port())))
-    }
+pub struct Spot {
+    pub address: SocketAddr,
+    /// The target whose host is a DNS name that leads there.
+    pub name_of: Option<Arc<str>>,
 }
 
 /// One of them, or whatever else a gate publishes.
@@ -91,24 +76,60 @@ impl<P> Candidate<P> {
     }
 }
 
-/// Every endpoint of `check` that traffic can go to, each once.
+/// The endpoints of a check that traffic can go to.
+#[derive(Debug, Default)]
+pub struct Places {
+    /// Each once, by its address.
+    pub candidates: Vec<Candidate>,
+    /// Targets whose host is a name of which no address is known yet.
+    pub unknown: Vec<Arc<str>>,
+}
+
+/// Where the endpoints of `check` are. `published`: the addresses that an earlier life knew of a name; they
+/// stand in until this one has found some.
 #[must_use]
-pub fn candidates(check: &Check, view: &CheckView, judged: Judged<'_>) -> Vec<Candidate> {
+pub fn places(check: &Check, view: &CheckView, judged: Judged<'_>, published: &Names) -> Places {
     let targets: BTreeMap<&str, &Target> = check.targets.iter().map(|target| (&*target.name, target)).collect();
-    let mut found: BTreeMap<Spot, Candidate> = BTreeMap::new();
-    for row in view.endpoints.iter() {
-        let Some(target) = targets.get(&*row.target) else { continue };
-        let Some(spot) = Spot::of(target, row) else { continue };
-        let mut candidate = judged.candidate(row, spot.clone(), row.label.clone(), row.label.clone());
+    let mut found: BTreeMap<SocketAddr, Candidate> = BTreeMap::new();
+    let mut unknown = vec![];
+    let mut add = |address: SocketAddr, target: &Target, whole: &EndpointView, row: &EndpointView| {
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let identity: Arc<str> = address.to_string().into();
+        let label = if whole.label.parse::<SocketAddr>().is_ok() {
+            whole.label.clone()
+        } else {
+            format!("{} ({})", whole.label, address.ip()).into()
+        };
+        let spot = Spot { address, name_of: row.named.then(|| target.name.clone()) };
+        let mut candidate = judged.candidate(row, spot, identity, label);
         candidate.zone = target.zone.clone();
-        match found.entry(spot) {
+        match found.entry(address) {
             std::collections::btree_map::Entry::Vacant(free) => {
                 free.insert(candidate);
             }
             std::collections::btree_map::Entry::Occupied(mut taken) => taken.get_mut().merge(candidate),
         }
+    };
+    for row in view.endpoints.iter() {
+        let Some(target) = targets.get(&*row.target) else { continue };
+        for place in row.places() {
+            if let Ok(address) = place.label.parse() {
+                add(address, target, row, place);
+            } else if let (true, Some(PortRef::Number(port))) = (place.named, &target.port) {
+                let earlier = published.get(&target.name);
+                for ip in earlier.into_iter().flatten() {
+                    let address = SocketAddr::new(*ip, *port);
+                    // Of the name something may be known, of the address nothing.
+                    let place = EndpointView { measured: false, ..place.clone() };
+                    add(address, target, row, &place);
+                }
+                if earlier.is_none() && place.addresses.is_none() {
+                    unknown.push(target.name.clone());
+                }
+            }
+        }
     }
-    found.into_values().collect()
+    Places { candidates: found.into_values().collect(), unknown }
 }
 
 /// By what an endpoint is judged besides its verdict.
@@ -178,6 +199,8 @@ mod tests {
             reason: None,
             message: "".into(),
             certificate_expires: None,
+            named: false,
+            addresses: None,
             live: Arc::default(),
         }
     }
@@ -232,13 +255,15 @@ mod tests {
         let (overrides, flaps) = (Overrides::default(), Flaps::default());
         let lost = |frozen: Frozen| {
             let judged = Judged { frozen, ..judged(&overrides, &flaps) };
-            ["10.0.0.1:80", "[fd00::1]:80", "10.0.0.1", "db.example:80", ""].map(|label| {
-                judged.is_lost(&EndpointView { label: label.into(), ..row(EndpointState::Unhealthy, true) })
-            })
+            [("10.0.0.1:80", false), ("[fd00::1]:80", true), ("db.example:80", true), ("", false)].map(
+                |(label, named)| {
+                    judged.is_lost(&EndpointView { label: label.into(), named, ..row(EndpointState::Unhealthy, true) })
+                },
+            )
         };
-        assert_eq!(lost(Frozen::default()), [false; 5]);
-        assert_eq!(lost(Frozen { named: true, address: false }), [false, false, false, true, true]);
-        assert_eq!(lost(Frozen { named: false, address: true }), [true, true, true, false, true]);
+        assert_eq!(lost(Frozen::default()), [false; 4]);
+        assert_eq!(lost(Frozen { named: true, address: false }), [false, true, true, true]);
+        assert_eq!(lost(Frozen { named: false, address: true }), [true, false, false, true]);
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! The `endpointSlice` gate: slices of a Service without a selector.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     Evaluated, KindCtx,
-    candidates::{Candidate, Spot},
+    candidates::{Candidate, Places, Spot, places},
     decision,
-    names::Answer,
     report::GateReport,
     slice::{Entry, Owner},
     slices::{Existing, Published, Publisher, Wanted, let_go, plan},
@@ -44,20 +43,18 @@ impl KindCtx<'_> {
             })
             .collect();
         let read = Published::read(&existing);
-        let Some(addresses) = self.addresses(&read) else {
+        let Places { candidates, unknown } = places(self.check, self.view, self.judged, &read.names);
+        if !unknown.is_empty() {
             return Evaluated::idle(name, GateReason::Pending, "names of targets are being looked up");
-        };
-        let candidates = self.candidates;
-        let outcome = self.decide(candidates, false, |candidate| match &candidate.spot {
-            Spot::Address(address) => read.ready.get(address).copied(),
-            spot @ Spot::Name { port, .. } => {
-                let of = |ip: &IpAddr| read.ready.get(&(*ip, *port).into()).copied();
-                addresses.get(spot)?.iter().filter_map(of).reduce(|one, other| one || other)
-            }
-        });
-        let (wanted, refused) = entries(self.candidates, &outcome.published, &addresses);
+        }
+        // What no slice can hold is no candidate: it would count as published, and nothing of it is.
+        let (candidates, refused): (Vec<_>, Vec<_>) =
+            candidates.into_iter().partition(|candidate| is_publishable(candidate.spot.address.ip()));
+        let outcome = self.decide(&candidates, false, |candidate| read.ready.get(&candidate.spot.address).copied());
+        let wanted: Vec<_> = candidates.iter().zip(&outcome.published).map(|(it, ready)| wanted(it, *ready)).collect();
         let mut report = decision::report(self.gate, &outcome);
         if !refused.is_empty() {
+            let refused: Vec<_> = refused.iter().map(|candidate| &*candidate.label).collect();
             report.message =
                 format!("{}; not published, since a slice cannot hold it: {}", report.message, refused.join(", "));
         }
@@ -73,63 +70,11 @@ impl KindCtx<'_> {
         }
         Evaluated { report, writes }
     }
-
-    /// The addresses of every candidate that is a name. `None` while one of them is looked up for the first time, and
-    /// nothing is known of it from an earlier life.
-    fn addresses(&mut self, published: &Published) -> Option<BTreeMap<Spot, Vec<IpAddr>>> {
-        let mut addresses = BTreeMap::new();
-        let mut waiting = false;
-        for candidate in self.candidates {
-            let Spot::Name { target, name, port } = &candidate.spot else { continue };
-            let earlier = published.names.get(&(target.clone(), *port));
-            let found = match self.names.ask(name, &self.check.key, self.check.rhythm.interval, self.now) {
-                Answer::Addresses(addresses) => addresses.to_vec(),
-                Answer::Unknown => earlier.cloned().unwrap_or_default(),
-                Answer::Waiting => {
-                    waiting |= earlier.is_none();
-                    earlier.cloned().unwrap_or_default()
-                }
-            };
-            addresses.insert(candidate.spot.clone(), found);
-        }
-        (!waiting).then_some(addresses)
-    }
 }
 
-/// What the slices are to say, and what no slice may hold.
-fn entries(
-    candidates: &[Candidate],
-    published: &[bool],
-    addresses: &BTreeMap<Spot, Vec<IpAddr>>,
-) -> (Vec<Wanted>, Vec<String>) {
-    let mut wanted: BTreeMap<(IpAddr, u16), Entry> = BTreeMap::new();
-    let mut refused = vec![];
-    for (candidate, ready) in candidates.iter().zip(published) {
-        let (port, ips, name_of) = match &candidate.spot {
-            Spot::Address(address) => (address.port(), vec![address.ip()], None),
-            spot @ Spot::Name { target, port, .. } => {
-                (*port, addresses.get(spot).cloned().unwrap_or_default(), Some(target.clone()))
-            }
-        };
-        for address in ips {
-            if !is_publishable(address) {
-                refused.push(if name_of.is_some() {
-                    format!("{} ({address})", candidate.label)
-                } else {
-                    address.to_string()
-                });
-                continue;
-            }
-            let entry = Entry { address, ready: *ready, zone: candidate.zone.clone(), name_of: name_of.clone() };
-            // An address that a name leads to and that is a target of its own is as good as the worse of the two.
-            wanted
-                .entry((address, port))
-                .and_modify(|known| {
-                    known.ready &= *ready;
-                    known.name_of = known.name_of.take().or_else(|| entry.name_of.clone());
-                })
-                .or_insert(entry);
-        }
-    }
-    (wanted.into_iter().map(|((_, port), entry)| Wanted { entry, port }).collect(), refused)
+/// What a slice is to say of `candidate`.
+fn wanted(candidate: &Candidate, ready: bool) -> Wanted {
+    let Spot { address, name_of } = &candidate.spot;
+    let entry = Entry { address: address.ip(), ready, zone: candidate.zone.clone(), name_of: name_of.clone() };
+    Wanted { entry, port: address.port() }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     Gates, Scene, Turn,
-    candidates::{Judged, candidates},
+    candidates::Judged,
     decision::Memory,
     flaps::Flaps,
     former::Former,
@@ -74,7 +74,6 @@ impl Gates {
             wall: scene.wall,
             calendar: self.calendar,
         };
-        let candidates = candidates(check, &view, judged);
 
         let doubt = self.doubt.freeze(check, now);
         let (mut reports, mut writes) = (vec![], vec![]);
@@ -89,10 +88,8 @@ impl Gates {
                 gate,
                 view: &view,
                 reconciler: scene.reconciler,
-                candidates: &candidates,
                 judged,
                 memory: &mut memory,
-                names: &mut self.names,
                 book: &self.book,
                 believed_at: self.losses.believed_at().map(|at| self.calendar.at(at)),
                 doubt,

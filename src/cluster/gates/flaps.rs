@@ -21,9 +21,10 @@ impl Flaps {
     /// Takes in what `view` says at `now`.
     pub fn take(&mut self, view: &CheckView, now: Duration) {
         self.0.retain(|(target, identity), _| {
-            view.endpoints.iter().any(|row| row.target == *target && row.identity == *identity)
+            let mut places = view.endpoints.iter().flat_map(EndpointView::places);
+            places.any(|row| row.target == *target && row.identity == *identity)
         });
-        for row in view.endpoints.iter() {
+        for row in view.endpoints.iter().flat_map(EndpointView::places) {
             let healthy = row.state.is_healthy();
             if !row.measured || (!healthy && !row.state.is_unhealthy()) {
                 continue;

@@ -8,9 +8,8 @@ use tokio::time::Instant;
 use super::{
     Features,
     book::Book,
-    candidates::{Candidate, Judged},
+    candidates::Judged,
     decision::Memory,
-    names::Names,
     report::GateReport,
     write::{GateKey, GateWrite},
 };
@@ -27,10 +26,8 @@ pub struct KindCtx<'a> {
     pub(super) gate: &'a Gate,
     pub(super) view: &'a CheckView,
     pub(super) reconciler: &'a Reconciler,
-    pub(super) candidates: &'a [Candidate],
     pub(super) judged: Judged<'a>,
     pub(super) memory: &'a mut Memory,
-    pub(super) names: &'a mut Names,
     pub(super) book: &'a Book,
     /// When what was lost together is believed, if what is left stays well.
     pub(super) believed_at: Option<Timestamp>,

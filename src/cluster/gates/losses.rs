@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -167,7 +166,7 @@ impl Placed<'_> {
 }
 
 fn placed(view: &Arc<CheckView>) -> impl Iterator<Item = Placed<'_>> {
-    view.endpoints.iter().filter_map(|row| {
+    view.endpoints.iter().flat_map(EndpointView::places).filter_map(|row| {
         Some(Placed {
             id: stable_hash(&[&view.uid, &row.target, &row.identity]),
             place: stable_hash(&[&row.label]),
@@ -183,6 +182,5 @@ pub fn population(row: &EndpointView) -> Option<Population> {
     if row.label.is_empty() {
         return None;
     }
-    let named = row.label.parse::<SocketAddr>().is_err() && row.label.parse::<IpAddr>().is_err();
-    Some(if named { Population::Named } else { Population::Address })
+    Some(if row.named { Population::Named } else { Population::Address })
 }

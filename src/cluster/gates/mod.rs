@@ -19,7 +19,6 @@ mod flaps;
 mod former;
 mod kinds;
 mod losses;
-mod names;
 mod pod_claims;
 mod pod_readiness;
 mod pod_release;
@@ -35,7 +34,6 @@ pub mod write;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -51,7 +49,6 @@ use self::{
     former::frozen_since,
     kinds::{Evaluated, KindCtx, listed},
     losses::Losses,
-    names::Names,
     pod_release::PodRelease,
     release::Owners,
     report::{GateReport, GatesReport, RELEASED_MESSAGE},
@@ -102,8 +99,6 @@ pub struct Turn {
     /// Owners of slices, with their namespace, that nobody here knows. Whether they are there is to be handed to
     /// [`Gates::judge`].
     pub owners: Vec<(Arc<str>, Owner)>,
-    /// Names to be looked up, for [`Gates::resolved`].
-    pub names: Vec<Arc<str>>,
     /// Pods with conditions of ours are to be searched for, for [`Gates::found_pods`].
     pub search_pods: bool,
 }
@@ -133,7 +128,6 @@ pub struct Gates {
     waiting: BTreeSet<ObjectKey>,
     strays_again: bool,
     pods: PodRelease,
-    names: Names,
     losses: Losses,
     frozen: Frozen,
     doubt: Doubt,
@@ -169,7 +163,6 @@ impl Gates {
             stray_writes: HashSet::new(),
             strays_again: false,
             pods: PodRelease::default(),
-            names: Names::default(),
             losses: Losses::default(),
             frozen: Frozen::default(),
             doubt: Doubt::new(surroundings),
@@ -273,11 +266,6 @@ impl Gates {
         }
     }
 
-    /// Takes in the addresses of a name; `None`: nobody could be asked.
-    pub fn resolved(&mut self, name: &Arc<str>, found: Option<Vec<IpAddr>>) {
-        self.dirty.extend(self.names.answer(name, found, Instant::now()));
-    }
-
     /// Looks at everything that changed, or whose time has come. To be called at least every second.
     pub fn turn(&mut self, scene: Scene<'_>) -> Turn {
         let now = Instant::now();
@@ -299,7 +287,6 @@ impl Gates {
             self.release_pods(&namespace, scene, now, &mut turn);
         }
         self.judge_strays(scene, now, &mut turn);
-        turn.names = self.names.due(now);
         turn.search_pods = self.pods.take_search(now);
         turn
     }

@@ -10,7 +10,7 @@ use kube::ResourceExt;
 
 use crate::{
     api::{API_VERSION, GROUP, KIND},
-    check::ObjectKey,
+    check::{Family, ObjectKey},
     cluster::index::facts::SERVICE_NAME,
 };
 
@@ -30,31 +30,6 @@ pub fn gate_label() -> String {
 pub struct Owner {
     pub name: Arc<str>,
     pub uid: Arc<str>,
-}
-
-/// What kind of addresses a slice holds: one kind each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    #[must_use]
-    pub const fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        }
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        [Self::V4, Self::V6].into_iter().find(|family| family.as_str() == text)
-    }
 }
 
 /// One endpoint of a slice.

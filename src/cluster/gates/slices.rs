@@ -11,10 +11,13 @@ use std::{
 };
 
 use super::{
-    slice::{Body, Entry, Family, Owned, Owner},
+    slice::{Body, Entry, Owned, Owner},
     write::SliceWrite,
 };
-use crate::{check::ObjectKey, engine::stable_hash};
+use crate::{
+    check::{Family, ObjectKey},
+    engine::stable_hash,
+};
 
 /// The most endpoints of one slice.
 pub const MAX_ENDPOINTS: usize = 100;
@@ -153,12 +156,14 @@ fn name(publisher: &Publisher<'_>, (family, port): Group, ordinal: u32) -> Strin
     format!("{}-{:010x}", publisher.service.name, stable_hash(&parts) & 0xff_ffff_ffff)
 }
 
+/// The addresses of targets that are DNS names, by target.
+pub type Names = HashMap<Arc<str>, BTreeSet<IpAddr>>;
+
 /// What slices say of each address, and which are the addresses of each target that is a DNS name.
 #[derive(Clone, Debug, Default)]
 pub struct Published {
     pub ready: HashMap<SocketAddr, bool>,
-    /// By target and port.
-    pub names: HashMap<(Arc<str>, u16), Vec<IpAddr>>,
+    pub names: Names,
 }
 
 impl Published {
@@ -169,7 +174,7 @@ impl Published {
             for entry in &body.entries {
                 published.ready.insert(SocketAddr::new(entry.address, body.port), entry.ready);
                 if let Some(target) = &entry.name_of {
-                    published.names.entry((target.clone(), body.port)).or_default().push(entry.address);
+                    published.names.entry(target.clone()).or_default().insert(entry.address);
                 }
             }
         }

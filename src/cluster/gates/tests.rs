@@ -2,6 +2,7 @@
 
 mod doubt;
 mod letting_go;
+mod names;
 mod takeover;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     api,
-    check::{Counts, EndpointState, Health, HealthReason},
+    check::{Counts, EndpointState, Health, HealthReason, Target},
     cluster::{
         checks::{Object, Selection, facts},
         client::CallError,
@@ -130,24 +131,34 @@ impl World {
     /// The board comes to say this of the endpoints of `name`, in order: `None` is not measured yet.
     fn says(&mut self, name: &str, states: &[Option<EndpointState>]) {
         let check = self.reconciler.accepted(&key(name)).expect("accepted").clone();
-        let row = |(target, state): (&crate::check::Target, &Option<EndpointState>)| {
-            let endpoint = target.own_endpoint().expect("a host");
-            EndpointView {
-                target: target.name.clone(),
-                label: endpoint.label.clone(),
-                identity: endpoint.identity.clone(),
-                kind: "tcp",
-                optional: false,
-                state: state.unwrap_or(EndpointState::Unknown),
-                stale: *state == Some(EndpointState::Unknown),
-                measured: state.is_some(),
-                since: self.wall,
-                reason: None,
-                message: "".into(),
-                certificate_expires: None,
-                live: Arc::default(),
-            }
-        };
+        let rows = check.targets.iter().zip(states).map(|(target, state)| self.row(target, *state)).collect();
+        self.shows(name, rows);
+    }
+
+    fn row(&self, target: &Target, state: Option<EndpointState>) -> EndpointView {
+        let endpoint = target.own_endpoint().expect("a host");
+        EndpointView {
+            target: target.name.clone(),
+            label: endpoint.label.clone(),
+            identity: endpoint.identity.clone(),
+            kind: "tcp",
+            optional: false,
+            state: state.unwrap_or(EndpointState::Unknown),
+            stale: state == Some(EndpointState::Unknown),
+            measured: state.is_some(),
+            since: self.wall,
+            reason: None,
+            message: "".into(),
+            certificate_expires: None,
+            named: endpoint.is_named(),
+            addresses: None,
+            live: Arc::default(),
+        }
+    }
+
+    /// The board comes to have these rows of `name`.
+    fn shows(&mut self, name: &str, rows: Vec<EndpointView>) {
+        let check = self.reconciler.accepted(&key(name)).expect("accepted").clone();
         let view = CheckView {
             key: key(name),
             uid: check.uid.clone(),
@@ -161,7 +172,7 @@ impl World {
             counts: Counts::default(),
             targets: check.target_names(),
             unlisted: Health::Unknown,
-            endpoints: check.targets.iter().zip(states).map(row).collect(),
+            endpoints: rows.into(),
             outages: Arc::from([]),
             probes: "tcp".into(),
             interval: Duration::from_secs(1),
@@ -271,7 +282,7 @@ fn left(name: &str, gate: &str, entries: &[(u8, bool)]) -> SliceFacts {
             name_of: None,
         })
         .collect();
-    let body = Body { family: slice::Family::V4, port_name: "".into(), port: 80, entries };
+    let body = Body { family: crate::check::Family::V4, port_name: "".into(), port: 80, entries };
     let owner = Owner { name: name.into(), uid: name.into() };
     let mut object: EndpointSlice = body.object(&key(&format!("db-{name}-{gate}")), "db", gate, &owner);
     object.metadata.uid = Some(format!("slice-{name}"));
@@ -443,34 +454,4 @@ fn one_check_holds_a_service_and_a_dry_run_holds_none() {
         (world.reported("a").effective, world.reported("b").effective),
         (GateReason::Enforced, GateReason::Conflict)
     );
-}
-
-#[test]
-fn a_name_is_published_with_its_addresses_and_keeps_them() {
-    let mut world = World::new();
-    let mut named = spec(1, json!({}));
-    named["targets"][0]["host"] = json!("db.corp.example");
-    world.check("a", 1, json!({}), named.clone());
-    world.says("a", &[UP]);
-    let turn = world.turn();
-    assert_eq!(turn.names, ["db.corp.example".into()]);
-    assert_eq!((world.settle(), world.reported("a").effective), (0, GateReason::Pending));
-    let name = Arc::from("db.corp.example");
-    let (one, six): (IpAddr, IpAddr) = ([10, 9, 0, 1].into(), "fd00::1".parse().expect("an address"));
-    world.gates.resolved(&name, Some(vec![one, six, "127.0.0.1".parse().expect("an address")]));
-    assert_eq!(world.settle(), 2, "a slice for each family");
-    assert_eq!(world.published(), [(one, true), (six, true)].into());
-    assert!(world.reported("a").message.contains("127.0.0.1"), "{}", world.reported("a").message);
-    world.gates.resolved(&name, None);
-    assert_eq!(world.settle(), 0);
-    // A new life, in which no name server answers.
-    let slices = world.reconciler.index.sources.slices[&key("db")].values().cloned().collect();
-    let mut reborn = World::with(slices);
-    reborn.check("a", 1, json!({}), named);
-    reborn.says("a", &[STALE]);
-    assert_eq!(reborn.settle(), 0);
-    reborn.gates.resolved(&name, None);
-    assert_eq!((reborn.settle(), reborn.published()), (0, [(one, true), (six, true)].into()));
-    reborn.gates.resolved(&name, Some(vec![[10, 9, 0, 2].into()]));
-    assert_eq!((reborn.settle(), reborn.ready()), (2, vec![true]));
 }

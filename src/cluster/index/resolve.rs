@@ -53,6 +53,8 @@ impl TargetView<'_> {
             identity: identity.into(),
             label: label.into(),
             dial,
+            port: None,
+            resolve: self.target.resolve,
             optional: self.target.optional,
             probe: self.target.probe.clone(),
         });

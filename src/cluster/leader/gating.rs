@@ -1,6 +1,6 @@
 //! The leader's part in gates: tells them what changed, and does what follows.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use kube::Api;
@@ -22,15 +22,10 @@ use crate::{
     engine::Board,
 };
 
-/// How long a name may take to be looked up.
-const LOOK_UP: Duration = Duration::from_secs(5);
-
 /// What is learnt for gates outside of watches.
 pub(super) enum Learnt {
     /// Whether an owner of slices is gone; `None`: nobody could be asked.
     Owner(Arc<str>, Owner, Option<bool>),
-    /// The addresses of a name; `None`: nobody could be asked.
-    Name(Arc<str>, Option<Vec<IpAddr>>),
     /// Every slice of ours, wherever.
     Slices(Vec<SliceFacts>),
     /// Every pod with a condition of ours, wherever.
@@ -76,13 +71,6 @@ impl Leader {
         if turn.search_pods {
             self.sweep_pods();
         }
-        for name in turn.names {
-            let (names, inputs) = (self.parts.names.clone(), self.inputs.clone());
-            self.tasks.spawn(async move {
-                let found = names.addresses(&name, LOOK_UP).await;
-                let _ = inputs.send(Input::Gate(Learnt::Name(name, found))).await;
-            });
-        }
     }
 
     /// Asks whether the HealthCheck that owns a slice is really gone: it may be one that this replica was told not to
@@ -108,7 +96,6 @@ impl Leader {
         let (gates, scene) = self.split();
         match learnt {
             Learnt::Owner(namespace, owner, gone) => gates.judge(&namespace, owner, gone, scene),
-            Learnt::Name(name, found) => gates.resolved(&name, found),
             Learnt::Slices(slices) => gates.found(slices),
             Learnt::Pods(pods) => gates.found_pods(pods),
         }

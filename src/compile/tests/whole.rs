@@ -10,8 +10,8 @@ use crate::{
     check::{
         BodyRule, Check, Connection, GrpcProbe, Handshake, HeaderSource, Host, HttpHeader, HttpProbe, InitialState,
         MinHealthy, ObjectKey, Pattern, Place, PodSelector, PortRef, Probe, ProbeKind, Redirects, Reference,
-        ReferenceKind, Rhythm, Scheme, ScriptProbe, SelectorOperator, SelectorRequirement, StatusRange, Target,
-        TcpProbe, Thresholds, Tls, TlsMode,
+        ReferenceKind, Resolve, Rhythm, Scheme, ScriptProbe, SelectorOperator, SelectorRequirement, StatusRange,
+        Target, TcpProbe, Thresholds, Tls, TlsMode,
     },
 };
 
@@ -72,6 +72,7 @@ spec:
     probe: {http: {scheme: HTTPS, expectedBody: {contains: pong}, tls: {mode: SkipVerify}}}
   - name: by-name
     host: db.example
+    resolve: All
     probe: {http: {scheme: HTTPS, expectedBody: {regex: "^ok"}, tls: {caRef: {secret: {name: vault, key: pem}}}}}
   - name: serving
     service: {name: ledger}
@@ -87,7 +88,7 @@ spec:
 
 fn target(name: &str, place: Place, port: Option<PortRef>, timeout_ms: u64, kind: ProbeKind) -> Target {
     let probe = Probe { timeout: Duration::from_millis(timeout_ms), kind };
-    Target { name: name.into(), place, port, optional: false, zone: None, probe: probe.into() }
+    Target { name: name.into(), place, resolve: Resolve::Any, port, optional: false, zone: None, probe: probe.into() }
 }
 
 fn reference(kind: ReferenceKind, name: &str, key: &str) -> Option<Reference> {
@@ -197,13 +198,16 @@ fn targets() -> Vec<Target> {
                 ..https()
             }),
         ),
-        target(
-            "by-name",
-            Place::Host(Host::Name("db.example".into())),
-            None,
-            1500,
-            ProbeKind::Http(HttpProbe { port: Some(443), expected_body: Some(ok), tls: vault, ..https() }),
-        ),
+        Target {
+            resolve: Resolve::All,
+            ..target(
+                "by-name",
+                Place::Host(Host::Name("db.example".into())),
+                None,
+                1500,
+                ProbeKind::Http(HttpProbe { port: Some(443), expected_body: Some(ok), tls: vault, ..https() }),
+            )
+        },
         target("serving", Place::Service { name: "ledger".into() }, None, 1500, asked_of_the_ledger()),
         target("other", Place::Check { name: "backend".into() }, None, 1500, talk()),
         target("command", Place::Nowhere, None, 3000, script(&["check", "--disk"], None, &[("LIMIT", "80")])),

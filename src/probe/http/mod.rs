@@ -8,10 +8,10 @@ mod request;
 
 use std::{net::SocketAddr, time::Duration};
 
-use tokio::time::Instant;
-
 use super::{
-    dial::{self, Manner},
+    ask::{Answer, Ask, Asked},
+    dial::Manner,
+    exchange::{Opened, Tls, open},
     failure::Failure,
     progress::{Phase, Progress},
     tls::{Protocol, TlsClients},
@@ -20,50 +20,36 @@ use crate::check::{Connection, HttpProbe, Reason, Redirects, Scheme, StatusRange
 
 pub(super) use request::{Plan, plan};
 
-/// What an attempt that succeeded brought.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Answer {
-    pub certificate_expires: Option<i64>,
-    /// It says neither good nor bad of the target.
-    pub neutral: bool,
-    /// When it was decided; a polite goodbye may take longer.
-    pub at: Instant,
-}
-
-impl Answer {
-    /// A success now, with nothing more to tell.
-    pub fn plain() -> Self {
-        Self { certificate_expires: None, neutral: false, at: Instant::now() }
-    }
-}
-
 /// Everything one address is asked with.
 pub(super) struct Exchange<'a> {
     pub probe: &'a HttpProbe,
     pub plan: &'a Plan,
-    pub tls: &'a TlsClients,
-    pub progress: &'a Progress,
+    pub clients: &'a TlsClients,
 }
 
 /// The most redirects that are followed.
 const MAX_REDIRECTS: usize = 3;
 
-/// Asks `address`, redirects included, and judges the answer.
-pub(super) async fn probe(exchange: Exchange<'_>, address: SocketAddr) -> Result<Answer, Failure> {
+/// Redirects included.
+impl Ask for Exchange<'_> {
+    async fn ask(&self, address: SocketAddr, progress: &Progress) -> Asked {
+        probe(self, address, progress).await
+    }
+}
+
+async fn probe(exchange: &Exchange<'_>, address: SocketAddr, progress: &Progress) -> Asked {
     let mut request = exchange.plan.first(address);
     for hop in 0.. {
-        if hop == 0 {
-            exchange.progress.reach(Phase::Connect);
-        } else {
-            exchange.progress.restart(Phase::Connect);
+        if hop > 0 {
+            progress.restart(Phase::Connect);
         }
-        let (head, certificate_expires) = once(&exchange, address, &request).await?;
+        let (head, certificate_expires) = once(exchange, address, &request, progress).await?;
         let redirected = match exchange.probe.redirects {
             Redirects::None => None,
             Redirects::SameHost => redirect::follow(&request, &head),
         };
         let judged = match redirected {
-            None => judge(&exchange, &head, certificate_expires),
+            None => judge(exchange, &head, certificate_expires, progress),
             Some(Ok(_)) if hop == MAX_REDIRECTS => {
                 let message =
                     format!("redirected more than {MAX_REDIRECTS} times; got '{}' again", head.status.as_u16());
@@ -88,24 +74,23 @@ async fn once(
     exchange: &Exchange<'_>,
     address: SocketAddr,
     request: &request::Request,
+    progress: &Progress,
 ) -> Result<(exchange::Head, Option<i64>), Failure> {
-    let Exchange { probe, plan, tls, progress, .. } = exchange;
+    let Exchange { probe, plan, clients } = *exchange;
     let manner = match probe.connection {
         Connection::Reset => Manner::Reset,
         Connection::Polite => Manner::Polite,
     };
-    let stream = dial::connect(address, manner).await?;
-    match &plan.tls {
-        None => Ok((exchange::run(stream, request, probe, progress).await?, None)),
-        Some(setting) => {
-            progress.reach(Phase::Tls);
-            let (stream, expires) =
-                tls.handshake(stream, setting, Protocol::Http1, &plan.server_name(probe, address)?).await?;
-            let head = exchange::run(stream, request, probe, progress)
-                .await
-                .map_err(|failure| Failure { certificate_expires: expires, ..failure })?;
-            Ok((head, expires))
-        }
+    let tls = plan.tls.as_ref().map(|setting| Tls { clients, setting, server_name: None });
+    let name = match &tls {
+        Some(_) => Some(plan.server_name(probe, address)?),
+        None => None,
+    };
+    let tls = tls.as_ref().zip(name.as_ref()).map(|(tls, name)| (tls, Protocol::Http1, name));
+    let Opened { stream, certificate_expires } = open(address, manner, tls, progress).await?;
+    match exchange::run(stream, request, probe, progress).await {
+        Ok(head) => Ok((head, certificate_expires)),
+        Err(failure) => Err(Failure { certificate_expires, ..failure }),
     }
 }
 
@@ -132,7 +117,12 @@ fn judge_status(probe: &HttpProbe, status: u16) -> Judged {
 }
 
 /// Status, body, time and certificate, in this order: what the target itself says comes first.
-fn judge(exchange: &Exchange<'_>, head: &exchange::Head, certificate_expires: Option<i64>) -> Result<Judged, Failure> {
+fn judge(
+    exchange: &Exchange<'_>,
+    head: &exchange::Head,
+    certificate_expires: Option<i64>,
+    progress: &Progress,
+) -> Result<Judged, Failure> {
     let probe = exchange.probe;
     let status = head.status.as_u16();
     match judge_status(probe, status) {
@@ -151,7 +141,7 @@ fn judge(exchange: &Exchange<'_>, head: &exchange::Head, certificate_expires: Op
     if let Some(rule) = &probe.expected_body {
         rule.check(&head.body).map_err(|message| Failure::new(Reason::UnexpectedBody, message))?;
     }
-    let took = head.at - exchange.progress.started;
+    let took = head.at - progress.started;
     if let Some(limit) = probe.max_latency.filter(|limit| took > *limit) {
         let message = format!("too slow; took {}, want at most {limit:?}", in_millis(took));
         return Err(Failure::new(Reason::TooSlow, message));

@@ -86,6 +86,9 @@ struct Endpoint<'a> {
     latency_seconds: Option<f64>,
     certificate_expires: Option<Timestamp>,
     counters: Counters,
+    /// Of a DNS name that is judged as a whole: each address that it leads to. Left out elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    addresses: Option<Vec<Endpoint<'a>>>,
 }
 
 /// Results in a row, as the state machine counts them.
@@ -168,6 +171,10 @@ fn endpoint<'a>(verdict: &Verdict, endpoint: &'a EndpointView) -> Endpoint<'a> {
             http: counters.http,
             timeout: counters.timeout,
         },
+        addresses: endpoint
+            .addresses
+            .as_ref()
+            .map(|addresses| addresses.iter().map(|address| self::endpoint(verdict, address)).collect()),
     }
 }
 

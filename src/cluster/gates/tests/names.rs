@@ -1,0 +1,88 @@
+//! Targets that are DNS names: each address is published by its own verdict.
+
+use std::net::SocketAddr;
+
+use super::*;
+
+const NAME: &str = "db.corp.example";
+
+fn named(gate: Value) -> Value {
+    let mut named = spec(1, gate);
+    named["targets"][0]["host"] = json!(NAME);
+    named
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+impl World {
+    /// The board comes to say `state` of the name, and these of its addresses; `None`: nobody has looked yet.
+    fn finds(&mut self, state: Option<EndpointState>, addresses: Option<&[(&str, Option<EndpointState>)]>) {
+        let target = self.reconciler.accepted(&key("a")).expect("accepted").targets[0].clone();
+        let of = |(address, state): &(&str, Option<EndpointState>)| {
+            let label: Arc<str> = SocketAddr::new(ip(address), 80).to_string().into();
+            EndpointView { label: label.clone(), identity: label, ..self.row(&target, *state) }
+        };
+        let addresses = addresses.map(|addresses| addresses.iter().map(of).collect());
+        let row = EndpointView { addresses, ..self.row(&target, state) };
+        self.shows("a", vec![row]);
+    }
+}
+
+#[test]
+fn each_address_of_a_name_is_published_by_its_own_verdict() {
+    let mut world = World::new();
+    world.check("a", 1, json!({}), named(json!({})));
+    world.finds(None, None);
+    assert_eq!((world.settle(), world.reported("a").effective), (0, GateReason::Pending));
+    world.finds(UP, Some(&[("10.9.0.1", UP), ("10.9.0.2", DOWN), ("fd00::1", UP), ("127.0.0.1", UP)]));
+    assert_eq!(world.settle(), 2, "a slice for each family");
+    assert_eq!(world.published(), [(ip("10.9.0.1"), true), (ip("10.9.0.2"), false), (ip("fd00::1"), true)].into());
+    let report = world.reported("a");
+    assert_eq!((report.desired, report.published, report.withheld), (2, 2, 1), "{}", report.message);
+    assert!(report.message.contains("127.0.0.1"), "{}", report.message);
+    // One that the name did not lead to before waits for its own verdict, and one that it leads to no longer goes.
+    world.finds(UP, Some(&[("10.9.0.1", UP), ("10.9.0.3", None), ("fd00::1", UP)]));
+    world.settle();
+    assert_eq!(world.published(), [(ip("10.9.0.1"), true), (ip("10.9.0.3"), false), (ip("fd00::1"), true)].into());
+}
+
+#[test]
+fn a_name_keeps_its_addresses_until_a_new_life_has_looked() {
+    let mut world = World::new();
+    world.check("a", 1, json!({}), named(json!({})));
+    world.finds(UP, Some(&[("10.9.0.1", UP), ("10.9.0.2", DOWN)]));
+    world.settle();
+    let there = world.published();
+    let slices = world.reconciler.index.sources.slices[&key("db")].values().cloned().collect();
+    let mut reborn = World::with(slices);
+    reborn.check("a", 1, json!({}), named(json!({})));
+    for known in [None, Some(&[][..])] {
+        reborn.finds(STALE, known);
+        let writes = reborn.settle();
+        assert_eq!(
+            (writes, reborn.published()),
+            (0, there.clone()),
+            "no name server answers yet: {known:?} {:?}",
+            reborn.reported("a")
+        );
+    }
+    reborn.finds(UP, Some(&[("10.9.0.3", UP)]));
+    reborn.settle();
+    assert_eq!(reborn.published(), [(ip("10.9.0.3"), true)].into());
+}
+
+#[test]
+fn all_addresses_of_a_name_that_is_gone_are_withheld_like_any_other() {
+    let mut world = World::new();
+    world.check("a", 1, json!({}), named(json!({"whenBelow": "FailClosed"})));
+    world.finds(UP, Some(&[("10.9.0.1", UP)]));
+    world.settle();
+    world.finds(DOWN, Some(&[("10.9.0.1", DOWN)]));
+    world.settle();
+    assert_eq!(
+        (world.published(), world.reported("a").effective),
+        ([(ip("10.9.0.1"), false)].into(), GateReason::FailClosed)
+    );
+}

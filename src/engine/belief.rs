@@ -1,0 +1,366 @@
+//! What is believed of an endpoint, and, where it is a name, of each address that the name leads to. Pure.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+
+use super::{group::Row, judgement::Judgement, scheduler::GRACE, view::EndpointView};
+use crate::check::{Endpoint, Family, Host, InitialState, Report, Resolve, Rhythm, Thresholds};
+
+/// See the module's own words.
+#[derive(Debug)]
+pub(super) struct Belief {
+    /// Of the endpoint as a whole: one address that answers is enough.
+    whole: Judgement,
+    /// `None`: it is no name.
+    addresses: Option<Box<Addresses>>,
+}
+
+#[derive(Debug)]
+struct Addresses {
+    resolve: Resolve,
+    /// Whether an attempt has ended: only then it is known that there are none.
+    looked: bool,
+    /// Sorted.
+    known: Vec<Address>,
+}
+
+#[derive(Debug)]
+struct Address {
+    ip: IpAddr,
+    /// With its port, as people see it.
+    label: Arc<str>,
+    judgement: Judgement,
+    /// Since when the name does not lead to it any more. It may come back to its state for a while.
+    left: Option<u64>,
+}
+
+impl Belief {
+    /// `whole` of `endpoint`; `known`: addresses that an earlier life knew of.
+    pub fn new(endpoint: &Endpoint, whole: Judgement, known: Vec<(IpAddr, Judgement)>) -> Self {
+        let addresses = endpoint.is_named().then(|| {
+            let of = |(ip, judgement)| Address { ip, label: label(ip, endpoint.port), judgement, left: None };
+            let mut known: Vec<_> = known.into_iter().map(of).collect();
+            known.sort_unstable_by_key(|address| address.ip);
+            Box::new(Addresses { resolve: endpoint.resolve, looked: false, known })
+        });
+        Self { whole, addresses }
+    }
+
+    /// What is judged of a name has been edited.
+    pub fn set_resolve(&mut self, resolve: Resolve) {
+        if let Some(addresses) = &mut self.addresses {
+            addresses.resolve = resolve;
+        }
+    }
+
+    /// Every judgement that anybody is shown.
+    fn each(&self) -> impl Iterator<Item = &Judgement> {
+        let addresses = self.addresses.iter().flat_map(|addresses| addresses.living());
+        std::iter::once(&self.whole).chain(addresses.map(|address| &address.judgement))
+    }
+
+    fn each_mut(&mut self) -> impl Iterator<Item = &mut Judgement> {
+        let addresses = self.addresses.iter_mut().flat_map(|addresses| &mut addresses.known);
+        std::iter::once(&mut self.whole).chain(addresses.map(|address| &mut address.judgement))
+    }
+
+    /// The check is probed again.
+    pub fn resume(&mut self, wall: Timestamp) {
+        self.each_mut().for_each(|judgement| judgement.resume(wall));
+    }
+
+    /// The question changed.
+    pub fn supersede(&mut self) {
+        self.each_mut().for_each(Judgement::supersede);
+    }
+
+    /// How long from one probe to the next: as the most doubtful of what is judged has it.
+    pub fn cadence(&self, rhythm: &Rhythm) -> Duration {
+        let alone = self.addresses.iter().filter(|addresses| addresses.resolve == Resolve::All);
+        let alone = alone.flat_map(|addresses| addresses.living()).map(|address| address.judgement.cadence(rhythm));
+        alone.min().unwrap_or_else(|| self.whole.cadence(rhythm))
+    }
+
+    /// When the first of what is believed stops being believable, if nothing arrives.
+    pub fn expires(&self, stale_after: u64) -> Option<u64> {
+        self.each().filter_map(|judgement| judgement.expires(stale_after)).min()
+    }
+
+    /// Gives up what is too old at `now`. Whether there was any.
+    pub fn expire(&mut self, now: u64, stale_after: u64, wall: Timestamp) -> bool {
+        let mut any = false;
+        for judgement in self.each_mut() {
+            if judgement.expires(stale_after).is_some_and(|at| at <= now) {
+                judgement.expire(wall);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Takes in what an attempt on `endpoint` ended in. Whether anything that readers see has changed.
+    pub fn take(
+        &mut self,
+        endpoint: &Endpoint,
+        report: &Report,
+        thresholds: &Thresholds,
+        now: u64,
+        wall: Timestamp,
+    ) -> bool {
+        let changed = self.whole.take(report, thresholds, now, wall);
+        let Some(addresses) = &mut self.addresses else { return changed };
+        let first = !std::mem::replace(&mut addresses.looked, true);
+        let update = |address: &mut Address, report: &Report| address.judgement.take(report, thresholds, now, wall);
+        let Some(found) = &report.found else {
+            // Nobody knows where it is, or there is no such name: what it had is as good as that.
+            let changes = addresses.known.iter_mut().filter(|address| address.left.is_none());
+            return changes.fold(changed || first, |changed, address| update(address, report) || changed);
+        };
+        let mut changed = changed || first;
+        for address in &mut addresses.known {
+            let gone = found.reports.iter().all(|(ip, _)| *ip != address.ip);
+            if gone && address.left.is_none() && found.unheard != Some(Family::of(address.ip)) {
+                address.left = Some(now);
+                changed = true;
+            }
+        }
+        for (ip, report) in &found.reports {
+            let at = addresses.known.binary_search_by_key(ip, |address| address.ip).unwrap_or_else(|at| {
+                let judgement = Judgement::new(now, wall);
+                addresses
+                    .known
+                    .insert(at, Address { ip: *ip, label: label(*ip, endpoint.port), judgement, left: None });
+                changed = true;
+                at
+            });
+            changed |= addresses.known[at].left.take().is_some();
+            changed |= update(&mut addresses.known[at], report);
+        }
+        addresses.known.retain(|address| address.left.is_none_or(|at| now.saturating_sub(at) < GRACE));
+        changed
+    }
+
+    /// Adds what readers are shown of `endpoint`: one row, or one of each address where they are judged alone.
+    pub fn draw(&self, endpoint: &Endpoint, initial: InitialState, rows: &mut Vec<Row>) {
+        let whole = row(endpoint, (endpoint.label.clone(), endpoint.identity.clone()), &self.whole, initial);
+        let Some(addresses) = &self.addresses else { return rows.push(whole) };
+        let living = addresses
+            .living()
+            .map(|address| row(endpoint, (address.label.clone(), address.label.clone()), &address.judgement, initial));
+        let living: Vec<_> = living.collect();
+        match addresses.resolve {
+            Resolve::All if !living.is_empty() => rows.extend(living),
+            _ => {
+                let known = addresses.looked.then(|| living.into_iter().map(|row| row.view).collect());
+                rows.push(Row { view: EndpointView { addresses: known, ..whole.view }, ..whole });
+            }
+        }
+    }
+}
+
+impl Addresses {
+    fn living(&self) -> impl Iterator<Item = &Address> {
+        self.known.iter().filter(|address| address.left.is_none())
+    }
+}
+
+fn label(ip: IpAddr, port: Option<u16>) -> Arc<str> {
+    Host::Address(ip).with_port(port).into()
+}
+
+fn row(
+    endpoint: &Endpoint,
+    (label, identity): (Arc<str>, Arc<str>),
+    judgement: &Judgement,
+    initial: InitialState,
+) -> Row {
+    Row {
+        view: EndpointView {
+            target: endpoint.target.clone(),
+            label,
+            identity,
+            kind: endpoint.probe.kind_name(),
+            optional: endpoint.optional,
+            state: judgement.shown(initial),
+            stale: judgement.stale,
+            measured: !judgement.is_undecided(),
+            since: judgement.since,
+            reason: judgement.reason,
+            message: judgement.told(),
+            certificate_expires: judgement.certificate_expires,
+            named: endpoint.is_named(),
+            addresses: None,
+            live: judgement.live.clone(),
+        },
+        undecided: judgement.is_undecided(),
+        newcomer: judgement.is_newcomer(),
+        blind: judgement.blind,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{Dial, EndpointState, Found, Outcome, Probe, ProbeKind, Reason, TcpProbe};
+
+    const THRESHOLDS: Thresholds = Thresholds { success: 2, failure: 2, connect: None, http: None, timeout: None };
+    const MILLIS: Duration = Duration::from_millis(1);
+
+    fn endpoint(resolve: Resolve) -> Endpoint {
+        Endpoint {
+            target: "db".into(),
+            identity: "db.corp:80".into(),
+            label: "db.corp:80".into(),
+            dial: Some(Dial { host: Host::Name("db.corp".into()), port: Some(80) }),
+            port: Some(80),
+            resolve,
+            optional: false,
+            probe: Arc::new(Probe { timeout: MILLIS, kind: ProbeKind::Tcp(TcpProbe::default()) }),
+        }
+    }
+
+    struct Name {
+        endpoint: Endpoint,
+        belief: Belief,
+        now: u64,
+    }
+
+    impl Name {
+        fn new(resolve: Resolve) -> Self {
+            let endpoint = endpoint(resolve);
+            let belief = Belief::new(&endpoint, Judgement::new(0, Timestamp::UNIX_EPOCH), vec![]);
+            Self { endpoint, belief, now: 0 }
+        }
+
+        fn take(&mut self, report: &Report) -> bool {
+            self.now += 1000;
+            self.belief.take(&self.endpoint, report, &THRESHOLDS, self.now, Timestamp::UNIX_EPOCH)
+        }
+
+        /// An attempt at addresses that end in these bytes, which answered or refused.
+        fn finds(&mut self, addresses: &[(u8, bool)], unheard: Option<Family>) -> bool {
+            let outcome = |good| match good {
+                true => Outcome::Success,
+                false => Outcome::from_reason(Reason::ConnectionRefused, "connection refused"),
+            };
+            let one = |(last, good): &(u8, bool)| ([10, 0, 0, *last].into(), Report::new(outcome(*good), MILLIS));
+            let found = Found { reports: addresses.iter().map(one).collect(), unheard };
+            let any = addresses.iter().any(|(_, good)| *good);
+            self.take(&Report { found: Some(Box::new(found)), ..Report::new(outcome(any), MILLIS) })
+        }
+
+        fn rows(&self) -> Vec<(String, EndpointState)> {
+            let mut rows = vec![];
+            self.belief.draw(&self.endpoint, InitialState::Unknown, &mut rows);
+            rows.iter().flat_map(|row| row.view.places()).map(|row| (row.label.to_string(), row.state)).collect()
+        }
+    }
+
+    fn rows(rows: &[(&str, EndpointState)]) -> Vec<(String, EndpointState)> {
+        rows.iter().map(|(label, state)| ((*label).to_owned(), *state)).collect()
+    }
+
+    use EndpointState::{Healthy, MostlyHealthy, Unhealthy, Unknown};
+
+    #[test]
+    fn one_address_that_answers_is_enough_and_each_has_its_own_verdict() {
+        let mut name = Name::new(Resolve::Any);
+        assert_eq!(name.rows(), rows(&[("db.corp:80", Unknown)]));
+        for _ in 0..2 {
+            assert!(name.finds(&[(1, true), (2, false)], None));
+        }
+        assert_eq!(name.rows(), rows(&[("10.0.0.1:80", Healthy), ("10.0.0.2:80", Unhealthy)]));
+        let mut drawn = vec![];
+        name.belief.draw(&name.endpoint, InitialState::Unknown, &mut drawn);
+        assert_eq!(drawn.len(), 1, "one member");
+        assert_eq!((&*drawn[0].view.label, drawn[0].view.state), ("db.corp:80", Healthy));
+    }
+
+    #[test]
+    fn every_address_is_a_row_where_each_is_judged_alone() {
+        let mut name = Name::new(Resolve::All);
+        name.finds(&[(1, true), (2, false)], None);
+        name.finds(&[(1, true), (2, false)], None);
+        let mut drawn = vec![];
+        name.belief.draw(&name.endpoint, InitialState::Unknown, &mut drawn);
+        let seen: Vec<_> = drawn.iter().map(|row| (&*row.view.label, row.view.state, row.view.named)).collect();
+        assert_eq!(seen, [("10.0.0.1:80", Healthy, true), ("10.0.0.2:80", Unhealthy, true)]);
+        let rhythm = Rhythm {
+            interval: MILLIS * 10,
+            unhealthy_interval: MILLIS * 3,
+            confirm_interval: MILLIS,
+            jitter_percent: 0,
+        };
+        assert_eq!(name.belief.cadence(&rhythm), MILLIS * 3, "as often as the sick one wants");
+        name.endpoint.resolve = Resolve::Any;
+        name.belief.set_resolve(Resolve::Any);
+        assert_eq!(name.belief.cadence(&rhythm), MILLIS * 10, "as a whole it is healthy");
+    }
+
+    #[test]
+    fn an_address_that_the_name_leaves_goes_and_may_come_back_to_its_state_for_a_while() {
+        let mut name = Name::new(Resolve::Any);
+        name.finds(&[(1, true), (2, true)], None);
+        assert!(name.finds(&[(1, true)], None));
+        assert_eq!(name.rows(), rows(&[("10.0.0.1:80", Healthy)]));
+        assert!(name.finds(&[(1, true), (2, false)], None));
+        assert_eq!(name.rows(), rows(&[("10.0.0.1:80", Healthy), ("10.0.0.2:80", MostlyHealthy)]));
+        name.finds(&[(1, true)], None);
+        name.now += GRACE;
+        name.finds(&[(1, true)], None);
+        name.finds(&[(1, true), (2, false)], None);
+        assert_eq!(name.rows(), rows(&[("10.0.0.1:80", Healthy), ("10.0.0.2:80", Unknown)]), "another life");
+    }
+
+    #[test]
+    fn what_a_family_had_of_which_nobody_spoke_stays_as_it_was() {
+        let mut name = Name::new(Resolve::Any);
+        name.finds(&[(1, true), (2, false)], None);
+        name.finds(&[(1, true), (2, false)], None);
+        let before = name.rows();
+        name.finds(&[], Some(Family::V4));
+        assert_eq!(name.rows(), before);
+        name.finds(&[], Some(Family::V6));
+        let left: Vec<_> = name.rows().into_iter().map(|(label, _)| label).collect();
+        assert_eq!(left, ["db.corp:80"], "of IPv4 it was said that there are none");
+    }
+
+    #[test]
+    fn a_name_that_does_not_exist_fails_all_its_addresses_and_a_silent_resolver_none() {
+        let mut name = Name::new(Resolve::All);
+        name.finds(&[(1, true)], None);
+        let local = Report::new(Outcome::from_reason(Reason::ResolverUnreachable, "nobody answers"), MILLIS);
+        for _ in 0..5 {
+            name.take(&local);
+        }
+        assert_eq!(name.rows(), rows(&[("10.0.0.1:80", Healthy)]));
+        let gone = Report::new(Outcome::from_reason(Reason::NameNotFound, "no such name"), MILLIS);
+        name.take(&gone);
+        name.take(&gone);
+        assert_eq!(name.rows(), rows(&[("10.0.0.1:80", Unhealthy)]));
+    }
+
+    #[test]
+    fn addresses_that_nobody_asks_any_more_become_too_old() {
+        let mut name = Name::new(Resolve::Any);
+        name.finds(&[(1, true), (2, true)], None);
+        let first = name.now;
+        name.finds(&[(1, true)], Some(Family::V4));
+        assert_eq!(name.belief.expires(5000), Some(first + 5000), "of the one that was not asked since");
+        assert!(name.belief.expire(first + 5000, 5000, Timestamp::UNIX_EPOCH));
+        assert_eq!(name.rows(), rows(&[("10.0.0.1:80", Healthy), ("10.0.0.2:80", Unknown)]));
+        assert!(!name.belief.expire(first + 5000, 5000, Timestamp::UNIX_EPOCH));
+    }
+
+    #[test]
+    fn what_an_earlier_life_knew_of_the_addresses_stands_until_they_are_asked() {
+        let endpoint = endpoint(Resolve::All);
+        let adopted = Judgement::adopted(Unhealthy, Timestamp::UNIX_EPOCH, None, "", 0);
+        let known = vec![([10, 0, 0, 7].into(), adopted)];
+        let belief = Belief::new(&endpoint, Judgement::new(0, Timestamp::UNIX_EPOCH), known);
+        let mut drawn = vec![];
+        belief.draw(&endpoint, InitialState::Unknown, &mut drawn);
+        assert_eq!((&*drawn[0].view.label, drawn[0].view.state), ("10.0.0.7:80", Unhealthy));
+    }
+}

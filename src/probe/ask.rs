@@ -1,0 +1,187 @@
+//! Asking a target: at its address, or at every address of its name at once.
+
+use std::net::{IpAddr, SocketAddr};
+
+use futures::future::join_all;
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    egress::EgressGuard,
+    failure::Failure,
+    progress::Progress,
+    resolve::{Lookup, NameResolver},
+};
+use crate::check::{Class, Dial, Found, Host, Outcome, Reason, Report};
+
+/// What an attempt that succeeded brought.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answer {
+    pub certificate_expires: Option<i64>,
+    /// It says neither good nor bad of the target.
+    pub neutral: bool,
+    /// When it was decided; a polite goodbye may take longer.
+    pub at: Instant,
+}
+
+impl Answer {
+    /// A success now, with nothing more to tell.
+    pub fn plain() -> Self {
+        Self { certificate_expires: None, neutral: false, at: Instant::now() }
+    }
+}
+
+pub(super) type Asked = Result<Answer, Failure>;
+
+/// What can be asked of one address.
+pub(super) trait Ask: Sync {
+    /// A script is run beside the target and not sent to it: it needs no port, no leave to dial, and it keeps the
+    /// deadline itself, so that what it said until then can be told.
+    const ON_THE_WIRE: bool = true;
+
+    fn ask(&self, address: SocketAddr, progress: &Progress) -> impl Future<Output = Asked> + Send;
+}
+
+/// What was found, as a whole and at each address of a name.
+#[derive(Debug)]
+pub(super) struct Tried {
+    pub asked: Asked,
+    pub found: Option<Box<Found>>,
+}
+
+impl From<Failure> for Tried {
+    fn from(failure: Failure) -> Self {
+        Self { asked: Err(failure), found: None }
+    }
+}
+
+/// How targets are reached.
+pub(super) struct Way<'a> {
+    pub resolver: &'a NameResolver,
+    pub egress: &'a EgressGuard,
+}
+
+impl Way<'_> {
+    /// Asks at the address of `dial`, or at all addresses of its name at once; each has until the deadline. One that
+    /// answers is enough; without one the most telling failure stands for all.
+    pub async fn ask<A: Ask>(&self, dial: &Dial, progress: &Progress, question: &A) -> Tried {
+        let port = match dial.port {
+            Some(port) => port,
+            None if !A::ON_THE_WIRE => 0,
+            None => {
+                let message = "no port to dial; give the target or its probe a port";
+                return Failure::new(Reason::CannotStart, message).into();
+            }
+        };
+        match &dial.host {
+            Host::Address(ip) => {
+                let address = SocketAddr::new(*ip, port);
+                match self.may_dial::<A>(address) {
+                    Ok(()) => Tried { asked: ask_one(question, address, progress).await, found: None },
+                    Err(failure) => failure.into(),
+                }
+            }
+            // A box of its own: most targets are addresses, and their tasks need no room for this.
+            Host::Name(name) => Box::pin(self.ask_each(name, port, progress, question)).await,
+        }
+    }
+
+    fn may_dial<A: Ask>(&self, address: SocketAddr) -> Result<(), Failure> {
+        if !A::ON_THE_WIRE {
+            return Ok(());
+        }
+        self.egress.check(address).map_err(|message| Failure::new(Reason::EgressDenied, message))
+    }
+
+    async fn ask_each<A: Ask>(&self, name: &str, port: u16, progress: &Progress, question: &A) -> Tried {
+        let lookup = match within(progress, self.resolver.look_up(name, progress)).await {
+            Ok(lookup) => lookup,
+            Err(failure) => return failure.into(),
+        };
+        let Lookup { addresses, unheard } = lookup;
+        let mut denied = None;
+        let mut asking = Vec::with_capacity(addresses.len());
+        for ip in addresses {
+            let address = SocketAddr::new(ip, port);
+            match self.may_dial::<A>(address) {
+                Ok(()) => asking.push(async move {
+                    let progress = progress.branch();
+                    (ip, ask_one(question, address, &progress).await)
+                }),
+                Err(failure) => denied = Some(failure),
+            }
+        }
+        // A name that leads to a denied address and another is dialed on the other only.
+        if let Some(failure) = denied.filter(|_| asking.is_empty()) {
+            return failure.into();
+        }
+        let asked = join_all(asking).await;
+        let reports = asked.iter().map(|(ip, asked)| (*ip, report(asked.clone(), progress, None))).collect();
+        Tried { asked: as_a_whole(asked, port), found: Some(Box::new(Found { reports, unheard })) }
+    }
+}
+
+async fn ask_one<A: Ask>(question: &A, address: SocketAddr, progress: &Progress) -> Asked {
+    if A::ON_THE_WIRE {
+        within(progress, question.ask(address, progress)).await
+    } else {
+        question.ask(address, progress).await
+    }
+}
+
+/// `attempt`, unless the deadline comes first.
+pub(super) async fn within<T>(
+    progress: &Progress,
+    attempt: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    timeout_at(progress.deadline, attempt).await.unwrap_or_else(|_| Err(progress.timed_out()))
+}
+
+/// What the engine is told.
+pub(super) fn report(asked: Asked, progress: &Progress, found: Option<Box<Found>>) -> Report {
+    match asked {
+        Ok(Answer { certificate_expires, neutral, at }) => {
+            let outcome = if neutral { Outcome::Neutral } else { Outcome::Success };
+            Report { outcome, latency: at - progress.started, certificate_expires, found }
+        }
+        Err(failure) => Report {
+            outcome: failure.outcome(),
+            latency: progress.started.elapsed(),
+            certificate_expires: failure.certificate_expires,
+            found,
+        },
+    }
+}
+
+/// The first success decides, and a neutral answer where there is none. Of failures the most telling one speaks, and
+/// says which address it is about.
+fn as_a_whole(asked: Vec<(IpAddr, Asked)>, port: u16) -> Asked {
+    let mut worst: Option<(IpAddr, Failure)> = None;
+    let mut best: Option<Answer> = None;
+    for (ip, asked) in asked {
+        match asked {
+            Ok(answer) => {
+                let rank = |answer: &Answer| (answer.neutral, answer.at);
+                if best.as_ref().is_none_or(|best| rank(&answer) < rank(best)) {
+                    best = Some(answer);
+                }
+            }
+            Err(failure) => {
+                if worst.as_ref().is_none_or(|(_, worst)| failure.weight() > worst.weight()) {
+                    worst = Some((ip, failure));
+                }
+            }
+        }
+    }
+    match (best, worst) {
+        (Some(answer), _) => Ok(answer),
+        (None, Some((ip, failure))) if failure.reason.class() != Some(Class::Http) => {
+            let message = match port {
+                0 => format!("{} ({ip})", failure.message),
+                port => format!("{} ({})", failure.message, SocketAddr::new(ip, port)),
+            };
+            Err(Failure { message, ..failure })
+        }
+        (None, Some((_, failure))) => Err(failure),
+        (None, None) => Err(Failure::new(Reason::NameNotFound, "no address to dial")),
+    }
+}
