@@ -36,6 +36,9 @@ use crate::{
     },
 };
 
+/// Up to so many namespaces are looked at one by one: where there are more, one list of everything is sooner through.
+const FEW: usize = 50;
+
 /// Of a HealthCheck the objects that one of its gates writes to, and how many endpoints each of them has.
 pub type Tally = BTreeMap<(ObjectKey, String), BTreeMap<String, u32>>;
 
@@ -127,8 +130,9 @@ pub async fn look(client: &Client, release: &Release, sweep: &mut Sweep, report:
     let watched = &release.selection.namespaces;
     let is_watched = |namespace: &&String| watched.is_empty() || watched.contains(*namespace);
     sweep.known.extend(checks.gated.iter().filter(is_watched).cloned());
-    let known: Vec<_> = sweep.known.iter().cloned().collect();
-    let everywhere = sweep.everywhere;
+    let few = sweep.known.len() <= FEW;
+    let known: Vec<_> = sweep.known.iter().filter(|_| few).cloned().collect();
+    let everywhere = sweep.everywhere && few;
     let mut look = Look { client, release, checks, sweep, report, pass };
     for namespace in known {
         look.at(&[Api::namespaced(client.clone(), &namespace)], &[Api::namespaced(client.clone(), &namespace)]).await;

@@ -20,6 +20,8 @@ struct Server {
     requests: Arc<Mutex<Vec<String>>>,
     pages: usize,
     page: usize,
+    /// How many namespaces have a check beside `shop`.
+    others: usize,
     busy: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
 }
@@ -43,7 +45,9 @@ impl Server {
             (&Method::GET, path) if path.ends_with("/healthchecks") => {
                 let gates = json!([{"name": "traffic", "podReadiness": {"conditionType": TYPE}}]);
                 let spec = json!({"targets": [{"name": "t", "host": "192.0.2.1", "port": 1}], "gates": gates});
-                list(vec![json!({"metadata": {"namespace": "shop", "name": "web"}, "spec": spec})], "")
+                let names = (0..self.others).map(|n| format!("n{n}")).chain(["shop".to_owned()]);
+                let check = |namespace| json!({"metadata": {"namespace": namespace, "name": "web"}, "spec": spec});
+                list(names.map(check).collect(), "")
             }
             (&Method::GET, "/api/v1/namespaces/shop/pods") => list(vec![pod("shop", "web", "False")], ""),
             (&Method::GET, "/api/v1/pods") => {
@@ -67,24 +71,46 @@ impl Server {
     }
 }
 
-#[tokio::test]
-async fn what_is_known_comes_first_and_no_page_waits_for_the_next() {
-    let server = Server { pages: 3, page: 20, ..Server::default() };
-    let client = Client::new(
-        tower::service_fn({
-            let server = server.clone();
-            move |request| server.clone().answer(request)
-        }),
-        "default",
-    );
-    let what = Release {
+fn release_of_pods() -> Release {
+    Release {
         namespace: "hco".into(),
         lease: "hco".into(),
         selection: Selection::default(),
         features: Features { endpoint_slices: false, pod_readiness: true },
         within: Duration::from_secs(45),
         free_lease: false,
-    };
+    }
+}
+
+impl Server {
+    fn client(&self) -> Client {
+        let server = self.clone();
+        Client::new(tower::service_fn(move |request| server.clone().answer(request)), "default")
+    }
+
+    /// What was asked since this was last asked.
+    fn requests(&self) -> Vec<String> {
+        std::mem::take(&mut *self.requests.lock().expect("no panic"))
+    }
+}
+
+#[tokio::test]
+async fn where_many_namespaces_have_gates_everything_is_listed_at_once_each_time() {
+    let server = Server { pages: 1, page: 1, others: 60, ..Server::default() };
+    let (client, what) = (server.client(), release_of_pods());
+    let (mut sweep, mut report) = (Sweep::new(Duration::ZERO), Report::default());
+    for _ in 0..2 {
+        pass::look(&client, &what, &mut sweep, &mut report, &mut Pass::default()).await;
+        let requests = server.requests();
+        assert!(requests.iter().any(|each| each == "GET /api/v1/pods"), "{requests:?}");
+        assert!(!requests.iter().any(|each| each.starts_with("GET /api/v1/namespaces/")), "{requests:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_known_comes_first_and_no_page_waits_for_the_next() {
+    let server = Server { pages: 3, page: 20, ..Server::default() };
+    let (client, what) = (server.client(), release_of_pods());
     let (mut sweep, mut report) = (Sweep::new(Duration::ZERO), Report::default());
     let mut pass = Pass::default();
     pass::look(&client, &what, &mut sweep, &mut report, &mut pass).await;
@@ -92,7 +118,7 @@ async fn what_is_known_comes_first_and_no_page_waits_for_the_next() {
     assert_eq!((report.pods.len(), report.waiting.len()), (61, 61));
     assert!(report.waiting.contains("Pod shop/web"), "{:?}", report.waiting);
     assert!(pass.is_done("shop"));
-    let requests = std::mem::take(&mut *server.requests.lock().expect("no panic"));
+    let requests = server.requests();
     let at =
         |what: &str| requests.iter().position(|each| each == what).unwrap_or_else(|| panic!("no {what}: {requests:?}"));
     let order = [
@@ -109,7 +135,7 @@ async fn what_is_known_comes_first_and_no_page_waits_for_the_next() {
 
     // Whoever undoes it does so where there is a gate: the whole cluster is not searched again.
     pass::look(&client, &what, &mut sweep, &mut report, &mut Pass::default()).await;
-    let requests = server.requests.lock().expect("no panic").clone();
+    let requests = server.requests();
     assert!(!requests.iter().any(|each| each.starts_with("GET /api/v1/pods")), "{requests:?}");
     assert!(requests.iter().any(|each| each == "GET /api/v1/namespaces/elsewhere/pods"), "{requests:?}");
 }
