@@ -6,9 +6,10 @@ use super::{
     Evaluated, KindCtx,
     candidates::{Candidate, Places, Spot, places},
     decision,
+    remains::own,
     report::GateReport,
     slice::{Entry, Owner},
-    slices::{Existing, Published, Publisher, Wanted, let_go, plan},
+    slices::{Published, Publisher, Wanted, let_go, plan},
     standing::standing,
     write::{GateKey, GateWrite},
 };
@@ -28,20 +29,8 @@ impl KindCtx<'_> {
             Err(obstacle) => return Evaluated::idle(name, obstacle.reason, obstacle.message),
         };
         let owner = Owner { name: self.check.key.name.clone(), uid: self.check.uid.clone() };
-        let slices = reconciler.index.sources.slices.get(&service);
-        let existing: Vec<_> = slices
-            .into_iter()
-            .flatten()
-            .filter_map(|(name, facts)| {
-                let owned = facts.owned.as_deref()?;
-                // Of whichever gate: one that was renamed goes on with what it has.
-                (owned.owner.as_ref() == Some(&owner)).then_some(Existing {
-                    name,
-                    resource_version: &facts.resource_version,
-                    owned,
-                })
-            })
-            .collect();
+        // Of whichever gate: one that was renamed goes on with what it has.
+        let existing = own(&service, &owner, &reconciler.index.sources);
         let read = Published::read(&existing);
         let Places { candidates, unknown } = places(self.check, self.view, self.judged, &read.names);
         if !unknown.is_empty() {
