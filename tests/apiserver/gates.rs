@@ -1,5 +1,6 @@
 //! The `endpointSlice` gate: what of the verdicts arrives in the slices of a Service without a selector.
 
+mod freeze;
 mod holders;
 mod isolation;
 mod letting_go;
@@ -52,6 +53,7 @@ pub fn trials(suite: &Suite) -> Vec<Trial> {
         ),
         suite.trial("gates::an_operator_overrides_a_verdict_until_a_time", overrides::overrides),
         suite.trial("gates::a_prober_that_is_cut_off_takes_nothing_out", isolation::isolated),
+        suite.trial("gates::a_restart_in_the_midst_of_a_freeze_writes_no_slice", freeze::restarted),
         suite.trial("gates::an_api_server_that_is_away_freezes_gates_and_nothing_else", isolation::api_away),
         suite.trial("gates::families_and_ports_have_slices_of_their_own", places::families),
         suite.trial("gates::an_address_that_no_slice_holds_is_told_and_its_neighbours_published", places::refused),
