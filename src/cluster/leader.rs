@@ -166,8 +166,10 @@ pub async fn lead(parts: Parts, engine: Engine, stop: CancellationToken) -> anyh
     super::begin_sync(&leader.parts.readiness, &leader.parts.board);
     let mut broken = None;
     loop {
+        let write = leader.gates.next_write();
         tokio::select! {
             () = stop.cancelled() => break,
+            () = tokio::time::sleep_until(write.unwrap_or_else(Instant::now)), if write.is_some() => {}
             _ = inbox.recv_many(&mut batch, 256) => {
                 for input in batch.drain(..) { leader.input(input).await }
             }

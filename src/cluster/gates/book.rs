@@ -27,16 +27,16 @@ pub struct Book {
 }
 
 impl Book {
-    /// Whether `write` is to be sent: not so while the very same is on its way, or has just failed.
-    pub fn may_send(&mut self, key: &GateKey, write: &GateWrite, now: Instant) -> bool {
-        if let Some(sent) = self.sent.get(key)
-            && sent.write == *write
-            && sent.again.is_none_or(|again| now < again)
-        {
-            return false;
-        }
+    /// Whether the very same as `write` is on its way, or has just failed.
+    #[must_use]
+    pub fn is_sent(&self, key: &GateKey, write: &GateWrite, now: Instant) -> bool {
+        let same = |sent: &Sent| sent.write == *write && sent.again.is_none_or(|again| now < again);
+        self.sent.get(key).is_some_and(same)
+    }
+
+    /// `write` is sent.
+    pub fn send(&mut self, key: &GateKey, write: &GateWrite) {
         self.sent.insert(key.clone(), Sent { write: write.clone(), again: None });
-        true
     }
 
     /// Takes in what became of a write.

@@ -147,11 +147,14 @@ impl Gates {
     ) -> HashSet<GateKey> {
         let outstanding: HashSet<_> = writes.iter().map(|(key, _)| key.clone()).collect();
         for (key, write) in writes {
-            if self.book.may_send(&key, &write, now) {
-                turn.notes.push(Note::Gate(key, Some(Box::new(write))));
+            if self.book.is_sent(&key, &write, now) || !self.pace.may_send(&key, write.flips(), now) {
+                continue;
             }
+            self.book.send(&key, &write);
+            turn.notes.push(Note::Gate(key, Some(Box::new(write))));
         }
         for key in former.into_iter().filter(|key| !outstanding.contains(key)) {
+            self.pace.settled(&key);
             if self.book.settled(&key) {
                 turn.notes.push(Note::Gate(key, None));
             }

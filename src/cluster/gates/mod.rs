@@ -19,6 +19,7 @@ mod flaps;
 mod former;
 mod kinds;
 mod losses;
+mod pace;
 mod pod_claims;
 mod pod_readiness;
 mod pod_release;
@@ -49,6 +50,7 @@ use self::{
     former::frozen_since,
     kinds::{Evaluated, KindCtx, listed},
     losses::Losses,
+    pace::Pace,
     pod_release::PodRelease,
     release::Owners,
     report::{GateReport, GatesReport, RELEASED_MESSAGE},
@@ -117,6 +119,7 @@ pub struct Gates {
     /// When a check is to be looked at though nobody tells of a change.
     due: BTreeMap<ObjectKey, Instant>,
     book: Book,
+    pace: Pace,
     owners: Owners,
     /// What was last to be taken away of each Service.
     releasing: HashMap<ObjectKey, HashSet<GateKey>>,
@@ -156,6 +159,7 @@ impl Gates {
             namespaces: BTreeSet::new(),
             due: BTreeMap::new(),
             book: Book::default(),
+            pace: Pace::default(),
             owners: Owners::default(),
             releasing: HashMap::new(),
             strays: vec![],
@@ -248,6 +252,9 @@ impl Gates {
     /// A write has ended; the index has taken in what is there now.
     pub fn ended(&mut self, ended: &GateEnded, scene: Scene<'_>) {
         self.book.ended(ended, Instant::now());
+        if ended.result.is_ok() {
+            self.pace.ended(&ended.key, Instant::now());
+        }
         if let Err(error) = &ended.result {
             tracing::debug!(object = %ended.key.object(), %error, "gate not written; looking again");
         }
@@ -291,6 +298,12 @@ impl Gates {
         turn
     }
 
+    /// When [`Self::turn`] is to be called for a write that waits for more to go with it.
+    #[must_use]
+    pub fn next_write(&self) -> Option<Instant> {
+        self.pace.next()
+    }
+
     fn clock(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.born)
     }
@@ -298,7 +311,7 @@ impl Gates {
     fn wake(&mut self, scene: Scene<'_>, now: Instant) {
         let due: Vec<_> = self.due.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect();
         self.dirty.extend(due);
-        for key in self.book.due(now) {
+        for key in self.book.due(now).into_iter().chain(self.pace.take_due(now)) {
             self.touch(&key, scene);
         }
         self.namespaces.extend(self.pods.due(now));

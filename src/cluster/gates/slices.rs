@@ -109,7 +109,23 @@ pub fn plan(publisher: &Publisher<'_>, wanted: &[Wanted], existing: &[Existing<'
 }
 
 fn change(publisher: &Publisher<'_>, slice: &Existing<'_>, body: Body) -> SliceWrite {
-    SliceWrite::Change { resource_version: slice.resource_version.to_owned(), gate: publisher.gate.into(), body }
+    let same_gate = *slice.owned.gate == *publisher.gate;
+    SliceWrite::Change {
+        resource_version: slice.resource_version.to_owned(),
+        gate: publisher.gate.into(),
+        flips: slice.owned.body.as_ref().filter(|_| same_gate).map_or(0, |there| flips(there, &body)),
+        body,
+    }
+}
+
+/// How many endpoints turn; none where anything else changes.
+fn flips(from: &Body, to: &Body) -> usize {
+    let turned = |(one, other): &(&Entry, &Entry)| one.ready != other.ready;
+    let pairs = || from.entries.iter().zip(&to.entries);
+    let alike = from.entries.len() == to.entries.len()
+        && from.port_name == to.port_name
+        && pairs().all(|(one, other)| Entry { ready: other.ready, ..one.clone() } == *other);
+    if alike { pairs().filter(turned).count() } else { 0 }
 }
 
 /// What to write so that nothing is withheld: of a gate that no longer enforces.

@@ -4,6 +4,7 @@ mod doubt;
 mod letting_go;
 mod names;
 mod takeover;
+mod wave;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
@@ -12,6 +13,7 @@ use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use serde_json::{Value, json};
 
 use super::{
+    pace::Spans,
     slice::Body,
     write::{GateWrite, SliceWrite, Written},
     *,
@@ -82,6 +84,7 @@ impl World {
 
     fn made(slices: Vec<SliceFacts>, listed: bool) -> Self {
         let surroundings = Surroundings::default();
+        let none = Duration::ZERO;
         let mut world = Self {
             reconciler: Reconciler::new(&Selection::default(), false, Duration::from_secs(300)),
             board: Board::new(),
@@ -94,6 +97,8 @@ impl World {
             versions: 100,
             surroundings,
         };
+        // What is looked at here is what is written, not when.
+        world.gates.pace = Pace::new(Spans { lone: none, several: none, many: none, rest: none });
         world.reconciler.check(0, Told::Begin);
         world.reconciler.check(0, Told::Complete);
         if !listed {

@@ -49,8 +49,28 @@ pub enum GateWrite {
 #[derive(Clone, Debug, PartialEq)]
 pub enum SliceWrite {
     Create(Box<EndpointSlice>),
-    Change { resource_version: String, gate: Arc<str>, body: Body },
-    Delete { uid: Arc<str>, resource_version: String },
+    Change {
+        resource_version: String,
+        gate: Arc<str>,
+        body: Body,
+        /// How many endpoints turn; none where anything else changes.
+        flips: usize,
+    },
+    Delete {
+        uid: Arc<str>,
+        resource_version: String,
+    },
+}
+
+impl GateWrite {
+    /// How many endpoints of a slice it turns, where it does nothing else.
+    #[must_use]
+    pub const fn flips(&self) -> usize {
+        match self {
+            Self::Slice(SliceWrite::Change { flips, .. }) => *flips,
+            _ => 0,
+        }
+    }
 }
 
 /// A condition of a pod.
@@ -123,7 +143,7 @@ async fn send_slice(client: &Client, key: &ObjectKey, write: &SliceWrite) -> Res
             let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
             call(api.create(&params, object)).await?
         }
-        SliceWrite::Change { resource_version, gate, body } => {
+        SliceWrite::Change { resource_version, gate, body, .. } => {
             let labels = BTreeMap::from([(gate_label(), &**gate)]);
             let patch = json!({
                 "metadata": {"resourceVersion": resource_version, "labels": labels},
