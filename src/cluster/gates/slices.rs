@@ -258,7 +258,7 @@ mod tests {
                     let owned = Owned::of(&object).expect("ours");
                     assert!(self.slices.insert(key.name, (version, owned)).is_none(), "created twice");
                 }
-                SliceWrite::Change { resource_version, body, gate } => {
+                SliceWrite::Change { resource_version, body, gate, .. } => {
                     let slice = self.slices.get_mut(&key.name).expect("there");
                     assert_eq!(slice.0.to_string(), resource_version);
                     let owned = Owned { body: Some(body), gate, ..slice.1.clone() };
