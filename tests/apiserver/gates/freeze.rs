@@ -8,6 +8,7 @@ const OTHERS: &str = "others";
 /// Slow enough that a busy machine sees all failures within two intervals, and none is a verdict before that.
 fn steady(mut spec: Value) -> Value {
     spec["interval"] = json!("1s");
+    spec["unhealthyInterval"] = json!("1s");
     spec["failureThreshold"] = json!(3);
     spec
 }
