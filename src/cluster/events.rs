@@ -1,15 +1,15 @@
 //! Events: one for each transition that was written, none for anything else.
 
+mod recorder;
+
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::{
-    Client,
-    runtime::events::{Event, EventType, Recorder, Reporter},
-};
+use kube::Client;
 use tokio::sync::mpsc;
 
-use super::client::{CallError, call};
+use self::recorder::{Recorder, Told};
+use super::client::CallError;
 use crate::{
     api::{API_VERSION, KIND, status::GateStatus},
     check::{GateReason, Health, HealthReason, ObjectKey},
@@ -71,33 +71,31 @@ impl News {
         }
     }
 
-    fn event(&self) -> Event {
+    fn told(&self) -> Told {
         match self {
-            Self::Verdict(transition) => transition.event(),
-            Self::Gate(change) => change.event(),
-            Self::Override(problem) => Event {
-                type_: EventType::Warning,
+            Self::Verdict(transition) => transition.told(),
+            Self::Gate(change) => change.told(),
+            Self::Override(problem) => Told {
+                warning: true,
                 reason: GateReason::InvalidOverride.as_str().to_owned(),
-                note: Some(fit(problem.message.clone())),
-                action: "Gate".to_owned(),
-                secondary: None,
+                note: fit(problem.message.clone()),
+                action: "Override",
             },
         }
     }
 }
 
 impl GateChange {
-    fn event(&self) -> Event {
+    fn told(&self) -> Told {
         let gate = &self.gate;
         let counts = format!("{} desired, {} published as ready", gate.desired_ready, gate.published_ready);
         let message = gate.message.as_deref().unwrap_or(&counts);
         let expected = [GateReason::Enforced, GateReason::DryRun].map(GateReason::as_str);
-        Event {
-            type_: if expected.contains(&gate.effective.as_str()) { EventType::Normal } else { EventType::Warning },
+        Told {
+            warning: !expected.contains(&gate.effective.as_str()),
             reason: format!("Gate{}", gate.effective),
-            note: Some(fit(format!("gate {} of this HealthCheck: {message}", gate.name))),
-            action: "Gate".to_owned(),
-            secondary: None,
+            note: fit(format!("gate {} of this HealthCheck: {message}", gate.name)),
+            action: "Gate",
         }
     }
 }
@@ -110,8 +108,8 @@ fn fit(mut note: String) -> String {
 }
 
 impl Transition {
-    /// What tells this transition from another of the same check. Repeats of one reason are counted, and only the first
-    /// note is kept, so what differs must be in the reason: `UnhealthyConnectionRefused`, `UnknownStale`, `Healthy`.
+    /// What tells this transition from another of the same check at a glance: `UnhealthyConnectionRefused`,
+    /// `UnknownStale`, `Healthy`.
     fn reason(&self) -> String {
         let failing = self.view.endpoints.iter().filter(|row| row.state.is_unhealthy());
         let detail = match self.health {
@@ -132,26 +130,20 @@ impl Transition {
         fit(note)
     }
 
-    fn event(&self) -> Event {
-        Event {
-            type_: match self.health {
-                Health::Healthy => EventType::Normal,
-                // Somebody asked for it.
-                Health::Unknown if self.view.reason == HealthReason::Suspended => EventType::Normal,
-                Health::Degraded | Health::Unhealthy | Health::Unknown => EventType::Warning,
-            },
-            reason: self.reason(),
-            note: Some(self.note()),
-            action: "Probe".to_owned(),
-            secondary: None,
-        }
+    fn told(&self) -> Told {
+        let warning = match self.health {
+            Health::Healthy => false,
+            // Somebody asked for it.
+            Health::Unknown => self.view.reason != HealthReason::Suspended,
+            Health::Degraded | Health::Unhealthy => true,
+        };
+        Told { warning, reason: self.reason(), note: self.note(), action: "Probe" }
     }
 }
 
 /// Publishes `news` until there is no more.
 pub async fn publish(client: Client, prober: String, mut news: mpsc::Receiver<News>) {
-    let recorder =
-        Recorder::new(client, Reporter { controller: super::patch::FIELD_MANAGER.to_owned(), instance: Some(prober) });
+    let mut recorder = Recorder::new(client, super::patch::FIELD_MANAGER, prober);
     // Namespaces in which we may write none: said once, until one is let through.
     let mut refused: HashSet<Arc<str>> = HashSet::new();
     while let Some(news) = news.recv().await {
@@ -163,9 +155,10 @@ pub async fn publish(client: Client, prober: String, mut news: mpsc::Receiver<Ne
             uid: Some(news.uid().to_string()),
             ..ObjectReference::default()
         };
-        let event = news.event();
+        let told = news.told();
+        let mut pending = recorder.begin(&told, &reference);
         for attempt in 1..=ATTEMPTS {
-            match call(recorder.publish(&event, &reference)).await {
+            match recorder.write(&mut pending, &told, &reference).await {
                 Ok(()) => {
                     refused.remove(&news.check().namespace);
                     break;
@@ -180,7 +173,7 @@ pub async fn publish(client: Client, prober: String, mut news: mpsc::Receiver<Ne
                     break;
                 }
                 Err(error) => {
-                    tracing::warn!(check = %news.check(), reason = event.reason, "event not written: {error}");
+                    tracing::warn!(check = %news.check(), reason = told.reason, "event not written: {error}");
                     break;
                 }
             }
@@ -220,8 +213,8 @@ mod tests {
         assert_eq!(of(Health::Healthy).reason(), "Healthy");
         let suspended = CheckView { reason: HealthReason::Suspended, ..view.clone() };
         let suspended = Transition { view: Arc::new(suspended), ..of(Health::Unknown) };
-        assert!(matches!(suspended.event().type_, EventType::Normal), "asked for by a person");
-        assert!(matches!(of(Health::Unknown).event().type_, EventType::Warning));
+        assert!(!suspended.told().warning, "asked for by a person");
+        assert!(of(Health::Unknown).told().warning);
         let note = of(Health::Unhealthy).note();
         assert!(note.starts_with("1 of 3 targets healthy: é") && note.len() <= NOTE_LIMIT);
     }
