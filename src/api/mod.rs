@@ -30,5 +30,7 @@ pub const GROUP: &str = "healthcheck-operator.dev";
 pub const VERSION: &str = "v1alpha1";
 /// `apiVersion` of our resources.
 pub const API_VERSION: &str = "healthcheck-operator.dev/v1alpha1";
+/// The annotation by which an operator decides by hand: see [`crate::check::Overrides`].
+pub const OVERRIDE_ANNOTATION: &str = "healthcheck-operator.dev/override";
 /// `kind` of a check.
 pub const KIND: &str = "HealthCheck";

@@ -177,9 +177,9 @@ pub struct GateStatus {
     /// Name of the gate in the spec.
     pub name: String,
 
-    /// What decides at present: Enforced or DryRun, a limit (FailOpen, FailStatic, FailClosed, Frozen, Held), or why nothing is written.
+    /// What decides at present: Enforced or DryRun, a limit (FailOpen, FailStatic, FailClosed, Capped, Frozen, Held), or why nothing is written.
     #[schemars(extend("enum" = [
-        "Enforced", "DryRun", "FailOpen", "FailStatic", "FailClosed", "Frozen", "Held",
+        "Enforced", "DryRun", "FailOpen", "FailStatic", "FailClosed", "Capped", "Frozen", "Held",
         "Conflict", "Forbidden", "NotFound", "WriteFailed", "Released", "InvalidOverride", "Pending"
     ]))]
     pub effective: String,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
-use super::{Gate, ObjectKey, Probe};
+use super::{Gate, ObjectKey, Overrides, Probe};
 
 /// One HealthCheck, with every default filled in and every rule checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct Check {
     pub targets: Vec<Target>,
     /// What may move traffic by the verdicts; without a cluster, nothing does.
     pub gates: Vec<Gate>,
+    /// What an operator says by hand, in place of verdicts.
+    pub overrides: Overrides,
 }
 
 impl Check {

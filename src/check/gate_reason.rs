@@ -15,6 +15,8 @@ pub enum GateReason {
     FailStatic,
     /// Fewer than `minReady` are published as ready, as was asked.
     FailClosed,
+    /// `maxRemovedPercent` keeps published what would be held back.
+    Capped,
     /// Nothing changes: too much was lost at once, or the prober is cut off.
     Frozen,
     /// Some endpoints wait: they flap, or somebody overrides their verdict.
@@ -31,17 +33,18 @@ pub enum GateReason {
     Released,
     /// An override that cannot be read is ignored.
     InvalidOverride,
-    /// Not evaluated yet.
+    /// Not evaluated yet, or there was no verdict so far that could decide anything.
     Pending,
 }
 
 impl GateReason {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Enforced,
         Self::DryRun,
         Self::FailOpen,
         Self::FailStatic,
         Self::FailClosed,
+        Self::Capped,
         Self::Frozen,
         Self::Held,
         Self::Conflict,
@@ -62,6 +65,7 @@ impl GateReason {
             | Self::FailOpen
             | Self::FailStatic
             | Self::FailClosed
+            | Self::Capped
             | Self::Frozen
             | Self::Held => Some(true),
             Self::Conflict
@@ -82,6 +86,7 @@ impl GateReason {
             Self::FailOpen => "FailOpen",
             Self::FailStatic => "FailStatic",
             Self::FailClosed => "FailClosed",
+            Self::Capped => "Capped",
             Self::Frozen => "Frozen",
             Self::Held => "Held",
             Self::Conflict => "Conflict",

@@ -10,6 +10,7 @@ mod gate_reason;
 mod health;
 mod key;
 mod outcome;
+mod overrides;
 mod probe;
 mod reason;
 mod selector;
@@ -25,6 +26,7 @@ pub use gate_reason::GateReason;
 pub use health::{Counts, EndpointState, Health, HealthReason};
 pub use key::ObjectKey;
 pub use outcome::{Found, Outcome, Report, clean_message};
+pub use overrides::{Override, Overrides, Word};
 pub use probe::{
     Connection, GrpcProbe, Handshake, HeaderSource, HttpHeader, HttpProbe, Probe, ProbeKind, Redirects, Reference,
     ReferenceKind, Scheme, ScriptProbe, StatusRange, TcpProbe, Tls, TlsMode,

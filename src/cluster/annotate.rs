@@ -22,7 +22,7 @@ pub fn value(view: &CheckView) -> Option<String> {
         .endpoints
         .iter()
         .filter(|row| row.state.is_unhealthy() && !row.label.is_empty())
-        .map(|row| (&*row.label, row.reason.map_or(row.state.as_str(), crate::check::Reason::as_str)))
+        .map(|row| (&*row.label, row.reason_word().unwrap_or(row.state.as_str())))
         .collect();
     let head = json!({
         "health": view.health.as_str(),
@@ -99,6 +99,7 @@ mod tests {
             certificate_expires: None,
             named: false,
             addresses: None,
+            overridden: None,
             live: Arc::default(),
         };
         CheckView {

@@ -21,10 +21,9 @@ use super::{
     watch::{Told, watch},
 };
 use crate::{
-    api::{HealthCheck, HealthCheckSpec, HealthCheckStatus},
+    api::{HealthCheck, HealthCheckSpec, HealthCheckStatus, OVERRIDE_ANNOTATION},
     check::ObjectKey,
     compile::{self, Mode},
-    gate::annotation_key,
     server::Readiness,
     telemetry::Metrics,
 };
@@ -204,7 +203,7 @@ pub fn facts(object: Object) -> Option<CheckFacts> {
         created: metadata.creation_timestamp.map(|time| time.0),
         overrides: metadata
             .annotations
-            .and_then(|mut annotations| annotations.remove(&annotation_key()))
+            .and_then(|mut annotations| annotations.remove(OVERRIDE_ANNOTATION))
             .map(|text| text.as_str().into()),
         compiled,
         server: Box::new(server),

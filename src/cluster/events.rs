@@ -116,7 +116,7 @@ impl Transition {
             Health::Healthy => "",
             Health::Unknown => self.view.reason.as_str(),
             Health::Degraded | Health::Unhealthy => {
-                failing.filter_map(|row| row.reason).map(crate::check::Reason::as_str).next().unwrap_or_default()
+                failing.filter_map(|row| row.reason_word()).next().unwrap_or_default()
             }
         };
         format!("{}{detail}", self.health)

@@ -133,6 +133,7 @@ pub fn mirrored(object: &HealthCheck, check: Option<&Check>, believed_for: Durat
                 message: row.message.as_str().into(),
                 named: false,
                 addresses: None,
+                overridden: None,
                 certificate_expires: written(row)
                     .and_then(|row| row.certificate_expires.as_ref())
                     .map(|time| time.0.as_second()),

@@ -33,6 +33,20 @@ pub struct Acceptance {
     pub problems: Vec<Problem>,
     /// The names of its gates; `None`: nobody can read them.
     pub gates: Option<Vec<std::sync::Arc<str>>>,
+    /// What of the override annotation cannot be read, each with its mend.
+    pub override_problems: Vec<String>,
+}
+
+impl Acceptance {
+    /// All of them in one line, which leaves room in a condition for what the gates do; `None` where there are none.
+    #[must_use]
+    pub fn override_problem(&self) -> Option<String> {
+        (!self.override_problems.is_empty()).then(|| cut(self.override_problems.join("; "), CONDITION_MESSAGE / 2))
+    }
+
+    fn has_gates(&self) -> bool {
+        self.gates.as_ref().is_some_and(|gates| !gates.is_empty())
+    }
 }
 
 /// Who writes.
@@ -101,16 +115,15 @@ fn conditions_of(view: &CheckView, acceptance: &Acceptance, previous: &[Conditio
     let mut list = previous.to_vec();
     let observed_generation = Some(acceptance.generation);
     let problems = join(&acceptance.problems);
+    // With gates it is their condition that tells.
+    let ignored = acceptance.override_problem().filter(|_| !acceptance.has_gates()).unwrap_or_default();
+    let told = if problems.is_empty() { ignored } else { problems.clone() };
     let worst = acceptance.problems.iter().map(|problem| problem.kind).min();
     let (status, reason) = match worst {
         None => (ConditionStatus::True, "Accepted"),
         Some(kind) => (ConditionStatus::False, kind.as_str()),
     };
-    conditions::set(
-        &mut list,
-        &Statement { kind: READY, status, reason, message: &problems, observed_generation },
-        now,
-    );
+    conditions::set(&mut list, &Statement { kind: READY, status, reason, message: &told, observed_generation }, now);
 
     let terminal = worst.filter(|kind| kind.is_terminal());
     let (reason, message) = match terminal {
@@ -144,11 +157,14 @@ fn conditions_of(view: &CheckView, acceptance: &Acceptance, previous: &[Conditio
 
 /// All problems on one line, each with its field.
 fn join(problems: &[Problem]) -> String {
-    let all = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    if all.chars().count() <= CONDITION_MESSAGE {
+    cut(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "), CONDITION_MESSAGE)
+}
+
+fn cut(all: String, limit: usize) -> String {
+    if all.chars().count() <= limit {
         return all;
     }
-    let mut cut: String = all.chars().take(CONDITION_MESSAGE - 1).collect();
+    let mut cut: String = all.chars().take(limit - 1).collect();
     cut.push('…');
     cut
 }
@@ -177,7 +193,7 @@ fn target(row: &EndpointView) -> TargetStatus {
         endpoint: some(&row.label),
         state: row.state.as_str().to_owned(),
         since: Some(Time(row.since)),
-        reason: row.reason.map(|reason| reason.as_str().to_owned()).or_else(|| row.stale.then(|| "Stale".to_owned())),
+        reason: row.reason_word().map(ToOwned::to_owned),
         message: some(&row.message),
         latency: row.live.latency().map(millis),
         certificate_expires: row.certificate_expires.and_then(|at| Timestamp::from_second(at).ok()).map(Time),
@@ -269,6 +285,7 @@ mod tests {
             certificate_expires: None,
             named: false,
             addresses: None,
+            overridden: None,
             live: Arc::default(),
         }
     }
@@ -297,7 +314,7 @@ mod tests {
     }
 
     fn accepted(problems: Vec<Problem>) -> Acceptance {
-        Acceptance { uid: "u".into(), generation: 3, problems, gates: Some(vec![]) }
+        Acceptance { uid: "u".into(), generation: 3, problems, gates: Some(vec![]), override_problems: vec![] }
     }
 
     fn problem(kind: ProblemKind) -> Problem {

@@ -7,9 +7,9 @@ use crate::{
     api::{self, HealthCheck, HealthCheckSpec, IntOrString, probe as written},
     check::{
         BodyRule, Check, Connection, Gate, GateKind, GateLimits, GateMode, GatePolicy, GrpcProbe, Handshake,
-        HeaderSource, Host, HttpHeader, HttpProbe, InitialState, MinHealthy, ObjectKey, Pattern, Place, PodSelector,
-        PortRef, Probe, ProbeKind, Redirects, Reference, ReferenceKind, Resolve, Rhythm, Scheme, ScriptProbe,
-        SelectorOperator, SelectorRequirement, Target, TcpProbe, Thresholds, Tls, TlsMode,
+        HeaderSource, Host, HttpHeader, HttpProbe, InitialState, MinHealthy, ObjectKey, Overrides, Pattern, Place,
+        PodSelector, PortRef, Probe, ProbeKind, Redirects, Reference, ReferenceKind, Resolve, Rhythm, Scheme,
+        ScriptProbe, SelectorOperator, SelectorRequirement, Target, TcpProbe, Thresholds, Tls, TlsMode,
     },
 };
 
@@ -34,6 +34,8 @@ pub fn check(object: &HealthCheck) -> Check {
         || (rhythm.longest() * 3 + longest_attempt).max(SHORTEST_DEFAULT_STALE_AFTER),
         api::Duration::to_std,
     );
+    let names: Vec<_> = targets.iter().map(|target| target.name.clone()).collect();
+    let said = metadata.annotations.as_ref().and_then(|all| all.get(api::OVERRIDE_ANNOTATION));
     Check {
         uid: metadata.uid.as_deref().map_or_else(|| key.to_string().into(), Into::into),
         key,
@@ -52,6 +54,7 @@ pub fn check(object: &HealthCheck) -> Check {
         annotations: spec.annotations == api::Annotations::On,
         targets,
         gates: spec.gates.iter().map(gate).collect(),
+        overrides: said.map(|said| Overrides::parse(said, &names)).unwrap_or_default(),
     }
 }
 

@@ -70,6 +70,11 @@ impl Belief {
         self.each_mut().for_each(|judgement| judgement.resume(wall));
     }
 
+    /// An operator has spoken in its place so far.
+    pub fn recount(&mut self) {
+        self.each_mut().for_each(Judgement::recount);
+    }
+
     /// The question changed.
     pub fn supersede(&mut self) {
         self.each_mut().for_each(Judgement::supersede);
@@ -191,6 +196,7 @@ fn row(
             certificate_expires: judgement.certificate_expires,
             named: endpoint.is_named(),
             addresses: None,
+            overridden: None,
             live: judgement.live.clone(),
         },
         undecided: judgement.is_undecided(),

@@ -8,6 +8,7 @@ use super::{
     aggregate::{self, Demand, Verdict},
     belief::Belief,
     desired::Prior,
+    spoken::Spoken,
     view::{CheckLive, CheckView, EndpointLive, EndpointView, Outage},
 };
 use crate::check::{Check, Dial, EndpointState, Health, HealthReason, ObjectKey, Reason, clean_message};
@@ -58,6 +59,8 @@ pub(super) struct Group {
     pub decided: bool,
     outages: Arc<[Outage]>,
     transitions: [u64; 4],
+    /// What operators say of its targets by hand.
+    pub spoken: Spoken,
 }
 
 /// A member with what is known of it now.
@@ -85,6 +88,7 @@ impl Group {
             decided: false,
             outages: Arc::from([]),
             transitions: [0; 4],
+            spoken: Spoken::new(prior),
             check: check.clone(),
         };
         group.set_check(check);
@@ -182,8 +186,7 @@ impl Group {
                 let mut targets: Vec<String> = failing().map(|row| row.target.to_string()).collect();
                 targets.dedup();
                 targets.truncate(OUTAGE_TARGETS);
-                let reason =
-                    failing().find_map(|row| row.reason).map_or(self.reason.as_str(), |reason| reason.as_str());
+                let reason = failing().find_map(EndpointView::reason_word).unwrap_or(self.reason.as_str());
                 let outage = Outage { start: wall, end: None, reason: reason.to_owned(), targets };
                 self.outages = std::iter::once(outage).chain(self.outages.iter().cloned()).take(OUTAGES).collect();
             }
@@ -197,16 +200,19 @@ impl Group {
     }
 }
 
-/// What is wrong, in one line: the members that are not healthy, failing ones first.
+/// What is wrong, in one line: the members that are not healthy, failing ones first, and those that are by an operator's
+/// word alone.
 fn message(reason: HealthReason, endpoints: &[EndpointView]) -> String {
     match reason {
-        HealthReason::AllTargetsHealthy => return String::new(),
         HealthReason::Suspended => return "suspended".to_owned(),
         HealthReason::NoTargets => return "no endpoints".to_owned(),
         _ => {}
     }
-    let unknown = endpoints.iter().filter(|row| row.state == EndpointState::Unknown);
-    let bad: Vec<_> = endpoints.iter().filter(|row| row.state.is_unhealthy()).chain(unknown).collect();
+    // An optional member that is yet undecided takes nothing from a check in which all is well.
+    let well = reason == HealthReason::AllTargetsHealthy;
+    let unknown = endpoints.iter().filter(|row| !well && row.state == EndpointState::Unknown);
+    let said = endpoints.iter().filter(|row| row.overridden.is_some() && row.state.is_healthy());
+    let bad: Vec<_> = endpoints.iter().filter(|row| row.state.is_unhealthy()).chain(unknown).chain(said).collect();
     let mut text = String::new();
     for row in bad.iter().take(NAMED_MEMBERS) {
         if !text.is_empty() {
@@ -266,6 +272,7 @@ pub(super) fn member_row(target: &Arc<str>, optional: bool, since: Timestamp, me
             certificate_expires: None,
             named: false,
             addresses: None,
+            overridden: None,
             live: Arc::<EndpointLive>::default(),
         },
         undecided: !decided,

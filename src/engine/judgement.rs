@@ -138,6 +138,12 @@ impl Judgement {
         self.superseded = self.machine.state() != EndpointState::Unknown;
     }
 
+    /// An operator has spoken in its place so far: what was counted meanwhile decides nothing.
+    pub fn recount(&mut self) {
+        self.machine.restart();
+        self.live.set(self.machine.counters(), None);
+    }
+
     /// For people: the last attempt's message, and whether the verdict is older than the question.
     pub fn told(&self) -> Arc<str> {
         if self.superseded {

@@ -1,7 +1,7 @@
 //! The scheduler, the state machine and the board.
 //!
 //! `scheduler` is the loop; `roster` changes what it runs; `table`, `record` and `group` are what it keeps. The rest is
-//! pure: `wheel`, `phase`, `permits`, `stall`, `isolation`, `machine`, `judgement`, `belief`, `aggregate`.
+//! pure: `spoken`, `wheel`, `phase`, `permits`, `stall`, `isolation`, `machine`, `judgement`, `belief`, `aggregate`.
 
 mod aggregate;
 mod belief;
@@ -16,6 +16,7 @@ mod phase;
 mod record;
 mod roster;
 mod scheduler;
+mod spoken;
 mod stall;
 mod surroundings;
 mod table;
@@ -30,4 +31,4 @@ pub use group::OUTAGE_TARGETS;
 pub use phase::stable_hash;
 pub use scheduler::{Limits, Parts, start};
 pub use surroundings::Surroundings;
-pub use view::{CheckLive, CheckView, Counters, EndpointLive, EndpointView, Outage};
+pub use view::{CheckLive, CheckView, Counters, EndpointLive, EndpointView, Outage, Overridden};

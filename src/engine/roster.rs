@@ -107,6 +107,7 @@ impl<L: Lane> Scheduler<L> {
             group.members = members;
             group.departed = departed;
         }
+        self.hear(at);
         self.mark(at);
     }
 
@@ -248,6 +249,10 @@ impl Adoption<'_> {
     fn judgement(&self, label: &str, endpoint: &Endpoint) -> Judgement {
         let unknown = || Judgement::new(self.now, self.wall);
         let Some(prior) = self.prior else { return unknown() };
+        // What the status says is then an operator's word, and no probe's.
+        if self.check.overrides.in_force(&endpoint.target, self.wall).is_some() {
+            return unknown();
+        }
         let row = prior.endpoints.iter().find(|row| row.target == *endpoint.target && row.label == label);
         let believable =
             self.wall.duration_since(prior.observed_at).unsigned_abs() <= prior.refresh + self.check.stale_after;

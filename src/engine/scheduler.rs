@@ -396,8 +396,9 @@ impl<L: Lane> Scheduler<L> {
         let mut views = HashMap::new();
         for _ in 0..DEPTH {
             for group in std::mem::take(&mut self.dirty) {
-                let Some(rows) = self.table.rows(group) else { continue };
+                let Some(mut rows) = self.table.rows(group) else { continue };
                 let Some(entry) = self.table.group_mut(group) else { continue };
+                rows.iter_mut().for_each(|row| entry.spoken.show(row));
                 entry.dirty = false;
                 let before = entry.health;
                 let reason = entry.reason;
@@ -439,6 +440,31 @@ impl<L: Lane> Scheduler<L> {
         self.beats.beat("engine", super::WRITER_SILENCE);
         self.metrics.endpoints.set(self.table.endpoints().try_into().unwrap_or(i64::MAX));
         self.table.forget_departed(now);
+        for group in self.table.group_numbers() {
+            self.hear(group);
+        }
+    }
+
+    /// Takes in what operators say of a check by hand, and what they say no more.
+    pub(super) fn hear(&mut self, at: u32) {
+        let Some(group) = self.table.group_mut(at) else { return };
+        let check = group.check.clone();
+        let targets = check.targets.iter().map(|target| &target.name);
+        let look = group.spoken.look(&check.overrides, targets, Timestamp::now());
+        let members = group.members.iter().filter_map(|member| match member {
+            Member::Endpoint(id) if !look.ended.is_empty() => Some(*id),
+            _ => None,
+        });
+        for id in members.collect::<Vec<_>>() {
+            if let Some(record) =
+                self.table.record_mut(id).filter(|record| look.ended.contains(&record.endpoint.target))
+            {
+                record.belief.recount();
+            }
+        }
+        if look.changed {
+            self.mark(at);
+        }
     }
 }
 

@@ -101,6 +101,11 @@ impl Table {
         self.groups.get_mut(at)
     }
 
+    /// The number of every check.
+    pub fn group_numbers(&self) -> Vec<u32> {
+        self.by_key.values().copied().collect()
+    }
+
     pub fn add_group(&mut self, group: Group) -> u32 {
         let key = group.check.key.clone();
         let at = self.groups.insert(group);

@@ -2,6 +2,7 @@
 
 mod changes;
 mod isolation;
+mod overrides;
 mod restart;
 mod rounds;
 
@@ -18,7 +19,8 @@ use super::{Board, CheckView, Desired, Engine, Limits, OUTAGE_TARGETS, Parts, Su
 use crate::{
     check::{
         Attempt, Check, Dial, Endpoint, EndpointState, Health, HealthReason, Host, HttpProbe, InitialState, MinHealthy,
-        ObjectKey, Outcome, Place, Probe, ProbeKind, Reason, Report, Resolve, Rhythm, Target, TcpProbe, Thresholds,
+        ObjectKey, Outcome, Overrides, Place, Probe, ProbeKind, Reason, Report, Resolve, Rhythm, Target, TcpProbe,
+        Thresholds,
     },
     probe::Lane,
     telemetry::{Beats, Metrics},
@@ -176,6 +178,7 @@ fn check(name: &str, targets: Vec<Target>) -> Check {
         annotations: true,
         targets,
         gates: vec![],
+        overrides: Overrides::default(),
     }
 }
 

@@ -103,7 +103,18 @@ pub struct EndpointView {
     /// Of a name that is judged as a whole: a row of each address that it leads to. `None` where nobody has looked yet,
     /// and for all that is no name.
     pub addresses: Option<Arc<[EndpointView]>>,
+    /// An operator has decided by hand: `state` and `message` say so, whatever is measured.
+    pub overridden: Option<Overridden>,
     pub live: Arc<EndpointLive>,
+}
+
+/// An override in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overridden {
+    /// What would be shown without it.
+    pub measured: EndpointState,
+    /// When it ends.
+    pub until: Timestamp,
 }
 
 impl EndpointView {
@@ -111,6 +122,26 @@ impl EndpointView {
     pub fn places(&self) -> impl Iterator<Item = &Self> {
         let addresses = self.addresses.as_deref().unwrap_or_default();
         addresses.iter().chain(std::iter::once(self).filter(move |_| addresses.is_empty()))
+    }
+
+    /// What the probes say, whatever an operator has decided by hand.
+    #[must_use]
+    pub const fn verdict(&self) -> EndpointState {
+        match self.overridden {
+            Some(overridden) => overridden.measured,
+            None => self.state,
+        }
+    }
+
+    /// Why it is as it is shown, in one word: the reason of the last attempt, `Overridden` or `Stale`.
+    #[must_use]
+    pub const fn reason_word(&self) -> Option<&'static str> {
+        match (self.overridden, self.reason) {
+            (Some(_), _) => Some("Overridden"),
+            (None, Some(reason)) => Some(reason.as_str()),
+            (None, None) if self.stale => Some("Stale"),
+            (None, None) => None,
+        }
     }
 }
 

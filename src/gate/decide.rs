@@ -17,11 +17,12 @@
 //! A member that was lost together with most others stays as it was, whatever the rest of the gate does: see `frozen`.
 //!
 //! Floor and cap count the endpoints that were probed, and a percentage is of these: a scale-up must not look like a
-//! loss. Where none was probed yet they count all.
+//! loss. Where none was probed yet they count all; and where none of those that were is any good, what was let in then
+//! counts on, so that the first verdict does not leave all traffic to the one endpoint that is known to be dead.
 
-use super::{Freeze, Last, Member, Verdict, Word, frozen};
+use super::{Freeze, Last, Member, Verdict, frozen};
 use crate::{
-    check::{GateLimits, GatePolicy},
+    check::{GateLimits, GatePolicy, Word},
     engine::stable_hash,
 };
 
@@ -30,10 +31,12 @@ use crate::{
 pub enum Effective {
     /// The verdicts, and nothing else.
     Enforced,
-    /// `whenBelow` or `whenUnknown` says so; also where the cap keeps what the verdicts would withhold.
+    /// `whenBelow` or `whenUnknown` says so.
     FailOpen,
     FailStatic,
     FailClosed,
+    /// The cap keeps what would be held back.
+    Capped,
     /// No verdict is followed for now.
     Frozen,
     /// A flap hold or an operator's override changes what the verdicts say.
@@ -41,8 +44,8 @@ pub enum Effective {
 }
 
 impl Effective {
-    pub const ALL: [Self; 6] =
-        [Self::Enforced, Self::FailOpen, Self::FailStatic, Self::FailClosed, Self::Frozen, Self::Held];
+    pub const ALL: [Self; 7] =
+        [Self::Enforced, Self::FailOpen, Self::FailStatic, Self::FailClosed, Self::Capped, Self::Frozen, Self::Held];
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -51,6 +54,7 @@ impl Effective {
             Self::FailOpen => "FailOpen",
             Self::FailStatic => "FailStatic",
             Self::FailClosed => "FailClosed",
+            Self::Capped => "Capped",
             Self::Frozen => "Frozen",
             Self::Held => "Held",
         }
@@ -131,7 +135,8 @@ pub struct Decision {
 pub fn decide(members: &[Member], limits: &GateLimits, freeze: Option<Freeze>, seed: &str) -> Decision {
     let freeze = whole(members, freeze);
     let mut gate = Gate::new(members, limits, freeze, seed);
-    let below = freeze.is_none() && gate.desired() < gate.floor;
+    // Where there is nothing to publish, no rule decides.
+    let below = freeze.is_none() && !members.is_empty() && gate.desired() < gate.floor;
     if let Some(freeze) = freeze {
         frozen::apply(&mut gate, freeze);
     } else {
@@ -169,7 +174,7 @@ pub(super) struct Gate<'a> {
     /// Starts as what is desired.
     pub(super) rulings: Vec<Ruling>,
     desired: Vec<bool>,
-    /// The endpoints that floor and cap count: those that were probed or, if there are none, all.
+    /// The endpoints that floor and cap count, in order: see the module's own words.
     pub(super) counted: Vec<usize>,
     pub(super) floor: usize,
     /// How many of the counted ones may be held back.
@@ -186,13 +191,21 @@ impl<'a> Gate<'a> {
                 (ruling, ruling.published())
             }
         };
-        let (rulings, desired) = members.iter().map(desire).unzip();
+        let (rulings, desired): (Vec<_>, Vec<bool>) = members.iter().map(desire).unzip();
         let mut counted: Vec<_> = (0..members.len()).filter(|at| was_probed(&members[*at])).collect();
         let mut removable = counted.len() * usize::from(limits.max_removed_percent.min(100)) / 100;
         if counted.is_empty() {
             counted = (0..members.len()).collect();
             // What was never let in is not removed.
             removable = counted.len();
+        } else if freeze.is_none()
+            && limits.when_below != GatePolicy::FailClosed
+            && limits.min_ready.of(counted.len() as u32) > 0
+            && !desired.contains(&true)
+        {
+            let let_in = |at: &usize| members[*at].last.is_some_and(|last| last.published);
+            counted.extend((0..members.len()).filter(|at| !was_probed(&members[*at])).filter(let_in));
+            counted.sort_unstable();
         }
         Self {
             members,
@@ -293,13 +306,12 @@ impl<'a> Gate<'a> {
     }
 
     fn effective(&self, below: bool) -> Effective {
-        if below {
-            return self.limits.when_below.into();
-        }
         let any = |why: &[Why]| self.rulings.iter().any(|ruling| why.contains(&ruling.why));
         let spoken = self.members.iter().any(|member| member.word.is_some());
         if any(&[Why::Cap]) {
-            Effective::FailOpen
+            Effective::Capped
+        } else if below {
+            self.limits.when_below.into()
         } else if self.members.iter().any(|member| member.lost) {
             Effective::Frozen
         } else if self.members.iter().any(|member| member.verdict == Verdict::Stale && member.word.is_none()) {

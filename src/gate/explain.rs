@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::{Decision, Effective, Freeze, Member, Ruling, Verdict, Why, Word};
-use crate::check::GateLimits;
+use super::{Decision, Effective, Freeze, Member, Ruling, Verdict, Why};
+use crate::check::{GateLimits, Word};
 
 /// How many endpoints a list names.
 const NAMED: usize = 5;
@@ -28,19 +28,19 @@ pub fn explain(
     let freeze = freeze.or((lost == members.len()).then_some(Freeze::CorrelatedFailure));
     parts.extend(freeze.map(|freeze| frozen(freeze, "frozen", believed_at)));
     if freeze.is_none() {
-        parts.extend(limit(decision, limits));
+        parts.extend(limit(decision, members.len(), limits));
         let some = || frozen(Freeze::CorrelatedFailure, &format!("{lost} of them frozen"), believed_at);
         parts.extend((lost > 0).then(some));
     }
     let pairs = || members.iter().zip(&decision.rulings);
-    let odd = |(member, ruling): &(&Member, &Ruling)| ruling.published() && !is_plainly_healthy(member);
+    let said = |member: &Member| member.word == Some(Word::Healthy);
+    let by_word = |(member, ruling): &(&Member, &Ruling)| ruling.published() && said(member);
+    let good = |member: &Member| member.verdict == Verdict::Healthy && member.word.is_none();
+    let odd = |(member, ruling): &(&Member, &Ruling)| ruling.published() && !said(member) && !good(member);
+    parts.extend(list("published by hand", pairs().filter(by_word)));
     parts.extend(list("published all the same", pairs().filter(odd)));
     parts.extend(list("withheld", pairs().filter(|(_, ruling)| !ruling.published())));
     parts.join("; ")
-}
-
-fn is_plainly_healthy(member: &Member) -> bool {
-    member.verdict == Verdict::Healthy && member.word.is_none() && !member.flapping
 }
 
 /// Why, and until when. Whoever knows better need not wait.
@@ -60,14 +60,17 @@ fn second(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second() + i64::from(at.subsec_nanosecond() > 0)).unwrap_or(at)
 }
 
-fn limit(decision: &Decision, limits: &GateLimits) -> Option<String> {
+fn limit(decision: &Decision, count: usize, limits: &GateLimits) -> Option<String> {
+    let capped = decision.rulings.iter().any(|ruling| ruling.why == Why::Cap);
+    let cap = || format!("no more than maxRemovedPercent {} is held back", limits.max_removed_percent);
     if decision.below {
         let policy = limits.when_below.as_str();
-        return Some(format!("{} desired, fewer than minReady {}: {policy}", decision.desired, decision.floor));
+        let never = if decision.floor as usize > count { ", which so few can never meet" } else { "" };
+        let below = format!("{} desired, fewer than minReady {}{never}: {policy}", decision.desired, decision.floor);
+        return Some(if capped { format!("{below}; {}", cap()) } else { below });
     }
-    let capped = decision.rulings.iter().any(|ruling| ruling.why == Why::Cap);
     if capped {
-        return Some(format!("no more than maxRemovedPercent {} is held back", limits.max_removed_percent));
+        return Some(cap());
     }
     let unknown = matches!(decision.effective, Effective::FailOpen | Effective::FailStatic | Effective::FailClosed);
     unknown.then(|| format!("whenUnknown {}", limits.when_unknown.as_str()))
@@ -95,9 +98,9 @@ fn list<'a>(title: &str, pairs: impl Iterator<Item = (&'a Member, &'a Ruling)>) 
 
 /// What is known of the endpoint and, where that did not decide, what did.
 fn cause(member: &Member, ruling: &Ruling) -> String {
+    let until = member.word_until.map(|until| format!(" until {until:.0}")).unwrap_or_default();
     let known = match (member.word, member.verdict) {
-        (Some(Word::Healthy), _) => "overridden as Healthy",
-        (Some(Word::Unhealthy), _) => "overridden as Unhealthy",
+        (Some(word), _) => &format!("overridden as {}{until}", word.as_str()),
         (None, Verdict::Healthy) if member.flapping => {
             let held = member.held_until.filter(|_| !ruling.published());
             return held.map_or("healthy but flapping".into(), |at| {
@@ -110,7 +113,7 @@ fn cause(member: &Member, ruling: &Ruling) -> String {
         (None, Verdict::NeverProbed) => "never probed",
     };
     let decided = match ruling.why {
-        Why::Verdict | Why::Override | Why::NeverProbed | Why::Flapping => return known.into(),
+        Why::Verdict | Why::Override | Why::NeverProbed | Why::Flapping => return known.to_owned(),
         Why::Unknown => "whenUnknown",
         Why::Below => "whenBelow",
         Why::Floor => "minReady",

@@ -12,10 +12,10 @@
 //! and a lost one counts as desired where it was both published and wanted before.
 
 use super::{
-    Freeze, Last, Member, Verdict, Word,
+    Freeze, Last, Member, Verdict,
     decide::{Gate, Ruling, Why, is_new},
 };
-use crate::check::GatePolicy;
+use crate::check::{GatePolicy, Word};
 
 pub(super) fn apply(gate: &mut Gate<'_>, freeze: Freeze) {
     for at in 0..gate.members.len() {

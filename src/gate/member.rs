@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::check::Word;
+
 /// One endpoint as a gate sees it. Endpoints that are gone, or terminate, are not given at all: they leave the
 /// denominator of floor and cap.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct Member {
     pub last: Option<Last>,
     /// What an operator says by hand and is in force now.
     pub word: Option<Word>,
+    /// When that ends. For people only.
+    pub word_until: Option<Timestamp>,
     /// It has changed too often of late: see [`super::Flap`].
     pub flapping: bool,
     /// Until when its return waits for that, where it does. For people: what is decided follows from `flapping`.
@@ -58,25 +62,6 @@ impl Last {
     #[must_use]
     pub const fn found(ready: bool) -> Self {
         Self { published: ready, wanted: ready, newcomer: false }
-    }
-}
-
-/// What an operator says about an endpoint, in place of its verdict.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Word {
-    Healthy,
-    Unhealthy,
-}
-
-impl Word {
-    pub const ALL: [Self; 2] = [Self::Healthy, Self::Unhealthy];
-
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Healthy => "Healthy",
-            Self::Unhealthy => "Unhealthy",
-        }
     }
 }
 

@@ -4,7 +4,6 @@
 //!
 //! - `decide` is the one function that says what is published, within floor and cap; `explain` tells people why.
 //! - `flap` says how long an endpoint that keeps changing waits before it is let in again.
-//! - `overrides` reads what an operator has decided by hand, with its end time.
 //! - `correlation` sees that so much was lost at once that our own side is the likelier cause.
 
 mod correlation;
@@ -13,7 +12,6 @@ mod explain;
 mod flap;
 mod frozen;
 mod member;
-mod overrides;
 #[cfg(test)]
 mod tests;
 
@@ -21,5 +19,4 @@ pub use correlation::{Detector, Frozen, Loss, Population, Watched};
 pub use decide::{Decision, Effective, Ruling, Why, decide};
 pub use explain::explain;
 pub use flap::{Flap, wait_anew};
-pub use member::{Freeze, Last, Member, Verdict, Word};
-pub use overrides::{Override, Overrides, annotation_key};
+pub use member::{Freeze, Last, Member, Verdict};

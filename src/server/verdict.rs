@@ -206,7 +206,7 @@ impl Verdict {
 /// Why a check is not Healthy: its message, or its reason where it has none; empty when it is.
 pub(super) fn check_why(view: &CheckView) -> String {
     match (view.health, view.message.as_str()) {
-        (Health::Healthy, _) => String::new(),
+        (Health::Healthy, "") => String::new(),
         (_, "") => view.reason.as_str().into(),
         (_, message) => message.into(),
     }

@@ -52,6 +52,8 @@ pub fn trials(suite: &Suite) -> Vec<Trial> {
             letting_go::orphan,
         ),
         suite.trial("gates::an_operator_overrides_a_verdict_until_a_time", overrides::overrides),
+        suite.trial("gates::an_operator_overrides_a_verdict_without_a_gate", overrides::without_gates),
+        suite.trial("gates::an_event_says_what_is_true_at_its_time", overrides::events),
         suite.trial("gates::a_prober_that_is_cut_off_takes_nothing_out", isolation::isolated),
         suite.trial("gates::a_restart_in_the_midst_of_a_freeze_writes_no_slice", freeze::restarted),
         suite.trial("gates::an_api_server_that_is_away_freezes_gates_and_nothing_else", isolation::api_away),

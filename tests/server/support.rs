@@ -236,6 +236,7 @@ pub fn endpoint(target: &str, label: &str, state: EndpointState) -> EndpointView
         certificate_expires: None,
         named: false,
         addresses: None,
+        overridden: None,
         live: Arc::new(live),
     }
 }

@@ -1,14 +1,14 @@
 //! The endpoints of a check as gates see them. Pure.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{cmp::Ordering, collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
 use super::{calendar::Calendar, flaps::Flaps, losses::population, slices::Names};
 use crate::{
-    check::{Check, PortRef, Target},
+    check::{Check, Overrides, PortRef, Target, Word},
     engine::{CheckView, EndpointView},
-    gate::{Frozen, Last, Member, Overrides, Verdict, Word},
+    gate::{Frozen, Last, Member, Verdict},
 };
 
 /// Where traffic goes to.
@@ -18,6 +18,9 @@ pub struct Spot {
     /// The target whose host is a DNS name that leads there.
     pub name_of: Option<Arc<str>>,
 }
+
+/// Why one that is healthy is held back.
+const FLAPPING: &str = "Flapping";
 
 /// One of them, or whatever else a gate publishes.
 #[derive(Clone, Debug)]
@@ -30,6 +33,9 @@ pub struct Candidate<P = Spot> {
     pub verdict: Verdict,
     pub last_healthy: Option<Timestamp>,
     pub word: Option<Word>,
+    pub word_until: Option<Timestamp>,
+    /// Why it is not Healthy, in one word.
+    pub cause: Option<&'static str>,
     /// Until when its return waits, because it flaps.
     pub held_until: Option<Timestamp>,
     /// It is of those that were lost together.
@@ -48,6 +54,7 @@ impl<P> Candidate<P> {
             last_healthy: self.last_healthy,
             last,
             word: self.word,
+            word_until: self.word_until,
             flapping: self.held_until.is_some(),
             held_until: self.held_until,
             lost: self.lost,
@@ -65,11 +72,18 @@ impl<P> Candidate<P> {
         if rank(other.verdict) > rank(self.verdict) {
             self.verdict = other.verdict;
             self.last_healthy = other.last_healthy;
+            self.cause = other.cause;
         }
-        self.word = match (self.word, other.word) {
-            (Some(Word::Unhealthy), _) | (_, Some(Word::Unhealthy)) => Some(Word::Unhealthy),
-            (one, other) => one.or(other),
+        let stronger = |word| match word {
+            Some(Word::Unhealthy) => 2,
+            Some(Word::Healthy) => 1,
+            None => 0,
         };
+        match stronger(other.word).cmp(&stronger(self.word)) {
+            Ordering::Greater => (self.word, self.word_until) = (other.word, other.word_until),
+            Ordering::Equal => self.word_until = self.word_until.max(other.word_until),
+            Ordering::Less => {}
+        }
         self.held_until = self.held_until.max(other.held_until);
         self.lost |= other.lost;
         self.zone = self.zone.take().or(other.zone);
@@ -149,15 +163,20 @@ pub struct Judged<'a> {
 impl Judged<'_> {
     /// What is published for `row`.
     pub fn candidate<P>(&self, row: &EndpointView, spot: P, identity: Arc<str>, label: Arc<str>) -> Candidate<P> {
+        let word = self.overrides.in_force(&row.target, self.wall);
+        let waits = self.flaps.waits_until(row, self.now);
+        let verdict = verdict(row);
         Candidate {
             spot,
             identity,
             label,
             zone: None,
-            verdict: verdict(row),
-            last_healthy: (!row.state.is_healthy() && row.measured).then_some(row.since),
-            word: self.overrides.in_force(&row.target, self.wall).map(|(word, _)| word),
-            held_until: self.flaps.waits_until(row, self.now).map(|at| self.calendar.at(at)),
+            verdict,
+            last_healthy: (verdict != Verdict::Healthy && row.measured).then_some(row.since),
+            word: word.map(|(word, _)| word),
+            word_until: word.map(|(_, until)| until),
+            cause: row.reason_word().or_else(|| waits.map(|_| FLAPPING)),
+            held_until: waits.map(|at| self.calendar.at(at)),
             lost: self.is_lost(row),
         }
     }
@@ -172,7 +191,7 @@ impl Judged<'_> {
 }
 
 fn verdict(row: &EndpointView) -> Verdict {
-    match row.state {
+    match row.verdict() {
         _ if !row.measured => Verdict::NeverProbed,
         state if state.is_healthy() => Verdict::Healthy,
         state if state.is_unhealthy() => Verdict::Unhealthy,
@@ -201,6 +220,7 @@ mod tests {
             certificate_expires: None,
             named: false,
             addresses: None,
+            overridden: None,
             live: Arc::default(),
         }
     }

@@ -16,7 +16,7 @@ use super::{
     report::GateReport,
 };
 use crate::{
-    check::{Check, Gate, GateMode, GateReason},
+    check::{Check, Gate, GateMode, GateReason, HealthReason},
     gate::{Decision, Freeze, Last, Member, Ruling, Verdict, decide, explain, wait_anew},
 };
 
@@ -75,6 +75,8 @@ impl Memory {
 #[derive(Debug)]
 pub struct Outcome {
     decision: Decision,
+    /// The check has only begun, and not all of its endpoints have a verdict.
+    early: bool,
     message: String,
     /// For each candidate, in order.
     pub published: Vec<bool>,
@@ -135,7 +137,8 @@ impl KindCtx<'_> {
         let unprobed: HashSet<&str> = candidates.iter().filter(never).map(|candidate| &*candidate.identity).collect();
         memory.found.retain(|identity| unprobed.contains(&**identity));
         let published = decision.rulings.iter().map(Ruling::published).collect();
-        Outcome { decision, message, published }
+        let early = decision.below && self.view.reason == HealthReason::Pending;
+        Outcome { decision, early, message, published }
     }
 
     fn freeze(&self) -> Option<Freeze> {
@@ -152,6 +155,10 @@ pub fn report(gate: &Gate, outcome: &Outcome) -> GateReport {
     let decision = &outcome.decision;
     let effective = GateReason::from(decision.effective);
     let (effective, message) = match gate.mode {
+        // That a rule decides until the first verdicts are there is no news of anything amiss.
+        GateMode::Enforce if outcome.early => {
+            (GateReason::Pending, format!("not all are probed yet, so {effective}: {}", outcome.message))
+        }
         GateMode::Enforce => (effective, outcome.message.clone()),
         GateMode::DryRun => (GateReason::DryRun, format!("would be {effective}: {}", outcome.message)),
     };

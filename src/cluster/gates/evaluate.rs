@@ -19,10 +19,10 @@ use super::{
     write::{GateKey, GateWrite},
 };
 use crate::{
-    check::{GateMode, ObjectKey},
+    check::{GateMode, ObjectKey, Overrides},
     cluster::writer::Note,
     engine::CheckView,
-    gate::{Freeze, Overrides},
+    gate::Freeze,
 };
 
 /// What is remembered of one check.
@@ -64,10 +64,8 @@ impl Gates {
         let mut known = known.unwrap_or_default();
         known.uid = check.uid.clone();
         known.flaps.take(&view, clock);
-        let targets: Vec<_> = check.targets.iter().map(|target| target.name.clone()).collect();
-        let overrides = Overrides::parse(scene.reconciler.overrides(key).unwrap_or_default(), &targets);
         let judged = Judged {
-            overrides: &overrides,
+            overrides: &check.overrides,
             flaps: &known.flaps,
             frozen: self.frozen,
             now: clock,
@@ -103,19 +101,14 @@ impl Gates {
         }
         known.memories = memories;
         known.outstanding = self.write_all(writes, std::mem::take(&mut known.outstanding), now, turn);
-        self.look_again(key, &overrides, &known.flaps, scene.wall, now);
+        self.look_again(key, &check.overrides, &known.flaps, scene.wall, now);
         let settled = self.doubt.settled(check).filter(|at| now < *at);
         let former = known.memories.values().filter_map(|memory| memory.due(self.born, now));
         if let Some(at) = former.chain(settled).min() {
             let due = self.due.entry(key.clone()).or_insert(at);
             *due = at.min(*due);
         }
-        let report = GatesReport {
-            uid: check.uid.clone(),
-            generation: check.generation,
-            gates: reports,
-            override_problems: overrides.problems,
-        };
+        let report = GatesReport { uid: check.uid.clone(), generation: check.generation, gates: reports };
         self.gauges.set(&key.namespace, &key.name, report.series());
         // Nobody could read it in the status: it is told when it is over.
         let told = doubt != Some(Freeze::ApiServerUnreachable);

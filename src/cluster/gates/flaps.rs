@@ -25,8 +25,9 @@ impl Flaps {
             places.any(|row| row.target == *target && row.identity == *identity)
         });
         for row in view.endpoints.iter().flat_map(EndpointView::places) {
-            let healthy = row.state.is_healthy();
-            if !row.measured || (!healthy && !row.state.is_unhealthy()) {
+            let state = row.verdict();
+            let healthy = state.is_healthy();
+            if !row.measured || (!healthy && !state.is_unhealthy()) {
                 continue;
             }
             let known = self

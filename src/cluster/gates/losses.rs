@@ -53,7 +53,7 @@ impl Losses {
         });
         let Some(view) = view.as_ref().filter(|_| !rows.is_empty()) else { return };
         for row in rows {
-            let bad = match row.view.state {
+            let bad = match row.view.verdict() {
                 EndpointState::Healthy if row.view.measured => false,
                 EndpointState::MostlyHealthy | EndpointState::Unhealthy => true,
                 // On its way back, or unknown: neither.

@@ -219,7 +219,6 @@ impl Gates {
                 uid: check.uid.clone(),
                 generation: check.generation,
                 gates: check.gates.iter().map(idle).collect(),
-                override_problems: vec![],
             };
             let known = self.known.entry(key.clone()).or_default();
             if known.reported.as_ref() != Some(&report) {

@@ -31,10 +31,21 @@ fn says(check: &Check, gate: &Gate) -> String {
     format!("HealthCheck {}, gate {}", check.key.name, gate.name)
 }
 
+/// Whether `message` tells of the same gate as `there` does. The cause behind it is that of the moment when the condition
+/// turned: a pod is not written to for each way in which it goes on to fail.
+fn speaks_of_the_same(there: &str, message: &str) -> bool {
+    let whose = |message: &str| message.split_once(CAUSE).map_or(message, |(whose, _)| whose).to_owned();
+    whose(there) == whose(message)
+}
+
+/// Between whose condition it is, and why it is False. No name holds it.
+const CAUSE: &str = ": ";
+
 /// The HealthCheck and the gate of it that set the condition with this message; `None` where no gate of ours wrote it.
 #[must_use]
 pub fn said_by(message: &str) -> Option<(&str, &str)> {
-    message.strip_prefix("HealthCheck ")?.split_once(", gate ")
+    let whose = message.split_once(CAUSE).map_or(message, |(whose, _)| whose);
+    whose.strip_prefix("HealthCheck ")?.split_once(", gate ")
 }
 
 /// Lets `pod` be ready, as far as we are concerned, because no gate holds it any more. `None` where that is so.
@@ -54,7 +65,9 @@ fn write(
     let readiness = pod.readiness.as_ref()?;
     let there = pod.condition(kind);
     let same = there.is_some_and(|there| {
-        there.status == Some(status) && there.reason == reason && (reason == RELEASED || there.message == message)
+        there.status == Some(status)
+            && there.reason == reason
+            && (reason == RELEASED || speaks_of_the_same(&there.message, &message))
     });
     let write = PodWrite {
         resource_version: readiness.resource_version.clone(),
@@ -114,7 +127,9 @@ impl KindCtx<'_> {
                     _ => {}
                 }
                 let reason = if *published { ADMITTED } else { WITHHELD };
-                write(candidate.spot, kind, *published, reason, message.clone())
+                let cause = candidate.cause.filter(|_| !published);
+                let message = cause.map_or_else(|| message.clone(), |cause| format!("{message}{CAUSE}{cause}"));
+                write(candidate.spot, kind, *published, reason, message)
             })
             .collect();
         if let Some((reason, message)) = writes.iter().find_map(|(key, _)| self.book.failure(key)) {
@@ -162,7 +177,7 @@ impl KindCtx<'_> {
             Health::Unknown => Verdict::NeverProbed,
         };
         // No target has an empty name: this is the override for all of them.
-        let word = self.judged.overrides.in_force("", self.judged.wall).map(|(word, _)| word);
+        let word = self.judged.overrides.in_force("", self.judged.wall);
         let lost = self.view.endpoints.iter().any(|row| self.judged.is_lost(row));
         let of = |pod: &'p PodFacts| Candidate {
             spot: pod,
@@ -171,7 +186,9 @@ impl KindCtx<'_> {
             zone: None,
             verdict,
             last_healthy: (verdict != Verdict::Healthy).then_some(self.view.since),
-            word,
+            word: word.map(|(word, _)| word),
+            word_until: word.map(|(_, until)| until),
+            cause: (verdict != Verdict::Healthy).then(|| self.view.reason.as_str()),
             held_until: None,
             lost,
         };
@@ -239,5 +256,13 @@ mod tests {
         for other in ["", "HealthCheck orders-db", "orders-db, gate traffic", "no gate of a HealthCheck holds"] {
             assert_eq!(said_by(other), None, "{other}");
         }
+        assert_eq!(said_by("HealthCheck orders-db, gate traffic: UnexpectedStatus"), Some(("orders-db", "traffic")));
+    }
+
+    #[test]
+    fn another_cause_is_no_other_gate() {
+        let (plain, one, other) = ("HealthCheck a, gate b", "HealthCheck a, gate b: Stale", "HealthCheck a, gate b: X");
+        assert!(speaks_of_the_same(plain, one) && speaks_of_the_same(one, other));
+        assert!(!speaks_of_the_same(one, "HealthCheck a, gate c: Stale") && !speaks_of_the_same("", one));
     }
 }

@@ -12,6 +12,7 @@ use crate::{
         status::GateStatus,
     },
     check::{GateReason, clean_message},
+    cluster::status::Acceptance,
     gate::Effective,
     telemetry::GateSeries,
 };
@@ -48,8 +49,6 @@ pub struct GatesReport {
     pub generation: i64,
     /// In declared order.
     pub gates: Vec<GateReport>,
-    /// What of the override annotation cannot be read.
-    pub override_problems: Vec<String>,
 }
 
 impl From<Effective> for GateReason {
@@ -59,6 +58,7 @@ impl From<Effective> for GateReason {
             Effective::FailOpen => Self::FailOpen,
             Effective::FailStatic => Self::FailStatic,
             Effective::FailClosed => Self::FailClosed,
+            Effective::Capped => Self::Capped,
             Effective::Frozen => Self::Frozen,
             Effective::Held => Self::Held,
         }
@@ -101,10 +101,11 @@ const fn severity(reason: GateReason) -> u8 {
         GateReason::FailClosed => 7,
         GateReason::FailOpen => 8,
         GateReason::FailStatic => 9,
-        GateReason::Frozen => 10,
-        GateReason::Held => 11,
-        GateReason::DryRun => 12,
-        GateReason::Enforced => 13,
+        GateReason::Capped => 10,
+        GateReason::Frozen => 11,
+        GateReason::Held => 12,
+        GateReason::DryRun => 13,
+        GateReason::Enforced => 14,
     }
 }
 
@@ -113,14 +114,15 @@ const fn severity(reason: GateReason) -> u8 {
 /// changes nothing. `previous` are the gates as they were last written.
 pub fn tell(
     status: &mut HealthCheckStatus,
-    declared: Option<&[Arc<str>]>,
+    acceptance: &Acceptance,
     report: Option<&GatesReport>,
     previous: &[GateStatus],
     now: Timestamp,
 ) {
-    let Some(declared) = declared else {
+    let problem = acceptance.override_problem();
+    let Some(declared) = &acceptance.gates else {
         status.gates = previous.to_vec();
-        status.gate = column(&status.gates);
+        status.gate = column(&status.gates, problem.is_some());
         return;
     };
     if declared.is_empty() {
@@ -139,21 +141,20 @@ pub fn tell(
             })
             .collect(),
     };
-    status.gate = column(&status.gates);
+    status.gate = column(&status.gates, problem.is_some());
     if report.is_none() && status.gates == previous {
         return;
     }
-    let problems = report.map(|report| report.override_problems.as_slice()).unwrap_or_default();
     let worst = status.gates.iter().filter_map(|gate| GateReason::parse(&gate.effective)).min_by_key(|r| severity(*r));
     let mut reason = worst.unwrap_or(GateReason::Pending);
-    if !problems.is_empty() && severity(GateReason::InvalidOverride) < severity(reason) {
+    if problem.is_some() && severity(GateReason::InvalidOverride) < severity(reason) {
         reason = GateReason::InvalidOverride;
     }
     let gates = status.gates.iter().map(|gate| match gate.message.as_deref() {
         Some(message) => format!("{}: {message}", gate.name),
         None => format!("{}: {}", gate.name, gate.effective),
     });
-    let message = cut(problems.iter().cloned().chain(gates).collect::<Vec<_>>().join("; "), CONDITION_MESSAGE);
+    let message = cut(problem.into_iter().chain(gates).collect::<Vec<_>>().join("; "), CONDITION_MESSAGE);
     let statement = Statement {
         kind: GATES_APPLIED,
         status: match reason.is_applied() {
@@ -181,9 +182,11 @@ fn row(gate: &GateReport, known: Option<&GateStatus>, now: Timestamp) -> GateSta
     }
 }
 
-fn column(gates: &[GateStatus]) -> Option<String> {
+/// The gate that is limited most, and whether an override is ignored: that is nowhere else to be seen in a list.
+fn column(gates: &[GateStatus], ignored: bool) -> Option<String> {
     let rank = |gate: &&GateStatus| GateReason::parse(&gate.effective).map_or(u8::MAX, severity);
-    gates.iter().min_by_key(rank).map(|gate| format!("{}: {}", gate.name, gate.effective))
+    let ignored = if ignored { ", InvalidOverride" } else { "" };
+    gates.iter().min_by_key(rank).map(|gate| format!("{}: {}{ignored}", gate.name, gate.effective))
 }
 
 fn cut(text: String, limit: usize) -> String {
@@ -219,7 +222,7 @@ fn would(gate: &GateStatus) -> Option<(&str, u32)> {
 mod tests {
     use super::*;
 
-    fn report(gates: &[(&str, GateReason)], problems: &[&str]) -> GatesReport {
+    fn report(gates: &[(&str, GateReason)]) -> GatesReport {
         GatesReport {
             uid: "u".into(),
             generation: 3,
@@ -231,7 +234,6 @@ mod tests {
                     ..GateReport::idle(&(*name).into(), *effective, "why")
                 })
                 .collect(),
-            override_problems: problems.iter().map(|problem| (*problem).to_owned()).collect(),
         }
     }
 
@@ -245,13 +247,24 @@ mod tests {
         report: Option<&GatesReport>,
         now: i64,
     ) -> HealthCheckStatus {
+        told_with(before, declared, report, &[], now)
+    }
+
+    fn told_with(
+        before: &HealthCheckStatus,
+        declared: &[&str],
+        report: Option<&GatesReport>,
+        problems: &[String],
+        now: i64,
+    ) -> HealthCheckStatus {
         let mut status = HealthCheckStatus {
             observed_generation: Some(3),
             conditions: before.conditions.clone(),
             ..HealthCheckStatus::default()
         };
-        let declared: Vec<Arc<str>> = declared.iter().map(|name| (*name).into()).collect();
-        tell(&mut status, Some(&declared), report, &before.gates, at(now));
+        let gates = Some(declared.iter().map(|name| (*name).into()).collect());
+        let acceptance = Acceptance { gates, override_problems: problems.to_vec(), ..Acceptance::default() };
+        tell(&mut status, &acceptance, report, &before.gates, at(now));
         status
     }
 
@@ -263,22 +276,22 @@ mod tests {
     #[test]
     fn the_gate_that_is_limited_most_is_the_reason_and_in_the_column() {
         let empty = HealthCheckStatus::default();
-        let one = told(
-            &empty,
-            &["a", "b"],
-            Some(&report(&[("a", GateReason::Enforced), ("b", GateReason::FailOpen)], &[])),
-            1,
-        );
+        let one =
+            told(&empty, &["a", "b"], Some(&report(&[("a", GateReason::Enforced), ("b", GateReason::FailOpen)])), 1);
         assert_eq!((says(&one).as_str(), one.gate.as_deref()), ("True/FailOpen", Some("b: FailOpen")));
         let two =
-            told(&one, &["a", "b"], Some(&report(&[("a", GateReason::Conflict), ("b", GateReason::FailOpen)], &[])), 2);
+            told(&one, &["a", "b"], Some(&report(&[("a", GateReason::Conflict), ("b", GateReason::FailOpen)])), 2);
         assert_eq!((says(&two).as_str(), two.gate.as_deref()), ("False/Conflict", Some("a: Conflict")));
         assert_eq!(two.gates[1].since, one.gates[1].since, "since then it has been that word");
         assert_eq!(two.gates[0].since, Some(Time(at(2))));
         let told_of: Vec<_> = changes(&one.gates, &two.gates).map(|gate| gate.name.as_str()).collect();
         assert_eq!(told_of, ["a"]);
-        let three = told(&two, &["a"], Some(&report(&[("a", GateReason::Held)], &["override 'x': no '='"])), 3);
-        assert_eq!(says(&three), "False/InvalidOverride");
+        let held = report(&[("a", GateReason::Held)]);
+        let three = told_with(&two, &["a"], Some(&held), &["override 'x': no '='".to_owned()], 3);
+        assert_eq!(
+            (says(&three).as_str(), three.gate.as_deref()),
+            ("False/InvalidOverride", Some("a: Held, InvalidOverride"))
+        );
         let none = told(&three, &[], None, 4);
         assert_eq!((says(&none).as_str(), none.gates.len(), none.gate), ("", 0, None));
     }
@@ -286,21 +299,21 @@ mod tests {
     #[test]
     fn without_a_report_what_was_said_stays_and_what_is_new_is_pending() {
         let empty = HealthCheckStatus::default();
-        let before = told(&empty, &["a"], Some(&report(&[("a", GateReason::FailStatic)], &[])), 1);
+        let before = told(&empty, &["a"], Some(&report(&[("a", GateReason::FailStatic)])), 1);
         let restarted = told(&before, &["a"], None, 9);
         assert_eq!((&restarted.gates, &restarted.gate), (&before.gates, &before.gate));
         assert_eq!(restarted.conditions, before.conditions);
         let edited = told(&before, &["a", "b"], None, 9);
         assert_eq!((says(&edited).as_str(), edited.gates[1].effective.as_str()), ("Unknown/Pending", "Pending"));
         assert_eq!(changes(&[], &edited.gates).count(), 1, "of a it was never told that it is FailStatic");
-        let enforced = told(&empty, &["a"], Some(&report(&[("a", GateReason::Enforced)], &[])), 1);
+        let enforced = told(&empty, &["a"], Some(&report(&[("a", GateReason::Enforced)])), 1);
         assert_eq!(changes(&[], &enforced.gates).count(), 0, "nothing has changed");
     }
 
     #[test]
     fn a_dry_run_that_would_do_something_else_is_a_change() {
         let dry = |would: &str, published| {
-            let mut report = report(&[("a", GateReason::DryRun)], &[]);
+            let mut report = report(&[("a", GateReason::DryRun)]);
             report.gates[0].message = format!("would be {would}: {published} of 3 published");
             report.gates[0].published = published;
             report
@@ -318,10 +331,12 @@ mod tests {
 
     #[test]
     fn messages_fit() {
-        let mut long =
-            report(&[("a", GateReason::Enforced), ("b", GateReason::Enforced)], &["é".repeat(2000).as_str()]);
-        long.gates[0].message = "é\n".repeat(400);
-        let status = told(&HealthCheckStatus::default(), &["a", "b"], Some(&long), 1);
+        let names = ["a", "b", "c"];
+        let mut long = report(&names.map(|name| (name, GateReason::Enforced)));
+        for gate in &mut long.gates {
+            gate.message = "é\n".repeat(400);
+        }
+        let status = told_with(&HealthCheckStatus::default(), &names, Some(&long), &["é".repeat(2000)], 1);
         let message = status.gates[0].message.as_deref().expect("told");
         assert!(message.chars().count() <= 256 && !message.contains('\n'));
         let condition = conditions::find(&status.conditions, GATES_APPLIED).expect("told");

@@ -157,6 +157,7 @@ impl World {
             certificate_expires: None,
             named: endpoint.is_named(),
             addresses: None,
+            overridden: None,
             live: Arc::default(),
         }
     }
@@ -303,7 +304,9 @@ fn slices_follow_the_verdicts_and_only_what_changed_is_written() {
     world.says("a", &[None, None, None]);
     assert_eq!(world.settle(), 1);
     assert_eq!(world.ready(), [true, true, true], "nothing else is published");
-    assert_eq!(world.reported("a").effective, GateReason::FailOpen);
+    let early = world.reported("a");
+    assert_eq!(early.effective, GateReason::Pending, "that there is no verdict yet is nothing to be alarmed at");
+    assert!(early.message.starts_with("not all are probed yet, so FailOpen: 3 of 3 published"), "{}", early.message);
     world.says("a", &[UP, None, UP]);
     assert_eq!((world.settle(), world.ready()), (1, vec![true, false, true]));
     world.says("a", &[UP, UP, UP]);
@@ -390,7 +393,13 @@ fn an_override_acts_and_ends_and_one_that_cannot_be_read_is_told() {
     world.check("a", 1, annotation("t2=Unhealthy until 2026-01-01T00:01:00Z; t1=Sick"), spec(2, json!({})));
     assert_eq!((world.settle(), world.ready()), (1, vec![true, false]));
     assert_eq!(world.reported("a").effective, GateReason::Held);
-    let problems = &world.gates.known[&key("a")].reported.as_ref().expect("reported").override_problems;
+    let message = &world.reported("a").message;
+    assert!(
+        message.contains("t2 (overridden as Unhealthy until 2026-01-01T00:01:00Z)")
+            || message.contains("10.0.0.2:80 (overridden as Unhealthy until 2026-01-01T00:01:00Z)"),
+        "{message}"
+    );
+    let problems = &world.reconciler.accepted(&key("a")).expect("accepted").overrides.problems;
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert!(world.gates.due.contains_key(&key("a")), "its end is waited for");
     world.wall = "2026-01-01T00:01:00Z".parse().expect("a time");
@@ -407,7 +416,7 @@ fn what_a_dry_run_would_have_held_is_not_taken_out_when_it_is_enforced() {
         assert_eq!(world.settle(), 0);
     }
     let message = &world.reported("a").message;
-    assert!(message.contains("healthy but flapping"), "{message}");
+    assert!(message.contains("healthy but flapping, held until 2026-01-01T00:00:"), "{message}");
     world.check("a", 2, json!({}), spec(2, json!({})));
     world.says("a", &[UP, UP]);
     assert_eq!((world.settle(), world.ready()), (0, vec![true, true]), "it was never out");

@@ -98,11 +98,13 @@ impl Reconciler {
         problems.sort();
         problems.dedup();
         let readable = entry.broken.is_empty();
+        let override_problems = found.as_ref().map(|check| check.overrides.problems.clone()).unwrap_or_default();
         let acceptance = Acceptance {
             uid: entry.uid.clone(),
             generation: entry.generation,
             problems,
             gates: found.filter(|_| readable).map(|check| check.gates.iter().map(|gate| gate.name.clone()).collect()),
+            override_problems,
         };
         let refresh = confirmed_within(self.refresh, self.entries.len());
         let Some(entry) = self.entries.get_mut(key) else { return };

@@ -138,12 +138,6 @@ impl Reconciler {
         self.entries.get(key).and_then(|entry| entry.created)
     }
 
-    /// What an operator says of `key` by hand, as it is written.
-    #[must_use]
-    pub fn overrides(&self, key: &ObjectKey) -> Option<&str> {
-        self.entries.get(key).and_then(|entry| entry.overrides.as_deref())
-    }
-
     /// What the gates of `key` did, by its status, when it was first seen.
     #[must_use]
     pub fn found_gates(&self, key: &ObjectKey) -> &[GateStatus] {
@@ -222,14 +216,9 @@ impl Reconciler {
         if known.is_some_and(|known| known.uid != uid) {
             // Another object of the same name: the former one is gone, though nobody said so.
             self.remove_entry(&key);
-        } else if let Some(known) = self.entries.get_mut(&key)
-            && known.generation == generation
-            && known.labels == labels
-        {
-            if known.overrides != overrides {
-                known.overrides = overrides;
-                self.index.look_at_gates(&key);
-            }
+        } else if known.is_some_and(|known| {
+            known.generation == generation && known.labels == labels && known.overrides == overrides
+        }) {
             return;
         }
         if let Some(former) = self.index.get(&key) {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::entry::Entry;
 use crate::{
-    check::{Check, Counts, Health, HealthReason, InitialState, MinHealthy, ObjectKey, Rhythm, Thresholds},
+    check::{Check, Counts, Health, HealthReason, InitialState, MinHealthy, ObjectKey, Overrides, Rhythm, Thresholds},
     engine::CheckView,
 };
 
@@ -72,5 +72,6 @@ pub(super) fn bare(key: &ObjectKey, entry: &Entry, known: Option<&Check>) -> Che
         annotations: false,
         targets: vec![],
         gates: vec![],
+        overrides: Overrides::default(),
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{
     Note, WriteKey, Writer,
     confirm::{refresh_period, spread},
-    record::Record,
+    record::{Record, Small},
 };
 use crate::{
     api::HealthCheckStatus,
@@ -22,8 +22,8 @@ use crate::{
     engine::CheckView,
 };
 
-/// Small changes of one object are gathered for this long; a change of the verdict never waits.
-const GATHER: Duration = Duration::from_secs(5);
+/// Small changes of one object are written at most so often; a change of the verdict never waits.
+const GATHER: Duration = Duration::from_millis(800);
 
 impl Writer {
     pub(super) fn note(&mut self, note: Note) {
@@ -33,6 +33,7 @@ impl Writer {
                 if let Some(record) = self.records.get_mut(&key)
                     && record.known.uid == acceptance.uid
                 {
+                    record.hear_of_overrides(&acceptance);
                     record.acceptance = Some(acceptance);
                     self.consider(&key);
                 }
@@ -96,6 +97,8 @@ impl Writer {
                     gates: None,
                     gates_awaited: None,
                     born: Instant::now(),
+                    told_override: None,
+                    small: Small::default(),
                     sent: None,
                     written: None,
                     refresh,
@@ -119,7 +122,7 @@ impl Writer {
                 let mut status = compose(&view, acceptance, &record.known.conditions, author, now);
                 report::tell(
                     &mut status,
-                    acceptance.gates.as_deref(),
+                    acceptance,
                     record.gates.as_ref().map(|(report, _)| &**report),
                     &record.known.gates,
                     now,
@@ -151,7 +154,7 @@ impl Writer {
             self.gathering.remove(key);
             self.push(WriteKey::Status(key.clone()), Urgency::Transition);
         } else if fingerprint(&wanted) != record.known.fingerprint {
-            if record.written.is_none_or(|at| at.elapsed() >= GATHER) {
+            if record.written.is_none_or(|at| at.elapsed() >= GATHER) && record.small.has_one(Instant::now()) {
                 self.push(WriteKey::Status(key.clone()), Urgency::Change);
             } else {
                 self.gathering.insert(key.clone());

@@ -16,6 +16,31 @@ const ECHO: Duration = Duration::from_secs(3);
 /// are decided at once, and need no such write.
 const UNDECIDED: Duration = Duration::from_secs(1);
 
+/// How many small changes of one object are written in a row without a longer wait: a person who mends something sees
+/// what comes of it at once.
+const SMALL: u32 = 5;
+/// How long each of them takes to be made good: what goes on changing is written so often.
+const REGAINED: Duration = Duration::from_secs(5);
+
+/// How many small changes of one object may be written.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Small {
+    /// When all of them may be again.
+    full: Option<Instant>,
+}
+
+impl Small {
+    /// Whether one may be written at `now`.
+    pub(super) fn has_one(&self, now: Instant) -> bool {
+        self.full.is_none_or(|full| full.saturating_duration_since(now) <= REGAINED * (SMALL - 1))
+    }
+
+    /// One was.
+    pub(super) fn took_one(&mut self, now: Instant) {
+        self.full = Some(self.full.map_or(now, |full| full.max(now)) + REGAINED);
+    }
+}
+
 /// See the module's own words.
 #[derive(Debug)]
 pub(super) struct Record {
@@ -31,6 +56,10 @@ pub(super) struct Record {
     pub(super) gates: Option<(Box<GatesReport>, Arc<CheckView>)>,
     /// Since when a word of the gates is waited for.
     pub(super) gates_awaited: Option<Instant>,
+    /// The override problem that an event was last made of, or that was none: `None` before the first acceptance.
+    pub(super) told_override: Option<Option<String>>,
+    /// Small changes that may be written.
+    pub(super) small: Small,
     pub(super) born: Instant,
     /// When the last write was sent.
     pub(super) sent: Option<Instant>,
@@ -42,6 +71,23 @@ pub(super) struct Record {
 const GATES: Duration = Duration::from_secs(1);
 
 impl Record {
+    /// In a new life, what the status tells of overrides was told by an event then.
+    pub(super) fn hear_of_overrides(&mut self, acceptance: &Acceptance) {
+        self.told_override.get_or_insert_with(|| {
+            let problem = acceptance.override_problem();
+            let told =
+                |problem: &String| self.known.conditions.iter().any(|it| it.message.starts_with(problem.as_str()));
+            problem.filter(told)
+        });
+    }
+
+    /// The override problem that the status tells now, if no event has.
+    pub(super) fn untold_override(&mut self) -> Option<String> {
+        let problem = self.acceptance.as_ref()?.override_problem();
+        let told = self.told_override.replace(problem.clone()).flatten();
+        problem.filter(|problem| Some(problem) != told.as_ref())
+    }
+
     /// Whether the gates have still to say what they make of `view`.
     pub(super) fn awaits_gates(&mut self, view: &Arc<CheckView>) -> bool {
         let gated = self.acceptance.as_ref().and_then(|known| known.gates.as_ref()).is_some_and(|all| !all.is_empty());
@@ -60,5 +106,31 @@ impl Record {
     /// Whether it is without a status for longer than a decision takes.
     pub(super) fn is_undecided(&self) -> bool {
         self.known.conditions.is_empty() && self.known.health.is_none() && self.born.elapsed() >= UNDECIDED
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_small_changes_are_written_at_once_and_a_stream_of_them_slowly() {
+        let start = Instant::now();
+        let mut small = Small::default();
+        let mut written = vec![];
+        for second in 0..60 {
+            let now = start + Duration::from_secs(second);
+            if small.has_one(now) {
+                small.took_one(now);
+                written.push(second);
+            }
+        }
+        assert_eq!(written, [0, 1, 2, 3, 4, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55]);
+        let later = start + Duration::from_secs(200);
+        for _ in 0..SMALL {
+            assert!(small.has_one(later), "made good");
+            small.took_one(later);
+        }
+        assert!(!small.has_one(later));
     }
 }

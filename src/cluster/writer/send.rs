@@ -3,17 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Api, Client};
 use tokio::time::Instant;
 
 use super::{Annotated, TICK, WriteKey, Writer, confirm::spread};
 use crate::{
-    api::{
-        HealthCheck, HealthCheckStatus,
-        conditions::{self, GATES_APPLIED},
-    },
-    check::{GateReason, Health, ObjectKey},
+    api::{HealthCheck, HealthCheckStatus},
+    check::{Health, ObjectKey},
     cluster::{
         client::{CallError, call},
         events::{GateChange, News, OverrideProblem, Transition},
@@ -120,6 +116,9 @@ impl Writer {
                 let Some((status, claim, known)) = wanted else { return self.queue.done(&WriteKey::Status(check)) };
                 if let Some(record) = self.records.get_mut(&check) {
                     record.sent = Some(Instant::now());
+                    if urgency == Urgency::Change {
+                        record.small.took_one(Instant::now());
+                    }
                 }
                 let status = Box::new(status);
                 let client = self.parts.client.clone();
@@ -236,11 +235,7 @@ impl Writer {
         let Some(record) = self.records.get_mut(check) else { return };
         let before = record.known.health;
         let changed: Vec<_> = report::changes(&record.known.gates, &status.gates).cloned().collect();
-        let invalid = |status: &[Condition]| {
-            let condition = conditions::find(status, GATES_APPLIED);
-            condition.filter(|it| it.reason == GateReason::InvalidOverride.as_str()).map(|it| it.message.clone())
-        };
-        let problem = invalid(&status.conditions).filter(|_| invalid(&record.known.conditions).is_none());
+        let problem = record.untold_override();
         let now = Instant::now();
         if claim {
             record.known.epoch = status.epoch;

@@ -50,7 +50,7 @@ fn take_over(writer: &mut Writer, name: &str, observed_at: i64) {
     let observed_at = Timestamp::from_second(observed_at).ok();
     let state = ServerState { uid: uid.clone(), epoch: Some(3), observed_at, ..ServerState::default() };
     writer.note(Note::Seen(key(name), Box::new(state)));
-    writer.note(Note::Accepted(key(name), Acceptance { uid, generation: 0, problems: vec![], gates: Some(vec![]) }));
+    writer.note(Note::Accepted(key(name), Acceptance { uid, gates: Some(vec![]), ..Acceptance::default() }));
 }
 
 #[tokio::test]

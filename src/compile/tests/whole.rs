@@ -9,9 +9,9 @@ use crate::{
     api::{HealthCheck, crd},
     check::{
         BodyRule, Check, Connection, GrpcProbe, Handshake, HeaderSource, Host, HttpHeader, HttpProbe, InitialState,
-        MinHealthy, ObjectKey, Pattern, Place, PodSelector, PortRef, Probe, ProbeKind, Redirects, Reference,
-        ReferenceKind, Resolve, Rhythm, Scheme, ScriptProbe, SelectorOperator, SelectorRequirement, StatusRange,
-        Target, TcpProbe, Thresholds, Tls, TlsMode,
+        MinHealthy, ObjectKey, Override, Overrides, Pattern, Place, PodSelector, PortRef, Probe, ProbeKind, Redirects,
+        Reference, ReferenceKind, Resolve, Rhythm, Scheme, ScriptProbe, SelectorOperator, SelectorRequirement,
+        StatusRange, Target, TcpProbe, Thresholds, Tls, TlsMode, Word,
     },
 };
 
@@ -19,7 +19,7 @@ use crate::{
 const MANIFEST: &str = r#"
 apiVersion: healthcheck-operator.dev/v1alpha1
 kind: HealthCheck
-metadata: {name: all, namespace: shop, uid: 0f0e, generation: 7, labels: {tier: gold}}
+metadata: {name: all, namespace: shop, uid: 0f0e, generation: 7, labels: {tier: gold}, annotations: {healthcheck-operator.dev/override: "*=Healthy until 2030-01-01T00:00:00Z; x"}}
 spec:
   suspend: true
   interval: 20s
@@ -248,6 +248,14 @@ fn every_field_that_is_written_reaches_the_check() {
         annotations: false,
         targets: targets(),
         gates: vec![],
+        overrides: Overrides {
+            entries: vec![Override {
+                target: None,
+                word: Word::Healthy,
+                until: "2030-01-01T00:00:00Z".parse().expect("a time"),
+            }],
+            problems: vec!["override 'x': no '='; write <target>=Healthy|Unhealthy until <RFC 3339 time>".to_owned()],
+        },
     };
     // One by one first: a difference in a whole check is hard to find.
     for (found, wanted) in check.targets.iter().zip(&expected.targets) {

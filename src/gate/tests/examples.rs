@@ -15,7 +15,6 @@ fn verdicts_are_followed_while_nothing_limits_them() {
     let (effective, out, told) = shown(&members, DEFAULT, None);
     assert_eq!((effective, &*out), (Effective::Enforced, "a"));
     assert_eq!(told, "1 of 3 published; withheld: b (unhealthy), c (never probed)");
-    assert_eq!(shown(&[], DEFAULT, None), (Effective::FailOpen, String::new(), "no endpoints".into()));
 }
 
 #[test]
@@ -78,7 +77,7 @@ fn beyond_the_cap_those_healthy_most_recently_stay() {
         member("e", Unhealthy),
     ];
     let (effective, out, told) = shown(&members, limits, None);
-    assert_eq!((effective, &*out), (Effective::FailOpen, "b c d"));
+    assert_eq!((effective, &*out), (Effective::Capped, "b c d"));
     assert_eq!(
         told,
         "3 of 5 published; no more than maxRemovedPercent 50 is held back; published all the same: b (unhealthy, \
@@ -125,6 +124,20 @@ fn an_endpoint_never_probed_waits_unless_there_is_nothing_else() {
     assert_eq!(shown(&new, GateLimits { when_below: FailClosed, ..DEFAULT }, None).1, "");
     let dead = [member("a", NeverProbed), was(true, member("b", Unhealthy))];
     assert_eq!(shown(&dead, DEFAULT, None).1, "b");
+    assert_eq!(shown(&[], DEFAULT, None), (Effective::Enforced, String::new(), "no endpoints".into()));
+}
+
+#[test]
+fn the_first_verdict_does_not_leave_all_traffic_to_what_is_known_to_be_dead() {
+    for when_below in [FailOpen, FailStatic] {
+        let limits = GateLimits { when_below, ..DEFAULT };
+        let start = ["a", "b", "c"].map(|name| member(name, NeverProbed));
+        let mut later = fed_back(&start, &decide(&start, &limits, None, SEED));
+        later[1].verdict = Unhealthy;
+        assert_eq!(shown(&later, limits, None).1, "a b c", "{when_below:?}");
+        later[2].verdict = Healthy;
+        assert_eq!(shown(&later, limits, None).1, "c", "one that is good is enough");
+    }
 }
 
 #[test]
@@ -139,7 +152,7 @@ fn a_scale_up_does_not_look_like_a_loss() {
 fn what_flaps_waits_to_come_back_and_never_to_leave() {
     let members = [
         was(true, member("a", Healthy)),
-        flapping(was(false, member("b", Healthy))),
+        Member { held_until: jiff::Timestamp::from_second(9).ok(), ..flapping(was(false, member("b", Healthy))) },
         flapping(was(true, member("c", Healthy))),
         flapping(was(true, member("d", Unhealthy))),
     ];
@@ -147,8 +160,7 @@ fn what_flaps_waits_to_come_back_and_never_to_leave() {
     assert_eq!((effective, &*out), (Effective::Held, "a c"));
     assert_eq!(
         told,
-        "2 of 4 published; published all the same: c (healthy but flapping); withheld: b (healthy but flapping), d \
-         (unhealthy)"
+        "2 of 4 published; withheld: b (healthy but flapping, held until 1970-01-01T00:00:09Z), d (unhealthy)"
     );
     let limits = GateLimits { min_ready: MinHealthy::Count(3), ..DEFAULT };
     assert_eq!(shown(&members, limits, None).1, "a b c", "rather what flaps than too few");

@@ -5,7 +5,7 @@ mod invariants;
 mod oracle;
 
 use super::*;
-use crate::check::{GateLimits, GatePolicy, MinHealthy};
+use crate::check::{GateLimits, GatePolicy, MinHealthy, Word};
 
 use GatePolicy::{FailClosed, FailOpen, FailStatic};
 use Verdict::{Healthy, NeverProbed, Stale, Unhealthy};
@@ -28,6 +28,7 @@ fn member(name: &str, verdict: Verdict) -> Member {
         last_healthy: None,
         last: None,
         word: None,
+        word_until: None,
         flapping: false,
         held_until: None,
         lost: false,

@@ -13,24 +13,28 @@ fn right_set(members: &[Member], limits: &GateLimits) -> u32 {
     let count = members.len();
     let probed = |at: usize| members[at].verdict != NeverProbed || members[at].word == Some(Word::Healthy);
     let any_probed = (0..count).any(probed);
-    let electable: Vec<usize> = (0..count).filter(|at| probed(*at) || !any_probed).collect();
-    let total = electable.len() as f64;
-    let floor = match limits.min_ready {
-        MinHealthy::Count(floor) => f64::from(floor),
-        MinHealthy::Percent(percent) => (total * f64::from(percent) / 100.0).ceil(),
-    };
-    let desired = |at: usize| match (members[at].word, members[at].verdict, limits.when_unknown) {
+    let wanted = |at: usize| match (members[at].word, members[at].verdict, limits.when_unknown) {
         (Some(word), ..) => word == Word::Healthy,
         (None, Healthy, _) | (None, Stale, FailOpen) => true,
         (None, Stale, FailStatic) => members[at].last.is_none_or(|last| last.published),
         (None, ..) => false,
     };
+    // Where nothing is any good, what was let in unprobed stays beside it.
+    let asks = !matches!(limits.min_ready, MinHealthy::Count(0) | MinHealthy::Percent(0));
+    let hopeless = asks && limits.when_below != FailClosed && !(0..count).any(wanted);
+    let stays = |at: usize| hopeless && members[at].last.is_some_and(|last| last.published);
+    let electable: Vec<usize> = (0..count).filter(|at| probed(*at) || !any_probed || stays(*at)).collect();
+    let (total, known) = (electable.len() as f64, (0..count).filter(|at| probed(*at)).count() as f64);
+    let floor = match limits.min_ready {
+        MinHealthy::Count(floor) => f64::from(floor),
+        MinHealthy::Percent(percent) => (total * f64::from(percent) / 100.0).ceil(),
+    };
     let was_ready = |at: usize| members[at].last.is_some_and(|last| last.published);
-    let below = ((0..count).filter(|at| desired(*at)).count() as f64) < floor;
+    let below = ((0..count).filter(|at| wanted(*at)).count() as f64) < floor;
     let must = |at: usize| match (below, limits.when_below) {
-        (false, _) => desired(at) && (!members[at].flapping || members[at].word.is_some() || was_ready(at)),
+        (false, _) => wanted(at) && (!members[at].flapping || members[at].word.is_some() || was_ready(at)),
         (true, FailOpen) => true,
-        (true, FailStatic) => desired(at) || was_ready(at) || members[at].last.is_none(),
+        (true, FailStatic) => wanted(at) || was_ready(at) || members[at].last.is_none(),
         (true, FailClosed) => false,
     };
     let allowed = |set: u32| {
@@ -40,7 +44,7 @@ fn right_set(members: &[Member], limits: &GateLimits) -> u32 {
         let complete = electable.iter().all(|at| inside(at) || !must(*at));
         let high = (below && limits.when_below == FailClosed) || size >= floor.min(total);
         let removed = if any_probed { total - size } else { 0.0 };
-        let capped = removed <= (total * f64::from(limits.max_removed_percent) / 100.0).floor();
+        let capped = removed <= (known * f64::from(limits.max_removed_percent) / 100.0).floor();
         !foreign && complete && high && capped
     };
     // Who joins beyond what must be there: the healthy before the flapping, those before the rest, by recency; and
@@ -49,7 +53,7 @@ fn right_set(members: &[Member], limits: &GateLimits) -> u32 {
         let member = &members[at];
         let class = match () {
             () if member.word == Some(Word::Unhealthy) => 3,
-            () if !desired(at) => 2,
+            () if !wanted(at) => 2,
             () if member.flapping => 1,
             () => 0,
         };

@@ -161,7 +161,7 @@ fn endpoint<'a>(verdict: &Verdict, endpoint: &'a EndpointView) -> Endpoint<'a> {
         state: verdict.state_of(endpoint).as_str(),
         stale: endpoint.stale || !verdict.believed,
         since: endpoint.since,
-        reason: endpoint.reason.map(|reason| reason.as_str()),
+        reason: endpoint.reason_word(),
         message: &endpoint.message,
         latency_seconds: endpoint.live.latency().map(|latency| latency.as_secs_f64()),
         certificate_expires: endpoint.certificate_expires.and_then(|at| Timestamp::from_second(at).ok()),

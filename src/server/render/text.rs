@@ -54,7 +54,8 @@ fn check_line(text: &mut String, verdict: &Verdict, view: &CheckView) {
     let _ = match verdict.health_of(view) {
         _ if view.suspended => writeln!(text, "[~]{key} suspended"),
         Health::Unknown if !verdict.believed => writeln!(text, "[?]{key} unknown: not current"),
-        Health::Healthy => writeln!(text, "[+]{key} ok ({summary})"),
+        Health::Healthy if view.message.is_empty() => writeln!(text, "[+]{key} ok ({summary})"),
+        Health::Healthy => writeln!(text, "[+]{key} ok ({summary}): {}", check_why(view)),
         Health::Degraded => writeln!(text, "[+]{key} degraded ({summary}): {}", check_why(view)),
         Health::Unhealthy => writeln!(text, "[-]{key} failed: {}", check_why(view)),
         Health::Unknown => writeln!(text, "[?]{key} unknown: {}", check_why(view)),

@@ -1,22 +1,35 @@
 //! What an operator decided by hand: the override annotation of a HealthCheck.
 //!
 //! `healthcheck-operator.dev/override: "<target>=Healthy|Unhealthy until <RFC 3339>"`, several parted by `;`, `*` for
-//! every target. What does not parse is left out and told; the rest holds. Every override ends.
+//! every target. What does not parse is left out and told; the rest holds. Every override ends. Of several for one
+//! target the one that ends first holds, and then the next: one that has ended is in nobody's way.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::Word;
-use crate::{api::GROUP, check::clean_message};
+use super::clean_message;
 
 /// How many problems are told.
 const TOLD: usize = 8;
 
-/// The key of the annotation.
-#[must_use]
-pub fn annotation_key() -> String {
-    format!("{GROUP}/override")
+/// What an operator says about an endpoint, in place of its verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Word {
+    Healthy,
+    Unhealthy,
+}
+
+impl Word {
+    pub const ALL: [Self; 2] = [Self::Healthy, Self::Unhealthy];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "Healthy",
+            Self::Unhealthy => "Unhealthy",
+        }
+    }
 }
 
 /// One override.
@@ -32,7 +45,7 @@ pub struct Override {
 /// The overrides of one check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
-    /// At most one per target and one for all, in the order written, those that have ended included.
+    /// Those that end first come first; those that have ended are included.
     pub entries: Vec<Override>,
     /// What does not parse, each with its mend, for people: the message of `InvalidOverride`. At most nine.
     pub problems: Vec<String>,
@@ -56,6 +69,7 @@ impl Overrides {
         if untold > 0 {
             overrides.problems.push(format!("and {untold} more"));
         }
+        overrides.entries.sort_by_key(|entry| entry.until);
         overrides
     }
 
@@ -68,6 +82,12 @@ impl Overrides {
         Some((entry.word, entry.until))
     }
 
+    /// Whether nothing is said at all.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// When the next of those in force at `now` ends: when to look again.
     #[must_use]
     pub fn next_end(&self, now: Timestamp) -> Option<Timestamp> {
@@ -75,9 +95,11 @@ impl Overrides {
     }
 
     fn once(&self, entry: Override) -> Result<Override, String> {
-        if self.entries.iter().any(|other| other.target == entry.target) {
+        let contrary =
+            |other: &Override| other.target == entry.target && other.until == entry.until && other.word != entry.word;
+        if self.entries.iter().any(contrary) {
             let name = entry.target.as_deref().unwrap_or("*");
-            return Err(format!("{name} is overridden already, further left: keep one of the two"));
+            return Err(format!("the contrary is said of {name} for as long, further left: keep one of the two"));
         }
         Ok(entry)
     }
@@ -174,7 +196,7 @@ mod tests {
             ("pg-a=Healthy until 2030-01-01T00:00:00", "is not a time of RFC 3339 with its offset".into()),
             ("pg-a=Healthy until 2030-13-01T00:00:00Z", "write it as 2030-01-31T18:00:00Z".into()),
             ("=Healthy until 2030-01-01T00:00:00Z", "there is no target ''".into()),
-            ("pg-b=Healthy until 2031-01-01T00:00:00Z", "pg-b is overridden already".into()),
+            ("pg-b=Healthy until 2030-01-01T00:00:00Z", "the contrary is said of pg-b for as long".into()),
         ] {
             let overrides = parse(&format!("pg-b=Unhealthy until 2030-01-01T00:00:00Z; {bad}"));
             assert_eq!(overrides.problems.len(), 1, "{bad}");
@@ -186,9 +208,19 @@ mod tests {
     }
 
     #[test]
+    fn of_several_for_one_target_the_one_that_ends_first_holds() {
+        let overrides = parse("pg-a=Healthy until 2031-01-01T00:00:00Z; pg-a=Unhealthy until 2030-01-01T00:00:00Z");
+        assert_eq!(overrides.problems, Vec::<String>::new());
+        let word = |now| overrides.in_force("pg-a", at(now)).map(|(word, _)| word);
+        assert_eq!(word("2029-01-01T00:00:00Z"), Some(Word::Unhealthy));
+        assert_eq!(word("2030-06-01T00:00:00Z"), Some(Word::Healthy), "one that has ended is in nobody's way");
+        assert_eq!(word("2031-01-01T00:00:00Z"), None);
+    }
+
+    #[test]
     fn nothing_is_said_by_nothing() {
         assert_eq!(parse(" ; "), Overrides::default());
-        assert_eq!(annotation_key(), "healthcheck-operator.dev/override");
+        assert!(parse(" ; ").is_empty());
     }
 
     #[test]
