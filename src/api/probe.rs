@@ -129,7 +129,7 @@ pub struct HttpProbe {
     #[schemars(with = "ExpectedBody")]
     pub expected_body: Option<ExpectedBody>,
 
-    /// Longest time for an attempt that passes, name lookup and expectedBody included, 1ms to 24h. Default: the timeout alone.
+    /// Longest time for an attempt that passes, name lookup and expectedBody included, 1ms to 24h and at most timeout. Default: the timeout alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Duration")]
     #[x_kube(validation = rules::MAX_LATENCY.rule())]

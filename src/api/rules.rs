@@ -191,6 +191,8 @@ pub const REGEX_FORMAT: &str = "regex is not a regular expression";
 pub const JSON_POINTER_PATTERN: &str = "^(/([^/~]|~[01])*)*$";
 pub const MAX_LATENCY: Span =
     Span { min: Duration::from_millis(1), max: LONGEST_INTERVAL, message: "maxLatency must be from 1ms to 24h" };
+pub const MAX_LATENCY_ABOVE_TIMEOUT: &str = "maxLatency above timeout never decides: lower it or raise timeout, \
+     which is 2s, or the shortest interval, where it is not written";
 pub const MIN_CERTIFICATE_VALIDITY: Span = Span {
     min: Duration::from_secs(1),
     max: Duration::from_secs(87_600 * 3600),
@@ -330,6 +332,39 @@ pub fn target_script_timeouts_within_intervals() -> Rule {
     ))
     .message(SCRIPT_TIMEOUT_ABOVE_INTERVAL)
     .field_path(".targets")
+}
+
+/// The default probe's answer may be awaited for as long as it may take.
+#[must_use]
+pub fn max_latency_within_timeout() -> Rule {
+    Rule::new(format!(
+        "!has(self.probe) || !has(self.probe.http) || !has(self.probe.http.maxLatency) || {}",
+        within_timeout("self.probe.http.maxLatency")
+    ))
+    .message(MAX_LATENCY_ABOVE_TIMEOUT)
+    .field_path(".probe.http.maxLatency")
+}
+
+/// The targets' own, too.
+#[must_use]
+pub fn target_max_latencies_within_timeout() -> Rule {
+    Rule::new(format!(
+        "self.targets.all(t, !has(t.probe) || !has(t.probe.http) || !has(t.probe.http.maxLatency) || {})",
+        within_timeout("t.probe.http.maxLatency")
+    ))
+    .message(MAX_LATENCY_ABOVE_TIMEOUT)
+    .field_path(".targets")
+}
+
+/// `latency` is at most `timeout` or, where that is not written, its default.
+fn within_timeout(latency: &str) -> String {
+    let pattern = Duration::PATTERN;
+    format!(
+        "(has(self.timeout) ? (!{latency}.matches('{pattern}') || !self.timeout.matches('{pattern}') || \
+         duration({latency}) <= duration(self.timeout)) : \
+         (!{latency}.matches('{pattern}') || duration({latency}) <= duration('2s')) && ({}))",
+        within_every_interval(latency)
+    )
 }
 
 fn within_every_interval(timeout: &str) -> String {

@@ -57,6 +57,8 @@ use super::{Duration, Gate, HealthCheckStatus, IntOrString, Target, probe::Probe
     validation = rules::reachable_threshold("timeout", rules::TIMEOUT_THRESHOLD_UNREACHABLE),
     validation = rules::script_timeout_within_intervals(),
     validation = rules::target_script_timeouts_within_intervals(),
+    validation = rules::max_latency_within_timeout(),
+    validation = rules::target_max_latencies_within_timeout(),
     validation = rules::placeless_targets_are_scripts(),
     validation = rules::targets_have_ports(),
     validation = rules::min_healthy_possible(),

@@ -27,7 +27,7 @@ pub fn check(object: &HealthCheck) -> Check {
     let namespace = metadata.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
     let key = ObjectKey::new(namespace, metadata.name.as_deref().unwrap_or_default());
     let rhythm = rhythm(spec);
-    let timeout = spec.timeout.map_or_else(|| DEFAULT_TIMEOUT.min(rhythm.shortest()), api::Duration::to_std);
+    let timeout = spec.timeout.map_or_else(|| default_timeout(spec), api::Duration::to_std);
     let targets = targets(spec, namespace, timeout);
     let longest_attempt = targets.iter().map(|target| target.probe.timeout).max().unwrap_or(timeout);
     let stale_after = spec.stale_after.map_or_else(
@@ -56,6 +56,11 @@ pub fn check(object: &HealthCheck) -> Check {
         gates: spec.gates.iter().map(gate).collect(),
         overrides: said.map(|said| Overrides::parse(said, &names)).unwrap_or_default(),
     }
+}
+
+/// The timeout where none is written.
+pub(super) fn default_timeout(spec: &HealthCheckSpec) -> Duration {
+    DEFAULT_TIMEOUT.min(rhythm(spec).shortest())
 }
 
 fn rhythm(spec: &HealthCheckSpec) -> Rhythm {

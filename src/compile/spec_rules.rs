@@ -1,6 +1,6 @@
 //! The rules over a whole spec.
 
-use super::{Mode, Problems, probe_rules, target_rules};
+use super::{Mode, Problems, build::default_timeout, probe_rules, target_rules};
 use crate::api::{Duration, HealthCheckSpec, IntOrString, rules, rules::Span};
 
 pub fn check(spec: &HealthCheckSpec, mode: Mode, problems: &mut Problems) {
@@ -10,12 +10,14 @@ pub fn check(spec: &HealthCheckSpec, mode: Mode, problems: &mut Problems) {
     if let Some(probe) = &spec.probe {
         probe_rules::check(probe, "spec.probe", mode, problems);
         check_script_timeout(spec, probe, "spec.probe", problems);
+        check_max_latency(spec, probe, "spec.probe", problems);
     }
     for (index, target) in spec.targets.iter().enumerate() {
         let path = format!("spec.targets[{index}]");
         target_rules::check(target, spec, &path, mode, problems);
         if let Some(probe) = &target.probe {
             check_script_timeout(spec, probe, &format!("{path}.probe"), problems);
+            check_max_latency(spec, probe, &format!("{path}.probe"), problems);
         }
     }
 }
@@ -79,6 +81,13 @@ pub fn parse_percent(text: &str) -> Option<u8> {
     let digits = text.strip_suffix('%')?;
     let percent: u8 = digits.parse().ok()?;
     (percent <= 100 && percent.to_string() == digits).then_some(percent)
+}
+
+fn check_max_latency(spec: &HealthCheckSpec, probe: &crate::api::probe::Probe, path: &str, problems: &mut Problems) {
+    let Some(latency) = probe.http.as_ref().and_then(|http| http.max_latency) else { return };
+    let timeout = spec.timeout.map_or_else(|| default_timeout(spec), Duration::to_std);
+    let within = latency.to_std() <= timeout;
+    problems.require(within, format!("{path}.http.maxLatency"), rules::MAX_LATENCY_ABOVE_TIMEOUT);
 }
 
 fn check_script_timeout(spec: &HealthCheckSpec, probe: &crate::api::probe::Probe, path: &str, problems: &mut Problems) {

@@ -20,6 +20,7 @@ use crate::{
         gates::report::{GateReport, GatesReport, RELEASED_MESSAGE, tell as tell_gates},
         patch::{StatusChange, write_status},
         server_state::ServerState,
+        status::Acceptance,
     },
 };
 
@@ -70,6 +71,7 @@ fn changed(check: &Object, tally: &Tally) -> Option<(ObjectKey, ServerState, Hea
     let mut status = check.status.clone()?;
     let previous = std::mem::take(&mut status.gates);
     let declared: Vec<Arc<str>> = previous.iter().map(|gate| gate.name.as_str().into()).collect();
+    let acceptance = Acceptance { gates: Some(declared), ..Acceptance::default() };
     let gates = previous.iter().map(|gate| {
         let published = tally.get(&(key.clone(), gate.name.clone())).map(|objects| objects.values().sum());
         GateReport {
@@ -82,9 +84,8 @@ fn changed(check: &Object, tally: &Tally) -> Option<(ObjectKey, ServerState, Hea
         uid: check.metadata.uid.as_deref().unwrap_or_default().into(),
         generation: status.observed_generation.unwrap_or_default(),
         gates: gates.collect(),
-        override_problems: vec![],
     };
-    tell_gates(&mut status, Some(&declared), Some(&report), &previous, Timestamp::now());
+    tell_gates(&mut status, &acceptance, Some(&report), &previous, Timestamp::now());
     // Fenced by the version that was read: whoever has written since knows better.
     let known = ServerState { epoch: None, ..ServerState::of(&check.metadata, check.status.as_ref()) };
     Some((key, known, status))
