@@ -165,6 +165,7 @@ impl World {
     /// The board comes to have these rows of `name`.
     fn shows(&mut self, name: &str, rows: Vec<EndpointView>) {
         let check = self.reconciler.accepted(&key(name)).expect("accepted").clone();
+        let early = rows.iter().any(|row| !row.measured);
         let view = CheckView {
             key: key(name),
             uid: check.uid.clone(),
@@ -172,7 +173,7 @@ impl World {
             labels: Arc::default(),
             suspended: check.suspend,
             health: Health::Unknown,
-            reason: HealthReason::Pending,
+            reason: if early { HealthReason::Pending } else { HealthReason::TargetsUnhealthy },
             message: String::new(),
             since: self.wall,
             counts: Counts::default(),
