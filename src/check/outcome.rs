@@ -18,7 +18,10 @@ pub enum Outcome {
         message: String,
     },
     /// An answer that is neither good nor bad. Changes nothing.
-    Neutral,
+    Neutral {
+        /// What came, for people.
+        message: String,
+    },
     /// We could not look: our side's fault, never counted against the target.
     Local {
         reason: Reason,
@@ -43,7 +46,7 @@ impl Outcome {
         match self {
             Self::Success => "success",
             Self::Failure { .. } => "failure",
-            Self::Neutral => "neutral",
+            Self::Neutral { .. } => "neutral",
             Self::Local { .. } => "local",
         }
     }
@@ -52,15 +55,15 @@ impl Outcome {
     pub const fn reason(&self) -> Option<Reason> {
         match self {
             Self::Failure { reason, .. } | Self::Local { reason, .. } => Some(*reason),
-            Self::Success | Self::Neutral => None,
+            Self::Success | Self::Neutral { .. } => None,
         }
     }
 
     #[must_use]
     pub fn message(&self) -> &str {
         match self {
-            Self::Failure { message, .. } | Self::Local { message, .. } => message,
-            Self::Success | Self::Neutral => "",
+            Self::Failure { message, .. } | Self::Local { message, .. } | Self::Neutral { message } => message,
+            Self::Success => "",
         }
     }
 }

@@ -147,7 +147,7 @@ pub fn run(args: &ProbeArgs) -> anyhow::Result<Exit> {
     Ok(match report.outcome {
         Outcome::Success => Exit::Ok,
         Outcome::Failure { .. } => Exit::Unhealthy,
-        Outcome::Neutral | Outcome::Local { .. } => Exit::Unknown,
+        Outcome::Neutral { .. } | Outcome::Local { .. } => Exit::Unknown,
     })
 }
 
@@ -252,7 +252,7 @@ fn describe(report: &Report, about: &str, output: Output) -> anyhow::Result<Stri
         Output::Text => match &report.outcome {
             Outcome::Success => "healthy\n".to_owned(),
             Outcome::Failure { .. } => format!("unhealthy; {why}\n"),
-            Outcome::Neutral | Outcome::Local { .. } => format!("unknown; {why}\n"),
+            Outcome::Neutral { .. } | Outcome::Local { .. } => format!("unknown; {why}\n"),
         },
         Output::Json => format!("{}\n", document(report, &why)),
         Output::Yaml => serde_saphyr::to_string(&document(report, &why))?,
@@ -264,7 +264,7 @@ fn document(report: &Report, why: &str) -> serde_json::Value {
     let healthy = match &report.outcome {
         Outcome::Success => Some(true),
         Outcome::Failure { .. } => Some(false),
-        Outcome::Neutral | Outcome::Local { .. } => None,
+        Outcome::Neutral { .. } | Outcome::Local { .. } => None,
     };
     let certificate = report.certificate_expires.and_then(|at| jiff::Timestamp::from_second(at).ok());
     serde_json::json!({

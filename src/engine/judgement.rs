@@ -154,12 +154,12 @@ impl Judgement {
 
     /// Takes in what an attempt ended in. Whether anything that readers see has changed.
     pub fn take(&mut self, report: &Report, thresholds: &Thresholds, now: u64, wall: Timestamp) -> bool {
-        let before = (self.machine.state(), self.stale, self.superseded, self.blind, self.reason);
+        let before = (self.machine.state(), self.stale, self.superseded, self.blind, self.reason, self.is_quiet());
         self.blind = matches!(report.outcome, Outcome::Local { .. });
         match &report.outcome {
             Outcome::Success => self.look(Seen::Success, thresholds, now),
             Outcome::Failure { class, .. } => self.look(Seen::Failure(*class), thresholds, now),
-            Outcome::Neutral => self.looked = Some(now),
+            Outcome::Neutral { .. } => self.looked = Some(now),
             Outcome::Local { .. } => {}
         }
         if self.reason != report.outcome.reason() || *self.message != *report.outcome.message() {
@@ -175,7 +175,12 @@ impl Judgement {
         if routes_as(before.0) != routes_as(after) {
             self.since = wall;
         }
-        before != (after, self.stale, self.superseded, self.blind, self.reason)
+        before != (after, self.stale, self.superseded, self.blind, self.reason, self.is_quiet())
+    }
+
+    /// Whether there is nothing to be told: neither a failure nor an answer that counts for nothing.
+    fn is_quiet(&self) -> bool {
+        self.message.is_empty()
     }
 
     fn look(&mut self, seen: Seen, thresholds: &Thresholds, now: u64) {
@@ -237,7 +242,11 @@ mod tests {
         take(&mut judgement, &success(), 10);
         take(&mut judgement, &failure(), 20);
         let counters = judgement.live.counters();
-        take(&mut judgement, &Report::new(Outcome::Neutral, Duration::from_millis(3)), 500);
+        take(
+            &mut judgement,
+            &Report::new(Outcome::Neutral { message: "got '404'".to_owned() }, Duration::from_millis(3)),
+            500,
+        );
         assert_eq!(judgement.live.counters(), counters);
         assert_eq!(judgement.shown(InitialState::Unknown), EndpointState::MostlyHealthy);
         assert_eq!(judgement.expires(1000), Some(1500), "somebody answered");

@@ -322,7 +322,7 @@ impl<L: Lane> Scheduler<L> {
         let rhythm = &group.check.rhythm;
         let before = record.belief.cadence(rhythm);
         match &report.outcome {
-            Outcome::Success | Outcome::Neutral => self.isolation.succeeded(now),
+            Outcome::Success | Outcome::Neutral { .. } => self.isolation.succeeded(now),
             Outcome::Failure { .. } => {
                 self.isolation.failed(now, millis(before));
                 if self.isolation.holds(self.surroundings.is_api_silent(), self.surroundings.has_canary_failed()) {

@@ -17,8 +17,8 @@ use crate::check::{Class, Dial, Found, Host, Outcome, Reason, Report};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Answer {
     pub certificate_expires: Option<i64>,
-    /// It says neither good nor bad of the target.
-    pub neutral: bool,
+    /// It says neither good nor bad of the target: this status.
+    pub neutral: Option<u16>,
     /// When it was decided; a polite goodbye may take longer.
     pub at: Instant,
 }
@@ -26,7 +26,7 @@ pub(super) struct Answer {
 impl Answer {
     /// A success now, with nothing more to tell.
     pub fn plain() -> Self {
-        Self { certificate_expires: None, neutral: false, at: Instant::now() }
+        Self { certificate_expires: None, neutral: None, at: Instant::now() }
     }
 }
 
@@ -140,7 +140,8 @@ pub(super) async fn within<T>(
 pub(super) fn report(asked: Asked, progress: &Progress, found: Option<Box<Found>>) -> Report {
     match asked {
         Ok(Answer { certificate_expires, neutral, at }) => {
-            let outcome = if neutral { Outcome::Neutral } else { Outcome::Success };
+            let told = |status| format!("got '{status}', which counts for nothing");
+            let outcome = neutral.map_or(Outcome::Success, |status| Outcome::Neutral { message: told(status) });
             Report { outcome, latency: at - progress.started, certificate_expires, found }
         }
         Err(failure) => Report {
@@ -160,7 +161,7 @@ fn as_a_whole(asked: Vec<(IpAddr, Asked)>, port: u16) -> Asked {
     for (ip, asked) in asked {
         match asked {
             Ok(answer) => {
-                let rank = |answer: &Answer| (answer.neutral, answer.at);
+                let rank = |answer: &Answer| (answer.neutral.is_some(), answer.at);
                 if best.as_ref().is_none_or(|best| rank(&answer) < rank(best)) {
                     best = Some(answer);
                 }

@@ -1,7 +1,7 @@
 //! Where an attempt stands, so that a deadline can say what it cut short.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU8, Ordering},
+    sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -36,6 +36,8 @@ pub(super) struct Progress {
     phase: AtomicU8,
     /// No name server has answered a question that any of them can answer at once.
     name_servers_silent: AtomicBool,
+    /// Of what is received: how many bytes have come, which block is awaited, and of how many.
+    heard: [AtomicUsize; 3],
 }
 
 impl Progress {
@@ -47,6 +49,7 @@ impl Progress {
             timeout,
             phase: AtomicU8::new(Phase::References as u8),
             name_servers_silent: AtomicBool::new(false),
+            heard: Default::default(),
         }
     }
 
@@ -58,6 +61,7 @@ impl Progress {
             timeout: self.timeout,
             phase: AtomicU8::new(self.phase.load(Ordering::Relaxed)),
             name_servers_silent: AtomicBool::new(false),
+            heard: Default::default(),
         }
     }
 
@@ -73,6 +77,13 @@ impl Progress {
     /// Whether the name servers seem to be gone: then a name without an answer says nothing about its target.
     pub fn name_servers_silent(&self, silent: bool) {
         self.name_servers_silent.store(silent, Ordering::Relaxed);
+    }
+
+    /// Something came, and block `next` of `all` is awaited.
+    pub fn heard(&self, bytes: usize, next: usize, all: usize) {
+        for (known, now) in self.heard.iter().zip([bytes, next, all]) {
+            known.store(now, Ordering::Relaxed);
+        }
     }
 
     pub fn remaining(&self) -> Duration {
@@ -97,7 +108,14 @@ impl Progress {
             Phase::Request => (Reason::TimeoutRequest, "Request"),
             Phase::Response => (Reason::TimeoutResponse, "Response"),
             Phase::Receive => {
-                let message = format!("what is awaited did not come in {:?} (Receive)", self.timeout);
+                let [bytes, next, all] = self.heard.each_ref().map(|known| known.load(Ordering::Relaxed));
+                let message = match bytes {
+                    0 => format!("nothing came in {:?} (Receive)", self.timeout),
+                    _ => format!(
+                        "block {next} of {all} is not in the {bytes} bytes that came in {:?} (Receive)",
+                        self.timeout
+                    ),
+                };
                 return Failure::new(Reason::TimeoutReceive, message);
             }
         };
@@ -125,6 +143,11 @@ mod tests {
         }
         progress.reach(Phase::Connect);
         assert_eq!(progress.timed_out().reason, Reason::TimeoutResponse);
+        progress.reach(Phase::Receive);
+        assert_eq!(progress.timed_out(), Failure::new(Reason::TimeoutReceive, "nothing came in 1s (Receive)"));
+        progress.heard(7, 1, 2);
+        let told = "block 1 of 2 is not in the 7 bytes that came in 1s (Receive)";
+        assert_eq!(progress.timed_out(), Failure::new(Reason::TimeoutReceive, told));
         progress.restart(Phase::Connect);
         assert_eq!(progress.timed_out().reason, Reason::TimeoutConnect);
     }

@@ -40,14 +40,14 @@ impl Exchange<'_, TcpProbe> {
         }
         if !self.probe.receive.is_empty() {
             progress.reach(Phase::Receive);
-            self.listen(&mut stream).await?;
+            self.listen(&mut stream, progress).await?;
         }
         // The target has said what it was asked: whether it hears our goodbye is nothing against it.
         let _ = stream.shutdown().await;
         Ok(())
     }
 
-    async fn listen(&self, stream: &mut Stream) -> Result<(), Failure> {
+    async fn listen(&self, stream: &mut Stream, progress: &Progress) -> Result<(), Failure> {
         let mut awaited = Awaited::new(&self.probe.receive);
         let mut heard = Vec::with_capacity(1024);
         loop {
@@ -61,6 +61,7 @@ impl Exchange<'_, TcpProbe> {
             if awaited.found_all(&heard) {
                 return Ok(());
             }
+            progress.heard(heard.len(), awaited.found() + 1, self.probe.receive.len());
             let missing = |end: &str| {
                 let (next, all) = (awaited.found() + 1, self.probe.receive.len());
                 let message = format!("unexpected answer; {} bytes{end}, without block {next} of {all}", heard.len());

@@ -48,7 +48,10 @@ async fn unhealthy_statuses_leave_the_rest_neutral() {
         let outcome = run_http(at(address), probe.clone(), ENOUGH).await;
         match bad {
             Some(false) => assert_eq!(outcome, Outcome::Success, "{status}"),
-            None => assert_eq!(outcome, Outcome::Neutral, "{status}"),
+            None => {
+                let message = format!("got '{status}', which counts for nothing");
+                assert_eq!(outcome, Outcome::Neutral { message }, "{status}");
+            }
             Some(true) => {
                 assert_reason(&outcome, Reason::UnexpectedStatus, &format!("got '{status}', one of unhealthyStatuses"))
             }

@@ -62,7 +62,10 @@ async fn probe(exchange: &Exchange<'_>, address: SocketAddr, progress: &Progress
             Some(Err(failure)) => Err(failure),
         };
         return match judged {
-            Ok(judged) => Ok(Answer { certificate_expires, neutral: judged == Judged::Neither, at: head.at }),
+            Ok(judged) => {
+                let neutral = (judged == Judged::Neither).then(|| head.status.as_u16());
+                Ok(Answer { certificate_expires, neutral, at: head.at })
+            }
             Err(failure) => Err(Failure { certificate_expires, ..failure }),
         };
     }
@@ -154,7 +157,8 @@ fn judge(
 
 fn in_millis(time: Duration) -> String {
     // What is above a limit must not read as the limit.
-    format!("{}ms", time.as_micros().div_ceil(1000))
+    let tenths = time.as_nanos().div_ceil(100_000);
+    format!("{}.{}ms", tenths / 10, tenths % 10)
 }
 
 /// Whether a certificate that ends at `expires`, in seconds since the epoch, will do.
