@@ -14,7 +14,7 @@ use super::{
     write::{GateKey, GateWrite},
 };
 use crate::{
-    check::{GateMode, GateReason, ObjectKey, PortRef},
+    check::{GateMode, GateReason, ObjectKey, Place, PortRef},
     compile::is_publishable,
 };
 
@@ -46,6 +46,11 @@ impl KindCtx<'_> {
             let refused: Vec<_> = refused.iter().map(|candidate| &*candidate.label).collect();
             report.message =
                 format!("{}; not published, since a slice cannot hold it: {}", report.message, refused.join(", "));
+        }
+        if candidates.is_empty() && self.check.targets.iter().any(|target| matches!(target.place, Place::Host(_))) {
+            // Hosts are declared, and none of them can be published: nothing is enforced.
+            report = GateReport { effective: GateReason::NotFound, ..report };
+            report.message = format!("no target leads to an address that a slice can hold; {}", report.message);
         }
         let publisher = Publisher { service: &service, gate: &self.gate.name, owner: &owner, port_name: &port.name };
         let writes = match self.gate.mode {

@@ -49,7 +49,18 @@ pub async fn refused(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     shop.stage.apply(CHECK, spec).await?;
     let told = |check: &HealthCheck| message(check, "GatesApplied").contains("a slice cannot hold it: localhost");
     shop.stage.wait(CHECK, "the address to be told", told).await?;
-    shop.wait_published(&[true]).await
+    let check = shop.stage.wait(CHECK, "the verdict of the other", |check| gate(check)["desiredReady"] == 1).await?;
+    ensure!(gate(&check)["publishedReady"] == 1, "it counts for nothing: {check:?}");
+    shop.wait_published(&[true]).await?;
+    // Alone it leaves the gate with nothing to do, which is not what was asked for.
+    let mut spec = shop.spec(json!({}));
+    spec["targets"] = json!([{"name": "here", "host": "localhost", "port": PORT}]);
+    shop.stage.apply(CHECK, spec).await?;
+    shop.wait_condition(CHECK, "False/NotFound").await?;
+    let none = |check: &HealthCheck| gate(check)["publishedReady"] == 0;
+    let check = shop.stage.wait(CHECK, "what was published to go", none).await?;
+    ensure!(message(&check, "GatesApplied").contains("a slice cannot hold it: localhost"), "{check:?}");
+    shop.wait_published(&[]).await
 }
 
 pub async fn namespace_goes(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
