@@ -20,7 +20,47 @@ use crate::traffic::GRACE;
 use crate::verdict;
 
 pub fn trials(suite: &Suite) -> Vec<Trial> {
-    vec![suite.show("names::a_name_is_followed_to_its_new_address", moved)]
+    vec![
+        suite.show("names::a_name_is_followed_to_its_new_address", moved),
+        suite.show("names::of_two_addresses_the_one_that_dies_leaves_the_service", apart),
+    ]
+}
+
+/// The name stays healthy, since one address that answers is enough; the other is published by its own verdict.
+async fn apart(room: Arc<Room>) -> anyhow::Result<()> {
+    room.operator(&[]).await?;
+    let hosts = room.http_hosts(&["well", "sick", "late"]).await?;
+    let (well, sick, late) = (&hosts[0], &hosts[1], &hosts[2]);
+    let name = format!("pair-{}", well.name);
+    room.node.script("name", &[&name, &well.ip.to_string(), &sick.ip.to_string()]).await?;
+    let target = json!({"name": "pair", "host": format!("{name}.outside.test"), "port": HTTP_PORT});
+    let probe = json!({"http": {"path": PROBED, "expectedStatuses": [200]}});
+    let gated = Gated::new(&room, "by-names", &hosts, verdict::quick(probe, &[target]), json!({})).await?;
+    gated.published.wait(&[(well.ip, true), (sick.ip, true)].into()).await?;
+    let traffic = gated.traffic().await?;
+    traffic.answered_by(&sick.name).await?;
+
+    let died = Instant::now();
+    sick.break_by("killed").await?;
+    let withheld = gated.published.wait(&[(well.ip, true), (sick.ip, false)].into()).await?;
+    traffic.more(150).await?;
+    let check = room.health("by-names", "Healthy").await?;
+    ensure!(check.status.and_then(|status| status.summary).as_deref() == Some("1/1"), "one target");
+    sick.mend("killed").await?;
+    gated.published.wait(&[(well.ip, true), (sick.ip, true)].into()).await?;
+    traffic.answered_by(&sick.name).await?;
+
+    // One that does not answer joins the name, and is never let in.
+    late.break_by("500").await?;
+    let ips = [well, sick, late].map(|host| host.ip.to_string());
+    room.node.script("name", &[&name, &ips[0], &ips[1], &ips[2]]).await?;
+    gated.published.wait(&[(well.ip, true), (sick.ip, true), (late.ip, false)].into()).await?;
+    traffic.more(100).await?;
+    let report = traffic.stop("a name with two addresses, of which one dies").await?;
+    report.over_by(died, withheld)?;
+    let said = gated.published.all()?;
+    ensure!(said.iter().all(|(_, said)| said.get(&late.ip) != Some(&true)), "never ready: {said:?}");
+    room.node.script("name", &[&name]).await.map(|_| ())
 }
 
 async fn moved(room: Arc<Room>) -> anyhow::Result<()> {
