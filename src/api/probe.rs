@@ -145,6 +145,10 @@ pub struct HttpProbe {
     #[serde(default)]
     pub follow_redirects: FollowRedirects,
 
+    /// HTTP that is spoken: Auto is what the TLS handshake agrees on, and HTTP11 without one; HTTP2 without TLS is h2c by prior knowledge. Default Auto.
+    #[serde(default)]
+    pub http_version: HttpVersion,
+
     /// Reset ends the connection by RST and leaves no TIME_WAIT; Polite closes it. Default Reset.
     #[serde(default)]
     pub connection_close: ConnectionClose,
@@ -171,6 +175,7 @@ impl Default for HttpProbe {
             max_latency: None,
             min_certificate_validity: None,
             follow_redirects: FollowRedirects::default(),
+            http_version: HttpVersion::default(),
             connection_close: ConnectionClose::default(),
             tls: None,
         }
@@ -272,6 +277,15 @@ pub enum FollowRedirects {
     SameHost,
 }
 
+/// Which HTTP is spoken.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HttpVersion {
+    #[default]
+    Auto,
+    HTTP11,
+    HTTP2,
+}
+
 /// How a connection is ended.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ConnectionClose {
@@ -345,6 +359,24 @@ pub struct Tls {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "CaReference")]
     pub ca_ref: Option<CaReference>,
+
+    /// Certificate that is shown to a server that asks for one. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ClientCertificateReference")]
+    pub client_cert_ref: Option<ClientCertificateReference>,
+}
+
+/// Where a Secret of type kubernetes.io/tls has its certificate chain, and its key.
+pub const TLS_CERTIFICATE: &str = "tls.crt";
+pub const TLS_KEY: &str = "tls.key";
+
+/// Where a client certificate is.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientCertificateReference {
+    /// Name of a Secret of type kubernetes.io/tls in the same namespace, with tls.crt and tls.key in PEM, at most 253 characters.
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::DNS_SUBDOMAIN_PATTERN))]
+    pub secret: String,
 }
 
 /// Whether a certificate is checked.

@@ -28,8 +28,8 @@ pub use key::ObjectKey;
 pub use outcome::{Found, Outcome, Report, clean_message};
 pub use overrides::{Override, Overrides, Word};
 pub use probe::{
-    Connection, GrpcProbe, Handshake, HeaderSource, HttpHeader, HttpProbe, Probe, ProbeKind, Redirects, Reference,
-    ReferenceKind, Scheme, ScriptProbe, StatusRange, TcpProbe, Tls, TlsMode,
+    ClientCertificate, Connection, GrpcProbe, Handshake, HeaderSource, HttpHeader, HttpProbe, HttpVersion, Probe,
+    ProbeKind, Redirects, Reference, ReferenceKind, Scheme, ScriptProbe, StatusRange, TcpProbe, Tls, TlsMode,
 };
 pub use reason::{Class, Reason};
 pub use selector::SelectorError;

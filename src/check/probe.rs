@@ -112,6 +112,7 @@ pub struct HttpProbe {
     /// How long the certificate must still be valid.
     pub min_certificate_validity: Option<Duration>,
     pub redirects: Redirects,
+    pub version: HttpVersion,
     pub connection: Connection,
     pub tls: Tls,
 }
@@ -133,6 +134,7 @@ impl Default for HttpProbe {
             max_latency: None,
             min_certificate_validity: None,
             redirects: Redirects::None,
+            version: HttpVersion::Auto,
             connection: Connection::Reset,
             tls: Tls::default(),
         }
@@ -211,6 +213,17 @@ pub enum Redirects {
     SameHost,
 }
 
+/// Which HTTP is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum HttpVersion {
+    /// What the TLS handshake agrees on; HTTP/1.1 without one.
+    #[default]
+    Auto,
+    Http11,
+    /// Without TLS by prior knowledge (h2c).
+    Http2,
+}
+
 /// How an HTTP probe ends its connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Connection {
@@ -228,6 +241,15 @@ pub struct Tls {
     pub server_name: Option<Arc<str>>,
     /// PEM certificates to trust instead of the system's.
     pub ca: Option<Reference>,
+    /// Who we are, where the target asks.
+    pub client: Option<ClientCertificate>,
+}
+
+/// A certificate chain and its key, both in PEM.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClientCertificate {
+    pub certificate: Reference,
+    pub key: Reference,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -1,23 +1,22 @@
 //! `healthcheck-operator probe`: one probe, now, from here.
 
 mod place;
+mod tls;
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use bytes::Bytes;
 use clap::{Args, Subcommand};
-use futures::future::BoxFuture;
-use rustls::pki_types::{CertificateDer, pem::PemObject};
 
+use self::tls::{Files, TlsArgs};
 use super::{Exit, output::Output, print::print};
 use crate::{
     api,
     check::{
-        Attempt, Dial, GrpcProbe, Handshake, HeaderSource, HttpHeader, HttpProbe, ObjectKey, Outcome, Probe, ProbeKind,
-        Reason, Redirects, Reference, ReferenceKind, Report, Scheme, ScriptProbe, StatusRange, TcpProbe, Tls, TlsMode,
+        Attempt, Dial, GrpcProbe, Handshake, HeaderSource, HttpHeader, HttpProbe, HttpVersion, ObjectKey, Outcome,
+        Probe, ProbeKind, Reason, Redirects, Report, Scheme, ScriptProbe, StatusRange, TcpProbe,
     },
-    probe::{Lane as _, Prober, ReferenceResult, References, Settings},
+    probe::{Lane as _, Prober, Settings},
 };
 
 /// Probe something once, from here: prints `healthy`, or `unhealthy; <why>`, or `unknown; <why>`
@@ -76,17 +75,37 @@ struct HttpArgs {
     /// A header to send, `Name: value` (may be repeated)
     #[arg(long = "header", short = 'H', value_name = "HEADER", value_parser = place::header)]
     headers: Vec<(String, String)>,
-    /// Take any certificate
-    #[arg(long, conflicts_with = "ca_file")]
-    insecure: bool,
-    /// Certificates in PEM to trust instead of this machine's
-    #[arg(long, value_name = "FILE")]
-    ca_file: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    trust: TlsArgs,
+    /// The HTTP that is spoken; auto is what the TLS handshake agrees on, and 2 without TLS is h2c by prior knowledge
+    #[arg(long, value_enum, default_value_t)]
+    http_version: Version,
     /// Follow at most three redirects that stay on the host
     #[arg(long)]
     follow_redirects: bool,
     #[command(flatten)]
     common: Common,
+}
+
+/// Which HTTP is spoken.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default)]
+enum Version {
+    #[default]
+    Auto,
+    #[value(name = "1.1")]
+    Http11,
+    #[value(name = "2")]
+    Http2,
+}
+
+impl From<Version> for HttpVersion {
+    fn from(version: Version) -> Self {
+        match version {
+            Version::Auto => Self::Auto,
+            Version::Http11 => Self::Http11,
+            Version::Http2 => Self::Http2,
+        }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -97,15 +116,11 @@ struct GrpcArgs {
     /// The service to ask for; without it the server as a whole
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     service: String,
-    /// Make a TLS handshake first
+    /// Make a TLS handshake first; so do the flags about certificates
     #[arg(long)]
     tls: bool,
-    /// Make a TLS handshake first, and take any certificate
-    #[arg(long, conflicts_with = "ca_file")]
-    insecure: bool,
-    /// Make a TLS handshake first, and trust these certificates in PEM instead of this machine's
-    #[arg(long, value_name = "FILE")]
-    ca_file: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    trust: TlsArgs,
     #[command(flatten)]
     common: Common,
 }
@@ -170,23 +185,10 @@ fn tcp(args: &TcpArgs) -> Job {
     }
 }
 
-/// The authorities of a `--ca-file`, and how a probe refers to them.
-fn authorities(path: Option<&std::path::Path>, files: &mut Files) -> anyhow::Result<Option<Reference>> {
-    let Some(path) = path else { return Ok(None) };
-    let pem = std::fs::read(path).with_context(|| format!("--ca-file {}", path.display()))?;
-    let readable = CertificateDer::pem_slice_iter(&pem).next().is_some_and(|first| first.is_ok());
-    anyhow::ensure!(readable, "--ca-file {}: holds no certificate in PEM", path.display());
-    files.ca = pem.into();
-    let key = path.display().to_string().into();
-    Ok(Some(Reference { kind: ReferenceKind::ConfigMap, name: "--ca-file".into(), key }))
-}
-
 fn grpc(args: &GrpcArgs) -> anyhow::Result<Job> {
     let mut files = Files::default();
-    let ca = authorities(args.ca_file.as_deref(), &mut files)?;
-    let mode = if args.insecure { TlsMode::SkipVerify } else { TlsMode::Verify };
-    let encrypted = args.tls || args.insecure || ca.is_some();
-    let tls = encrypted.then_some(Tls { mode, server_name: None, ca });
+    let tls = args.trust.read(&mut files)?;
+    let tls = (args.tls || args.trust.given().is_some()).then_some(tls);
     Ok(Job {
         about: format!("grpc {}", place::shown(&args.place)),
         dial: Some(args.place.clone()),
@@ -197,10 +199,9 @@ fn grpc(args: &GrpcArgs) -> anyhow::Result<Job> {
 
 fn http(args: &HttpArgs) -> anyhow::Result<Job> {
     let mut files = Files::default();
-    let unused = args.ca_file.is_some() && args.url.scheme != Scheme::Https;
-    anyhow::ensure!(!unused, "--ca-file is only used with an https:// URL");
-    let ca = authorities(args.ca_file.as_deref(), &mut files)?;
-    let mode = if args.insecure { TlsMode::SkipVerify } else { TlsMode::Verify };
+    let unused = args.trust.given().filter(|flag| *flag != "--insecure" && args.url.scheme != Scheme::Https);
+    anyhow::ensure!(unused.is_none(), "{} is only used with an https:// URL", unused.unwrap_or_default());
+    let tls = args.trust.read(&mut files)?;
     let headers = args.headers.iter().map(|(name, value)| HttpHeader {
         name: name.as_str().into(),
         source: HeaderSource::Value(value.as_str().into()),
@@ -213,7 +214,8 @@ fn http(args: &HttpArgs) -> anyhow::Result<Job> {
         headers: headers.collect(),
         expected_statuses: args.statuses.clone(),
         redirects: if args.follow_redirects { Redirects::SameHost } else { Redirects::None },
-        tls: Tls { mode, server_name: None, ca },
+        version: args.http_version.into(),
+        tls,
         ..HttpProbe::default()
     };
     Ok(Job {
@@ -231,18 +233,6 @@ fn script(args: &ScriptArgs) -> Job {
         dial: None,
         kind: ProbeKind::Script(ScriptProbe { command, source: None, env: vec![] }),
         files: Files::default(),
-    }
-}
-
-/// The files that flags name, where a check would refer to a ConfigMap.
-#[derive(Default)]
-struct Files {
-    ca: Bytes,
-}
-
-impl References for Files {
-    fn get<'a>(&'a self, _namespace: &'a str, _reference: &'a Reference) -> BoxFuture<'a, ReferenceResult> {
-        Box::pin(std::future::ready(Ok(self.ca.clone())))
     }
 }
 

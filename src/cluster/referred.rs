@@ -3,7 +3,7 @@
 use crate::{
     api::{
         HealthCheckSpec,
-        probe::{KeyReference, Probe},
+        probe::{KeyReference, Probe, TLS_CERTIFICATE, TLS_KEY},
     },
     check::{Reference, ReferenceKind},
 };
@@ -47,7 +47,12 @@ fn add(probe: &Probe, path: &str, found: &mut Vec<Referred>) {
         ("grpc", probe.grpc.as_ref().and_then(|grpc| grpc.tls.as_ref())),
     ];
     for (kind, tls) in tls {
-        let Some(ca) = tls.and_then(|tls| tls.ca_ref.as_ref()) else { continue };
+        let Some(tls) = tls else { continue };
+        for key in tls.client_cert_ref.iter().flat_map(|client| [TLS_CERTIFICATE, TLS_KEY].map(|key| (client, key))) {
+            let key = KeyReference { name: key.0.secret.clone(), key: key.1.to_owned() };
+            found.push(referred(format!("{path}.{kind}.tls.clientCertRef"), ReferenceKind::Secret, &key));
+        }
+        let Some(ca) = &tls.ca_ref else { continue };
         let config_map = ca.config_map.as_ref().map(|key| (ReferenceKind::ConfigMap, key));
         let secret = ca.secret.as_ref().map(|key| (ReferenceKind::Secret, key));
         if let Some((object, key)) = config_map.or(secret) {

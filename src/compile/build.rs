@@ -4,12 +4,16 @@ use std::{net::Ipv6Addr, sync::Arc, time::Duration};
 
 use super::{probe_rules::parse_statuses, spec_rules::parse_percent};
 use crate::{
-    api::{self, HealthCheck, HealthCheckSpec, IntOrString, probe as written},
+    api::{
+        self, HealthCheck, HealthCheckSpec, IntOrString,
+        probe::{self as written, TLS_CERTIFICATE, TLS_KEY},
+    },
     check::{
-        BodyRule, Check, Connection, Gate, GateKind, GateLimits, GateMode, GatePolicy, GrpcProbe, Handshake,
-        HeaderSource, Host, HttpHeader, HttpProbe, InitialState, MinHealthy, ObjectKey, Overrides, Pattern, Place,
-        PodSelector, PortRef, Probe, ProbeKind, Redirects, Reference, ReferenceKind, Resolve, Rhythm, Scheme,
-        ScriptProbe, SelectorOperator, SelectorRequirement, Target, TcpProbe, Thresholds, Tls, TlsMode,
+        BodyRule, Check, ClientCertificate, Connection, Gate, GateKind, GateLimits, GateMode, GatePolicy, GrpcProbe,
+        Handshake, HeaderSource, Host, HttpHeader, HttpProbe, HttpVersion, InitialState, MinHealthy, ObjectKey,
+        Overrides, Pattern, Place, PodSelector, PortRef, Probe, ProbeKind, Redirects, Reference, ReferenceKind,
+        Resolve, Rhythm, Scheme, ScriptProbe, SelectorOperator, SelectorRequirement, Target, TcpProbe, Thresholds, Tls,
+        TlsMode,
     },
 };
 
@@ -283,6 +287,11 @@ fn build_http(http: &written::HttpProbe, target: &api::Target, namespace: &str) 
             written::ConnectionClose::Reset => Connection::Reset,
             written::ConnectionClose::Polite => Connection::Polite,
         },
+        version: match http.http_version {
+            written::HttpVersion::Auto => HttpVersion::Auto,
+            written::HttpVersion::HTTP11 => HttpVersion::Http11,
+            written::HttpVersion::HTTP2 => HttpVersion::Http2,
+        },
         tls: http.tls.as_ref().map(build_tls).unwrap_or_default(),
     }
 }
@@ -332,6 +341,14 @@ fn build_tls(tls: &written::Tls) -> Tls {
         },
         server_name: tls.server_name.as_deref().map(Into::into),
         ca,
+        client: tls.client_cert_ref.as_ref().map(|client| {
+            let of = |key: &str| Reference {
+                kind: ReferenceKind::Secret,
+                name: client.secret.as_str().into(),
+                key: key.into(),
+            };
+            ClientCertificate { certificate: of(TLS_CERTIFICATE), key: of(TLS_KEY) }
+        }),
     }
 }
 

@@ -11,6 +11,8 @@ use crate::{
 };
 
 const SECRET_NEEDS_CLUSTER: &str = "a Secret needs a cluster to be read from: give value when running from files";
+const CERTIFICATE_NEEDS_CLUSTER: &str =
+    "a client certificate is read from a Secret, which needs a cluster: remove clientCertRef when running from files";
 const CA_NEEDS_CLUSTER: &str =
     "a caRef needs a cluster to be read from: without one the authorities of this machine are trusted";
 
@@ -100,6 +102,9 @@ fn check_header(header: &Header, path: &str, mode: Mode, problems: &mut Problems
 fn check_tls(tls: &Tls, path: &str, mode: Mode, problems: &mut Problems) {
     if let Some(name) = &tls.server_name {
         problems.require(is_host(name), format!("{path}.serverName"), rules::SERVER_NAME_FORMAT);
+    }
+    if mode == Mode::Standalone {
+        problems.require(tls.client_cert_ref.is_none(), format!("{path}.clientCertRef"), CERTIFICATE_NEEDS_CLUSTER);
     }
     let Some(CaReference { config_map, secret }) = &tls.ca_ref else { return };
     let path = format!("{path}.caRef");

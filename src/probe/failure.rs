@@ -63,7 +63,11 @@ pub(super) fn from_io(error: &io::Error, moment: Moment) -> Failure {
         None if error.kind() == io::ErrorKind::UnexpectedEof => {
             Failure::new(Reason::ConnectionClosed, "connection closed before an answer")
         }
-        None => Failure::new(Reason::ConnectionClosed, format!("connection broke: {error}")),
+        // What a target thinks of our certificate may come after the handshake.
+        None => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+            Some(tls) => super::tls::explain(tls),
+            None => Failure::new(Reason::ConnectionClosed, format!("connection broke: {error}")),
+        },
     }
 }
 

@@ -8,6 +8,7 @@ mod exchange;
 mod failure;
 mod grpc;
 mod http;
+mod http2;
 mod prober;
 mod progress;
 mod references;

@@ -9,13 +9,14 @@ use std::{
 
 use bytes::Bytes;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, HandshakeKind, RootCertStore, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, HandshakeKind, RootCertStore,
+    SignatureScheme,
     client::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
 };
 use tokio::{net::TcpStream, sync::OnceCell, time::Instant};
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -25,11 +26,17 @@ use super::{
     failure::{self, Failure, Moment},
     references::References,
 };
-use crate::check::{ObjectKey, Reason, Tls, TlsMode};
+use crate::check::{ObjectKey, Reason, Reference, Tls, TlsMode};
 
-/// Whom a probe trusts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Setting {
+/// Whom a probe trusts, and who it is.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct Setting {
+    pub trust: Trust,
+    pub client: Option<Identity>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) enum Trust {
     /// The authorities of this machine.
     System,
     /// These, in PEM; `name` says where they come from.
@@ -38,9 +45,20 @@ pub(super) enum Setting {
     SkipVerify,
 }
 
+/// A client certificate with its key, both in PEM.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct Identity {
+    certificate: Bytes,
+    key: Bytes,
+    /// The Secret they come from.
+    secret: Arc<str>,
+}
+
 /// What is said over the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Protocol {
+    /// HTTP/2 or HTTP/1.1, as the target likes.
+    Http,
     Http1,
     Http2,
     /// Nothing that has a name for ALPN.
@@ -50,6 +68,7 @@ pub(super) enum Protocol {
 impl Protocol {
     fn alpn(self) -> Vec<Vec<u8>> {
         match self {
+            Self::Http => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
             Self::Http1 => vec![b"http/1.1".to_vec()],
             Self::Http2 => vec![b"h2".to_vec()],
             Self::Bytes => vec![],
@@ -57,16 +76,28 @@ impl Protocol {
     }
 }
 
-/// What `tls` asks for, with the authorities of its reference.
+/// What `tls` asks for, with the values of its references.
 pub(super) async fn setting(tls: &Tls, check: &ObjectKey, references: &dyn References) -> Result<Setting, Failure> {
-    if tls.mode == TlsMode::SkipVerify {
-        return Ok(Setting::SkipVerify);
-    }
-    let Some(reference) = &tls.ca else { return Ok(Setting::System) };
-    let pem =
-        references.get(&check.namespace, reference).await.map_err(|(reason, message)| Failure::new(reason, message))?;
-    let name = format!("key '{}' of {} '{}'", reference.key, reference.kind.as_str(), reference.name);
-    Ok(Setting::Authorities { pem, name })
+    let get = async |reference: &Reference| {
+        let value = references.get(&check.namespace, reference).await;
+        value.map_err(|(reason, message)| Failure::new(reason, message))
+    };
+    let trust = match &tls.ca {
+        _ if tls.mode == TlsMode::SkipVerify => Trust::SkipVerify,
+        None => Trust::System,
+        Some(reference) => {
+            let name = format!("key '{}' of {} '{}'", reference.key, reference.kind.as_str(), reference.name);
+            Trust::Authorities { pem: get(reference).await?, name }
+        }
+    };
+    let client = match &tls.client {
+        None => None,
+        Some(client) => {
+            let (certificate, key) = (get(&client.certificate).await?, get(&client.key).await?);
+            Some(Identity { certificate, key, secret: client.key.name.clone() })
+        }
+    };
+    Ok(Setting { trust, client })
 }
 
 /// `text` as the name that a certificate must bear: a DNS name, or an address, in brackets or without.
@@ -93,14 +124,7 @@ pub(super) struct TlsClients {
 }
 
 /// Of one client configuration.
-type Key = (Protocol, Trust);
-
-#[derive(Clone, PartialEq, Eq, Hash)]
-enum Trust {
-    System,
-    Authorities(Bytes),
-    SkipVerify,
-}
+type Key = (Protocol, Setting);
 
 struct Entry {
     config: Arc<ClientConfig>,
@@ -134,7 +158,7 @@ impl TlsClients {
         let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
         if let Some(expires) = expires
             && resumed
-            && *setting != Setting::SkipVerify
+            && setting.trust != Trust::SkipVerify
             && expires < now()
         {
             return Err(expired(Some(expires)));
@@ -143,12 +167,7 @@ impl TlsClients {
     }
 
     async fn config(&self, setting: &Setting, protocol: Protocol) -> Result<Arc<ClientConfig>, Failure> {
-        let trust = match setting {
-            Setting::System => Trust::System,
-            Setting::Authorities { pem, .. } => Trust::Authorities(pem.clone()),
-            Setting::SkipVerify => Trust::SkipVerify,
-        };
-        let key = (protocol, trust);
+        let key = (protocol, setting.clone());
         if let Some(config) = self.known(&key) {
             return Ok(config);
         }
@@ -180,15 +199,21 @@ impl TlsClients {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| Failure::new(Reason::CannotStart, format!("TLS cannot be set up: {error}")))?;
-        let mut config = match setting {
-            Setting::System => builder.with_root_certificates(self.system_roots().await?).with_no_client_auth(),
-            Setting::Authorities { pem, name } => {
-                builder.with_root_certificates(authorities(pem, name)?).with_no_client_auth()
+        let builder = match &setting.trust {
+            Trust::System => builder.with_root_certificates(self.system_roots().await?),
+            Trust::Authorities { pem, name } => builder.with_root_certificates(authorities(pem, name)?),
+            Trust::SkipVerify => {
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(Arc::clone(&self.provider))))
             }
-            Setting::SkipVerify => builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Anybody(Arc::clone(&self.provider))))
-                .with_no_client_auth(),
+        };
+        let mut config = match &setting.client {
+            None => builder.with_no_client_auth(),
+            Some(client) => {
+                let (chain, key) = client.parse()?;
+                builder.with_client_auth_cert(chain, key).map_err(|_| {
+                    client.wrong("its tls.key is not the key of its tls.crt, or is of a kind that TLS does not know")
+                })?
+            }
         };
         config.alpn_protocols = protocol.alpn();
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
@@ -218,6 +243,23 @@ fn load_roots() -> RootCertStore {
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(found.certs);
     store
+}
+
+impl Identity {
+    fn parse(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Failure> {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.certificate).collect();
+        let chain = chain.ok().filter(|chain| !chain.is_empty());
+        let chain = chain.ok_or_else(|| self.wrong("its tls.crt holds no certificate in PEM"))?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key);
+        Ok((chain, key.map_err(|_| self.wrong("its tls.key holds no private key in PEM"))?))
+    }
+
+    fn wrong(&self, why: &str) -> Failure {
+        Failure::new(
+            Reason::SecretMissing,
+            format!("Secret '{}' cannot be used as a client certificate: {why}", self.secret),
+        )
+    }
 }
 
 fn authorities(pem: &[u8], name: &str) -> Result<RootCertStore, Failure> {
@@ -268,6 +310,10 @@ pub(super) fn explain(error: &Error) -> Failure {
         Error::NoCertificatesPresented => Failure::new(Reason::CertificateInvalid, "no certificate was shown"),
         Error::InvalidMessage(_) => {
             Failure::new(Reason::TlsHandshakeFailed, "TLS handshake failed: the target does not speak TLS on this port")
+        }
+        Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            let why = "the target asks for a client certificate; set tls.clientCertRef";
+            Failure::new(Reason::TlsHandshakeFailed, format!("TLS handshake failed: {why}"))
         }
         error => Failure::new(Reason::TlsHandshakeFailed, format!("TLS handshake failed: {error}")),
     }

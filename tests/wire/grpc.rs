@@ -156,5 +156,5 @@ async fn an_answer_without_an_end_is_cut_off() {
         }
     })
     .await;
-    assert_reason(&ask(floods, "", ENOUGH).await, Reason::BodyTooLarge, "the answer's message is over 4 KiB");
+    assert_reason(&ask(floods, "", ENOUGH).await, Reason::BodyTooLarge, "the answer's body is over 4 KiB");
 }

@@ -5,6 +5,7 @@ mod command;
 mod grpc;
 mod hostile;
 mod http;
+mod http2;
 mod leaks;
 mod names;
 #[path = "../support/netns.rs"]

@@ -27,12 +27,12 @@ use tokio_rustls::TlsAcceptor;
 use crate::support::{ENOUGH, LOOPBACK, SHORT, assert_reason, at, attempt, get, named, run, target};
 
 /// An authority made for one test.
-struct Authority {
+pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(vec![]).expect("parameters");
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -40,12 +40,12 @@ impl Authority {
         Self { issuer }
     }
 
-    fn pem(&self) -> String {
+    pub fn pem(&self) -> String {
         self.issuer.pem()
     }
 
     /// A certificate for `names` that holds in these years.
-    fn leaf(&self, names: &[&str], years: (i32, i32)) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    pub fn leaf(&self, names: &[&str], years: (i32, i32)) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
         let key = KeyPair::generate().expect("a key");
         let certificate = leaf_params(names, years).signed_by(&key, &self.issuer).expect("a certificate");
         (certificate.der().clone(), PrivatePkcs8KeyDer::from(key.serialize_der()).into())
@@ -63,7 +63,7 @@ fn leaf_params(names: &[&str], (from, to): (i32, i32)) -> CertificateParams {
 /// 2100-01-01T00:00:00Z and 2001-01-01T00:00:00Z.
 const Y2100: i64 = 4_102_444_800;
 const Y2001: i64 = 978_307_200;
-const VALID: (i32, i32) = (2000, 2100);
+pub const VALID: (i32, i32) = (2000, 2100);
 const EXPIRED: (i32, i32) = (2000, 2001);
 
 type Handshakes = Arc<Mutex<Vec<(HandshakeKind, Option<String>)>>>;
@@ -79,7 +79,7 @@ async fn server(
         .with_no_client_auth()
         .with_single_cert(vec![certificate], key)
         .expect("a certificate");
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let handshakes = Handshakes::default();
     let keep = Arc::clone(&handshakes);
@@ -115,7 +115,7 @@ fn prober(ca: &str) -> Prober {
 
 fn verify(server_name: Option<&str>) -> Tls {
     let ca = Reference { kind: ReferenceKind::ConfigMap, name: "ca".into(), key: "ca.crt".into() };
-    Tls { mode: TlsMode::Verify, server_name: server_name.map(Into::into), ca: Some(ca) }
+    Tls { mode: TlsMode::Verify, server_name: server_name.map(Into::into), ca: Some(ca), client: None }
 }
 
 fn skip() -> Tls {

@@ -8,10 +8,10 @@ use super::super::{Mode, compile};
 use crate::{
     api::{HealthCheck, crd},
     check::{
-        BodyRule, Check, Connection, GrpcProbe, Handshake, HeaderSource, Host, HttpHeader, HttpProbe, InitialState,
-        MinHealthy, ObjectKey, Override, Overrides, Pattern, Place, PodSelector, PortRef, Probe, ProbeKind, Redirects,
-        Reference, ReferenceKind, Resolve, Rhythm, Scheme, ScriptProbe, SelectorOperator, SelectorRequirement,
-        StatusRange, Target, TcpProbe, Thresholds, Tls, TlsMode, Word,
+        BodyRule, Check, ClientCertificate, Connection, GrpcProbe, Handshake, HeaderSource, Host, HttpHeader,
+        HttpProbe, HttpVersion, InitialState, MinHealthy, ObjectKey, Override, Overrides, Pattern, Place, PodSelector,
+        PortRef, Probe, ProbeKind, Redirects, Reference, ReferenceKind, Resolve, Rhythm, Scheme, ScriptProbe,
+        SelectorOperator, SelectorRequirement, StatusRange, Target, TcpProbe, Thresholds, Tls, TlsMode, Word,
     },
 };
 
@@ -57,8 +57,9 @@ spec:
         maxLatency: 750ms
         minCertificateValidity: 240h
         followRedirects: SameHost
+        httpVersion: HTTP2
         connectionClose: Polite
-        tls: {serverName: inner.example, caRef: {configMap: {name: authorities, key: ca.crt}}}
+        tls: {serverName: inner.example, caRef: {configMap: {name: authorities, key: ca.crt}}, clientCertRef: {secret: we}}
   - name: pods
     pods:
       selector:
@@ -118,11 +119,16 @@ fn asked_of_the_service() -> ProbeKind {
         max_latency: Some(Duration::from_millis(750)),
         min_certificate_validity: Some(Duration::from_secs(240 * 3600)),
         redirects: Redirects::SameHost,
+        version: HttpVersion::Http2,
         connection: Connection::Polite,
         tls: Tls {
             mode: TlsMode::Verify,
             server_name: Some("inner.example".into()),
             ca: reference(ReferenceKind::ConfigMap, "authorities", "ca.crt"),
+            client: Some(ClientCertificate {
+                certificate: Reference { kind: ReferenceKind::Secret, name: "we".into(), key: "tls.crt".into() },
+                key: Reference { kind: ReferenceKind::Secret, name: "we".into(), key: "tls.key".into() },
+            }),
         },
     })
 }

@@ -23,7 +23,9 @@ use super::{Judged, judge_status, request::Request};
 use crate::{
     check::{Connection, HttpProbe, Reason},
     probe::{
+        exchange::Stream,
         failure::{self, Failure, Moment},
+        http2::{self, Question, Reply},
         progress::{Phase, Progress},
     },
 };
@@ -93,6 +95,28 @@ where
     Ok(head)
 }
 
+/// The same over HTTP/2.
+pub(super) async fn run2(
+    stream: Stream,
+    request: &Request,
+    probe: &HttpProbe,
+    progress: &Progress,
+) -> Result<Head, Failure> {
+    let judged = |status: StatusCode| judge_status(probe, status.as_u16()) == Judged::Expected;
+    let question = Question {
+        request: request.head()?,
+        body: request.body.clone(),
+        reads: &|status| probe.expected_body.is_some() && judged(status),
+        max_body: MAX_BODY,
+        polite: probe.connection == Connection::Polite,
+    };
+    let Reply { status, headers, body, at, .. } = http2::ask(stream, question, progress).await?;
+    if headers.len() > MAX_HEADERS {
+        return Err(too_large());
+    }
+    Ok(Head { status, headers, body, at })
+}
+
 /// The whole body.
 async fn read<D>(mut driver: Pin<&mut D>, body: &mut Incoming) -> Result<Vec<u8>, Failure>
 where
@@ -138,9 +162,6 @@ fn explain(error: &hyper::Error) -> Failure {
     if let Some(cause) = cause::<io::Error>(error) {
         if cause.get_ref().is_some_and(|inner| inner.is::<TooMuch>()) {
             return too_large();
-        }
-        if let Some(tls) = cause.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            return crate::probe::tls::explain(tls);
         }
         return failure::from_io(cause, Moment::Arrived);
     }

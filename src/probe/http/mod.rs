@@ -13,10 +13,11 @@ use super::{
     dial::Manner,
     exchange::{Opened, Tls, open},
     failure::Failure,
+    http2,
     progress::{Phase, Progress},
     tls::{Protocol, TlsClients},
 };
-use crate::check::{Connection, HttpProbe, Reason, Redirects, Scheme, StatusRange};
+use crate::check::{Connection, HttpProbe, HttpVersion, Reason, Redirects, Scheme, StatusRange};
 
 pub(super) use request::{Plan, plan};
 
@@ -89,9 +90,20 @@ async fn once(
         Some(_) => Some(plan.server_name(probe, address)?),
         None => None,
     };
-    let tls = tls.as_ref().zip(name.as_ref()).map(|(tls, name)| (tls, Protocol::Http1, name));
+    let protocol = match probe.version {
+        HttpVersion::Auto => Protocol::Http,
+        HttpVersion::Http11 => Protocol::Http1,
+        HttpVersion::Http2 => Protocol::Http2,
+    };
+    let secured = tls.is_some();
+    let tls = tls.as_ref().zip(name.as_ref()).map(|(tls, name)| (tls, protocol, name));
     let Opened { stream, certificate_expires } = open(address, manner, tls, progress).await?;
-    match exchange::run(stream, request, probe, progress).await {
+    let ran = match (probe.version, http2::is_agreed(&stream)) {
+        (HttpVersion::Http2, false) if secured => Err(http2::not_offered()),
+        (HttpVersion::Http2, _) | (HttpVersion::Auto, true) => exchange::run2(stream, request, probe, progress).await,
+        (HttpVersion::Auto, false) | (HttpVersion::Http11, _) => exchange::run(stream, request, probe, progress).await,
+    };
+    match ran {
         Ok(head) => Ok((head, certificate_expires)),
         Err(failure) => Err(Failure { certificate_expires, ..failure }),
     }

@@ -10,6 +10,7 @@ use http::{
 use http_body_util::Full;
 use rustls::pki_types::ServerName;
 
+use super::scheme_name;
 use crate::{
     check::{Dial, HeaderSource, Host, HttpProbe, ObjectKey, Reason, Scheme},
     probe::{failure::Failure, references::References, tls},
@@ -194,6 +195,26 @@ impl Request {
         *message.uri_mut() = self.target.clone();
         message.headers_mut().insert(HOST, HeaderValue::from_str(&self.authority).map_err(wrong)?);
         message.headers_mut().extend(self.headers.clone());
+        Ok(message)
+    }
+}
+
+impl Request {
+    /// The head of the message for HTTP/2, which names scheme and authority, and has no headers of one connection.
+    pub fn head(&self) -> Result<http::Request<()>, Failure> {
+        let wrong = |_| Failure::new(Reason::CannotStart, "the host cannot be sent as an authority; correct the probe");
+        let uri = Uri::builder()
+            .scheme(scheme_name(self.scheme))
+            .authority(self.authority.as_str())
+            .path_and_query(self.target.path_and_query().map_or("/", |path| path.as_str()))
+            .build()
+            .map_err(wrong)?;
+        let mut message = http::Request::new(());
+        *message.version_mut() = http::Version::HTTP_2;
+        *message.method_mut() = self.method.clone();
+        *message.uri_mut() = uri;
+        *message.headers_mut() = self.headers.clone();
+        message.headers_mut().remove(CONNECTION);
         Ok(message)
     }
 }
