@@ -2,11 +2,12 @@
 //!
 //! Polling sees the states that last; a flip between two looks is seen only here.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use futures::StreamExt;
 use kube::api::{Api, ListParams, WatchEvent, WatchParams};
 use kube::{Resource, ResourceExt};
@@ -55,8 +56,8 @@ where
         let changes = Arc::new(Mutex::new(Ok(first)));
         let shared = Arc::clone(&changes);
         let watching = tokio::spawn(async move {
-            // A watch that ends is opened again where it ended; only an expired version would
-            // leave a gap, and that spoils the recording.
+            // A watch that ends is opened again where it ended; only an expired version may leave
+            // a gap, and that spoils the recording.
             while let Ok(()) = watch(&api, &mut version, &shared).await.map_err(|gap| {
                 *lock(&shared) = Err(gap);
             }) {}
@@ -142,6 +143,10 @@ where
                 *version = bookmark.metadata.resource_version;
                 continue;
             }
+            WatchEvent::Error(status) if status.code == 410 => {
+                *version = unchanged(api, changes).await.with_context(|| status.message.clone())?;
+                return Ok(());
+            }
             WatchEvent::Error(status) => anyhow::bail!("{}", status.message),
         };
         let (Change::Now(object) | Change::Gone(object)) = &change;
@@ -151,6 +156,27 @@ where
         }
     }
     Ok(())
+}
+
+/// The version of now, where nothing has happened since the last change: the API server forgets what was before when a
+/// CRD changes, and then there is nothing to miss.
+async fn unchanged<K>(api: &Api<K>, changes: &Tape<K>) -> anyhow::Result<String>
+where
+    K: Resource + Clone + Debug + DeserializeOwned,
+{
+    let list = api.list(&ListParams::default()).await?;
+    let mut known = BTreeMap::new();
+    if let Ok(changes) = &*lock(changes) {
+        for (_, change) in changes {
+            match change {
+                Change::Now(object) => known.insert(object.uid(), object.resource_version()),
+                Change::Gone(object) => known.remove(&object.uid()),
+            };
+        }
+    }
+    let there: BTreeMap<_, _> = list.items.iter().map(|object| (object.uid(), object.resource_version())).collect();
+    ensure!(there == known, "and things have happened since");
+    list.metadata.resource_version.context("a list without a version")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
