@@ -47,7 +47,7 @@ enum Command {
     /// Print the CustomResourceDefinitions as YAML
     Crds(crds::CrdsArgs),
     /// Probe something once, from here
-    Probe(probe::ProbeArgs),
+    Probe(Box<probe::ProbeArgs>),
     /// Run scripts for the controller, without its credentials
     Runner(runner::RunnerArgs),
     Standalone(Box<standalone::StandaloneArgs>),

@@ -1,6 +1,6 @@
 //! The scheduler, the state machine and the board.
 //!
-//! `scheduler` is the loop; `roster` changes what it runs; `table`, `record` and `group` are what it keeps. The rest is
+//! `scheduler` is the loop; `roster` changes what it runs, `rounds` runs it; `table`, `record` and `group` are what it keeps. The rest is
 //! pure: `spoken`, `wheel`, `phase`, `permits`, `stall`, `isolation`, `machine`, `judgement`, `belief`, `aggregate`.
 
 mod aggregate;
@@ -15,6 +15,7 @@ mod permits;
 mod phase;
 mod record;
 mod roster;
+mod rounds;
 mod scheduler;
 mod spoken;
 mod stall;

@@ -1,0 +1,173 @@
+//! One round of an endpoint: due, waiting for a permit, in flight, ended.
+
+use std::panic::AssertUnwindSafe;
+
+use futures::FutureExt as _;
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{
+    phase,
+    record::{Due, Flight, Record},
+    scheduler::{Scheduler, millis},
+};
+use crate::{
+    check::{Attempt, Class, Outcome, Reason, Report},
+    probe::Lane,
+};
+
+/// What an attempt ended in, and whose it was.
+pub(super) struct Ended {
+    id: u32,
+    attempt: u32,
+    report: Report,
+}
+
+impl<L: Lane> Scheduler<L> {
+    /// A round is due. It starts now, or when a permit is free, or when the probe before it has ended; a round that finds
+    /// another already waiting takes its place, and that one is skipped.
+    pub(super) fn round(&mut self, id: u32, now: u64) {
+        let Some((record, group)) = self.table.with_group(id) else { return };
+        let Some(Due { slot, .. }) = record.due else { return };
+        let rhythm = &group.check.rhythm;
+        let cadence = millis(record.belief.cadence(rhythm));
+        let (next, missed) = if record.first {
+            (phase::next_on_grid(now, cadence, record.hash), 0)
+        } else {
+            phase::next_slot(slot, cadence, now)
+        };
+        record.first = false;
+        record.round = slot;
+        record.due = Some(Due { slot: next, at: phase::jittered(next, cadence, rhythm.jitter_percent, record.hash) });
+        let mut skipped = missed;
+        match record.flight {
+            Flight::Idle => self.ask(id, now),
+            Flight::Waiting => skipped += 1,
+            Flight::Running { .. } => skipped += u64::from(record.pending.replace(slot).is_some()),
+        }
+        self.metrics.skipped_rounds.inc_by(skipped);
+    }
+
+    /// Starts a probe of `id` as soon as a permit is free.
+    fn ask(&mut self, id: u32, now: u64) {
+        let Some(record) = self.table.record_mut(id) else { return };
+        if self.permits.request(id, record.endpoint.dial.as_ref().map(|dial| &dial.host)) {
+            self.launch(id, now);
+        } else {
+            record.flight = Flight::Waiting;
+        }
+    }
+
+    /// Starts a probe of `id`, which holds a permit.
+    fn launch(&mut self, id: u32, now: u64) {
+        let Some((record, group)) = self.table.with_group(id) else { return };
+        record.attempt = record.attempt.wrapping_add(1);
+        let number = record.attempt;
+        let attempt = Attempt {
+            check: group.check.key.clone(),
+            target: record.endpoint.target.clone(),
+            dial: record.endpoint.dial.clone(),
+            probe: record.endpoint.probe.clone(),
+        };
+        let (lane, ended) = (self.lane.clone(), self.ended.clone());
+        let task = tokio::spawn(async move {
+            let started = Instant::now();
+            let report = AssertUnwindSafe(lane.attempt(attempt)).catch_unwind().await.unwrap_or_else(|_| {
+                let outcome = Outcome::from_reason(Reason::CannotStart, "the probe panicked; this is a bug");
+                Report::new(outcome, started.elapsed())
+            });
+            // The engine is gone: nobody to tell.
+            let _ = ended.send(Ended { id, attempt: number, report });
+        });
+        record.flight = Flight::Running { task: task.abort_handle(), started: now };
+        self.metrics.scheduling_lag.observe(now.saturating_sub(record.round) as f64 / 1000.0);
+        self.metrics.in_flight_probes.set(self.permits.running().try_into().unwrap_or(i64::MAX));
+    }
+
+    /// Gives the permit of `id` back; whoever waits for it starts.
+    fn give_back(&mut self, id: u32, now: u64) {
+        let host = self.table.record(id).and_then(Record::host).cloned();
+        if let Some(next) = self.permits.release(host.as_ref()) {
+            self.launch(next, now);
+        }
+        self.metrics.in_flight_probes.set(self.permits.running().try_into().unwrap_or(i64::MAX));
+    }
+
+    /// Gives up whatever `id` is doing or waiting for.
+    pub(super) fn interrupt(&mut self, id: u32) {
+        let now = self.now();
+        let Some(record) = self.table.record_mut(id) else { return };
+        record.pending = None;
+        record.attempt = record.attempt.wrapping_add(1);
+        match std::mem::take(&mut record.flight) {
+            Flight::Idle => {}
+            Flight::Waiting => {
+                let host = record.host().cloned();
+                self.permits.withdraw(id, host.as_ref());
+            }
+            Flight::Running { task, .. } => {
+                task.abort();
+                self.give_back(id, now);
+            }
+        }
+    }
+
+    pub(super) fn end(&mut self, Ended { id, attempt, mut report }: Ended, now: u64) {
+        let Some((record, group)) = self.table.with_group(id) else { return };
+        let Flight::Running { started, .. } = record.flight else { return };
+        if record.attempt != attempt {
+            return;
+        }
+        record.flight = Flight::Idle;
+        let timeout = millis(record.endpoint.probe.timeout);
+        let timed_out = |outcome: &Outcome| matches!(outcome, Outcome::Failure { class: Class::Timeout, .. });
+        if report.outcomes().any(|outcome| timed_out(outcome)) && self.stalls.explain(started, now, timeout) {
+            let text = "this process stood still while it waited for the answer; not counted";
+            for outcome in report.outcomes().filter(|outcome| timed_out(outcome)) {
+                *outcome = Outcome::from_reason(Reason::ProberOverloaded, text);
+            }
+        }
+        let rhythm = &group.check.rhythm;
+        let before = record.belief.cadence(rhythm);
+        match &report.outcome {
+            Outcome::Success | Outcome::Neutral { .. } => self.isolation.succeeded(now),
+            Outcome::Failure { .. } => {
+                self.isolation.failed(now, millis(before));
+                if self.isolation.holds(self.surroundings.is_api_silent(), self.surroundings.has_canary_failed()) {
+                    for outcome in report.outcomes() {
+                        let text = format!("the prober is isolated; not counted: {}", outcome.message());
+                        *outcome = Outcome::from_reason(Reason::ProberIsolated, text);
+                    }
+                }
+            }
+            Outcome::Local { .. } => {}
+        }
+        let wall = Timestamp::now();
+        let changed = record.belief.take(&record.endpoint, &report, &group.check.thresholds, now, wall);
+        let after = record.belief.cadence(rhythm);
+        group.live.beat(wall);
+        let reason = report.outcome.reason().map_or("", Reason::as_str);
+        self.metrics.probe_ended(record.endpoint.probe.kind_name(), report.outcome.as_str(), reason, report.latency);
+        if before != after && record.due.is_some() {
+            // The new cadence counts from the round that brought it about.
+            record.pending = None;
+            let cadence = millis(after);
+            let slot = if after == rhythm.interval {
+                phase::next_on_grid(now, cadence, record.hash)
+            } else {
+                phase::next_slot(record.round, cadence, now).0
+            };
+            record.due = Some(Due { slot, at: phase::jittered(slot, cadence, rhythm.jitter_percent, record.hash) });
+        }
+        let pending = record.pending.take();
+        let group = record.group;
+        if changed {
+            self.mark(group);
+        }
+        self.give_back(id, now);
+        if pending.is_some() {
+            self.ask(id, now);
+        }
+        self.reschedule(id);
+    }
+}
