@@ -2,7 +2,7 @@
 //!
 //! The folder layout is the architecture: `api` (the resource as users write it) → `compile` → `check` (what is
 //! asked, free of Kubernetes) → `probe` (one attempt) → `engine` (scheduler, state machine, board) → `gate` (what of it
-//! may move traffic) → `server`, `cluster` and `cli`, which read the board. Arrows point one way only.
+//! may move traffic) → `server`, `cluster` and `cli`, which read the board; `on_demand` probes when somebody asks. Arrows point one way only.
 
 pub mod api;
 pub mod check;
@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod compile;
 pub mod engine;
 pub mod gate;
+pub mod on_demand;
 pub mod probe;
 pub mod server;
 pub mod source;

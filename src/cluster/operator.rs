@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     engine::{self, Board, Limits, Surroundings},
+    on_demand::OnDemand,
     probe::{DeniedDynamic, EgressGuard, NameServers, Prober, ScriptBackend, Settings, canary},
     server::{self, Access, Readiness, ServerConfig, Servers},
     telemetry::{Beats, Metrics},
@@ -79,6 +80,7 @@ struct Operator {
     /// Cancelled when the egress guard knows what it needs for probing.
     egress_known: CancellationToken,
     prober: Arc<Prober>,
+    on_demand: OnDemand,
     references: ReferenceStore,
     /// What keeps HealthChecks from being watched, whichever role it is met in.
     complaints: Complaints,
@@ -93,6 +95,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         (Metrics::default(), Beats::default(), Readiness::default(), Arc::new(Board::new()));
     let config = options.connection.load().await?;
     let api = client(&config, &metrics)?;
+    let on_demand = OnDemand::new();
     let access = Access::Cluster(Arc::new(ClusterAuthorizer::new(api.clone())));
     readiness.not_ready("crd", "HealthChecks have not been listed yet");
     readiness.not_ready("egress", "the API server has not been reached yet");
@@ -102,6 +105,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         readiness: readiness.clone(),
         metrics: metrics.clone(),
         access,
+        on_demand: Some(on_demand.clone()),
     };
     let servers = Servers::bind(&options.server, state)?;
     let mut essential = JoinSet::new();
@@ -179,6 +183,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         surroundings,
         egress_known,
         prober,
+        on_demand,
         references,
         complaints: Complaints::default(),
     };
@@ -365,6 +370,7 @@ impl Operator {
             beats: self.beats.clone(),
         };
         let (engine, engine_task) = engine::start(parts, engine_stop.clone());
+        self.on_demand.begin(self.prober.clone(), engine.clone());
         let parts = leader::Parts {
             client: self.client.clone(),
             board: self.board.clone(),
@@ -391,6 +397,7 @@ impl Operator {
         };
         // Who failed first is told; the other one may have failed of it.
         let (led, engine) = tokio::join!(leading, watch_engine(engine_task, &leader_stop, &engine_stop));
+        self.on_demand.end();
         engine.and(led)
     }
 

@@ -65,7 +65,7 @@ impl ClusterAuthorizer {
 
     fn keep(&self, question: Question, decision: &Decision) {
         let kept = match decision {
-            Decision::Allowed => KEPT,
+            Decision::Allowed(_) => KEPT,
             Decision::Unauthenticated | Decision::Forbidden(_) => REFUSAL_KEPT,
             // Nobody answered: that is no answer to keep.
             Decision::Unavailable(_) => return,
@@ -89,7 +89,7 @@ impl ClusterAuthorizer {
             Err(error) => return unavailable("tokenreviews", &error),
         };
         match self.may(&user, question).await {
-            Ok(true) => Decision::Allowed,
+            Ok(true) => Decision::Allowed(user.username.as_deref().map(Into::into)),
             Ok(false) => Decision::Forbidden(format!(
                 "user '{}' may not {} healthchecks{}{} in {}",
                 user.username.unwrap_or_default(),

@@ -50,11 +50,21 @@ pub struct PriorEndpoint {
     pub message: String,
 }
 
+/// What runs under a key now.
+#[derive(Clone, Debug)]
+pub struct Declared {
+    pub check: Arc<Check>,
+    /// Every endpoint, in declared order.
+    pub endpoints: Vec<Endpoint>,
+}
+
 /// What the engine is asked.
 #[derive(Debug)]
 pub(super) enum Command {
     Upsert(Box<Desired>),
     Remove(ObjectKey),
+    /// Answered with what runs under the key.
+    Declared(ObjectKey, tokio::sync::oneshot::Sender<Option<Declared>>),
     /// Answered once every command before it is on the board.
     Settle(tokio::sync::oneshot::Sender<()>),
 }
@@ -75,6 +85,13 @@ impl Engine {
     /// Stops probing `key` and takes it off the board.
     pub async fn remove(&self, key: ObjectKey) {
         let _ = self.commands.send(Command::Remove(key)).await;
+    }
+
+    /// What runs under `key`; `None` where nothing does, or the engine has stopped.
+    pub async fn declared(&self, key: &ObjectKey) -> Option<Declared> {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        self.commands.send(Command::Declared(key.clone(), answer)).await.ok()?;
+        answered.await.ok().flatten()
     }
 
     /// Waits until everything sent before is on the board. Until it is called for the first time, with every check sent

@@ -1,7 +1,8 @@
 //! The scheduler, the state machine and the board.
 //!
 //! `scheduler` is the loop; `roster` changes what it runs, `rounds` runs it; `table`, `record` and `group` are what it keeps. The rest is
-//! pure: `spoken`, `wheel`, `phase`, `permits`, `stall`, `isolation`, `machine`, `judgement`, `belief`, `aggregate`.
+//! pure: `spoken`, `wheel`, `phase`, `permits`, `stall`, `isolation`, `machine`, `judgement`, `belief`, `aggregate`. Beside it
+//! stands `single_flight`, for what is probed when somebody asks.
 
 mod aggregate;
 mod belief;
@@ -17,6 +18,7 @@ mod record;
 mod roster;
 mod rounds;
 mod scheduler;
+mod single_flight;
 mod spoken;
 mod stall;
 mod surroundings;
@@ -27,9 +29,10 @@ mod view;
 mod wheel;
 
 pub use board::{Board, Subscription, Totals, WRITER_SILENCE};
-pub use desired::{Desired, Engine, Prior, PriorEndpoint};
+pub use desired::{Declared, Desired, Engine, Prior, PriorEndpoint};
 pub use group::OUTAGE_TARGETS;
 pub use phase::stable_hash;
 pub use scheduler::{Limits, Parts, start};
+pub use single_flight::{Boarded, SingleFlight};
 pub use surroundings::Surroundings;
 pub use view::{CheckLive, CheckView, Counters, EndpointLive, EndpointView, Outage, Overridden};

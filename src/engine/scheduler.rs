@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     board::Board,
-    desired::{Command, Engine},
+    desired::{Command, Declared, Engine},
     group::{Group, Member, member_row},
     isolation::Isolation,
     permits::Permits,
@@ -186,6 +186,10 @@ impl<L: Lane> Scheduler<L> {
         match command {
             Command::Upsert(desired) => self.upsert(*desired, now),
             Command::Remove(key) => self.remove(&key),
+            Command::Declared(key, answer) => {
+                // Whoever asked has gone away.
+                let _ = answer.send(self.table.declared(&key));
+            }
             Command::Settle(done) => {
                 self.opened = true;
                 self.settling.push(done);
@@ -317,6 +321,16 @@ pub(super) fn millis(duration: Duration) -> u64 {
 }
 
 impl Table {
+    /// What runs under `key`.
+    fn declared(&self, key: &ObjectKey) -> Option<Declared> {
+        let group = self.find(key).and_then(|at| self.group(at))?;
+        let endpoint = |member: &Member| match member {
+            Member::Endpoint(id) => self.record(*id).map(|record| record.endpoint.clone()),
+            Member::Check { .. } => None,
+        };
+        Some(Declared { check: group.check.clone(), endpoints: group.members.iter().filter_map(endpoint).collect() })
+    }
+
     /// Every member of a check as it stands now.
     fn rows(&self, group: u32) -> Option<Vec<super::group::Row>> {
         let group: &Group = self.group(group)?;

@@ -6,6 +6,7 @@ use axum::{
     Router,
     extract::{Path, State},
     response::{IntoResponse, Response},
+    routing::post,
 };
 use http::{HeaderMap, StatusCode, Uri};
 use jiff::Timestamp;
@@ -15,6 +16,7 @@ use tokio::runtime::Handle;
 use super::{
     auth::{Access, AccessRequest},
     config::Details,
+    probe_now,
     public::{html, read},
     query,
     readiness::{self, Readiness},
@@ -22,7 +24,7 @@ use super::{
     respond::{self, Failure, Form},
     verdict::{Filter, Subject, Verdict, judge},
 };
-use crate::{check::ObjectKey, engine::Board, telemetry::Beats};
+use crate::{check::ObjectKey, engine::Board, on_demand::OnDemand, telemetry::Beats};
 
 /// <https://prometheus.io/docs/specs/om/open_metrics_spec/>
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -33,6 +35,7 @@ pub struct Admin {
     pub readiness: Readiness,
     pub registry: Registry,
     pub access: Access,
+    pub on_demand: Option<OnDemand>,
     /// Where `access` may ask others.
     pub home: Handle,
 }
@@ -55,12 +58,14 @@ pub fn router(admin: Admin) -> Router {
         .route("/v1/healthchecks", read(list_all))
         .route("/v1/healthchecks/{namespace}", read(list_namespace))
         .route("/v1/healthchecks/{namespace}/{name}", read(get_check))
+        .route("/v1/healthchecks/{namespace}/{name}/probe", post(probe_now::probe))
         .fallback(|uri: Uri| async move {
             let why = format!("nothing is served at {}; try /v1/healthchecks, /metrics, /livez or /readyz", uri.path());
             Failure::new(StatusCode::NOT_FOUND, why)
         })
         .method_not_allowed_fallback(|| async {
-            Failure::new(StatusCode::METHOD_NOT_ALLOWED, "only GET, HEAD and OPTIONS are answered here")
+            let why = "only GET, HEAD and OPTIONS are answered here, and POST where a path ends in /probe";
+            Failure::new(StatusCode::METHOD_NOT_ALLOWED, why)
         })
         .with_state(Arc::new(admin))
 }

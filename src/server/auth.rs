@@ -22,7 +22,7 @@ const MAX_TOKEN: usize = 16 * 1024;
 /// `healthcheck-operator.dev`.
 #[derive(Clone, Copy, Debug)]
 pub struct AccessRequest<'a> {
-    /// `get` or `list`.
+    /// `get`, `list`, or `create` of a subresource.
     pub verb: &'static str,
     /// Empty: all namespaces.
     pub namespace: &'a str,
@@ -35,7 +35,8 @@ pub struct AccessRequest<'a> {
 /// What came of an [`AccessRequest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    Allowed,
+    /// Who it is, where there are names.
+    Allowed(Option<Arc<str>>),
     /// Nobody stands behind the token.
     Unauthenticated,
     /// Somebody does, and may not; why, for people.
@@ -77,7 +78,7 @@ impl TokenFile {
     async fn decide(&self, token: &str) -> Decision {
         let read = tokio::fs::read(&self.0).await.and_then(trimmed);
         match read {
-            Ok(wanted) if same(&wanted, token.as_bytes()) => Decision::Allowed,
+            Ok(wanted) if same(&wanted, token.as_bytes()) => Decision::Allowed(None),
             Ok(_) => Decision::Unauthenticated,
             Err(error) => {
                 tracing::warn!(path = %self.0.display(), %error, "cannot read the API token; nobody is let in");
@@ -111,24 +112,24 @@ pub(super) fn sha256() -> Option<&'static dyn Hash> {
 }
 
 impl Access {
-    /// Lets a request with `headers` pass, or answers it. An authorizer is asked on `home`.
+    /// Lets a request with `headers` pass, or answers it. An authorizer is asked on `home`. Who it is, where that is known.
     pub(super) async fn check(
         &self,
         headers: &HeaderMap,
         request: AccessRequest<'_>,
         home: &Handle,
-    ) -> Result<(), Response> {
+    ) -> Result<Option<Arc<str>>, Response> {
         if matches!(self, Self::Open) {
-            return Ok(());
+            return Ok(None);
         }
         let Some(token) = bearer(headers) else { return Err(unauthenticated("a bearer token is needed")) };
         let decision = match self {
-            Self::Open => Decision::Allowed,
+            Self::Open => Decision::Allowed(None),
             Self::Token(file) => file.decide(token).await,
             Self::Cluster(authorizer) => ask(authorizer.clone(), token, request, home).await,
         };
         match decision {
-            Decision::Allowed => Ok(()),
+            Decision::Allowed(who) => Ok(who),
             Decision::Unauthenticated => Err(unauthenticated("the bearer token is not valid")),
             Decision::Forbidden(why) => Err(Failure::new(StatusCode::FORBIDDEN, why).into_response()),
             Decision::Unavailable(why) => Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, why).into_response()),

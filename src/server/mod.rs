@@ -1,6 +1,6 @@
 //! The two listeners: what load balancers and people see, and what operators of the operator see.
 //!
-//! Every answer is read off the board: no probe is run and no API is called for it. A board that is not current reads
+//! Every answer is read off the board: no probe is run and no API is called for it, unless one is asked for (`probe_now`). A board that is not current reads
 //! as Unknown everywhere. Both listeners have a thread of their own, so that no answer waits for a probe.
 
 mod admin;
@@ -9,6 +9,7 @@ mod bind;
 mod config;
 mod connections;
 mod lane;
+mod probe_now;
 mod public;
 mod query;
 mod readiness;
@@ -36,6 +37,7 @@ pub use tls::TlsError;
 
 use crate::{
     engine::Board,
+    on_demand::OnDemand,
     telemetry::{Beats, Metrics, process},
 };
 
@@ -46,8 +48,10 @@ pub struct State {
     pub beats: Beats,
     pub readiness: Readiness,
     pub metrics: Metrics,
-    /// Who may read `/v1`.
+    /// Who may use `/v1`.
     pub access: Access,
+    /// Probes when somebody asks; `None`: nobody can.
+    pub on_demand: Option<OnDemand>,
 }
 
 /// Why the listeners cannot start.
@@ -131,6 +135,7 @@ impl Servers {
             beats: state.beats,
             readiness: state.readiness,
             access: state.access,
+            on_demand: state.on_demand,
             home,
         });
         tracing::info!(public = %public_address, admin = %admin_address, tls = tls.is_some(), "listening");

@@ -15,7 +15,10 @@ use crate::support::targets::HttpTarget;
 use crate::support::wait::wait_until;
 
 pub fn trials(suite: &Suite) -> Vec<Trial> {
-    vec![suite.trial("access::the_admin_api_follows_the_clusters_rbac", rbac)]
+    vec![
+        suite.trial("access::the_admin_api_follows_the_clusters_rbac", rbac),
+        suite.trial("access::a_probe_on_demand_follows_the_clusters_rbac", on_demand),
+    ]
 }
 
 /// Somebody who asks the operator.
@@ -42,6 +45,15 @@ impl<'a> Reader<'a> {
         }
         let response = request.send().await?;
         Ok((response.status().as_u16(), response.text().await?))
+    }
+
+    async fn probe(&self, path: &str, body: &str) -> anyhow::Result<(u16, Value)> {
+        let mut request = self.http.post(format!("{}{path}/probe", self.operator.admin_url())).body(body.to_owned());
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.send().await?;
+        Ok((response.status().as_u16(), response.json().await?))
     }
 
     /// Waits until a path is answered with `status`: a refusal may be remembered for a while after the grant.
@@ -134,4 +146,68 @@ async fn rbac(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     let reviews = writes.iter().filter(|entry| entry.resource.ends_with("reviews")).count();
     ensure!(reviews <= 2, "{reviews} reviews");
     Ok(())
+}
+
+/// Who may read may not yet probe; who may probe is answered by the replica that probes, and the verdict is none the wiser.
+async fn on_demand(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
+    let stage = Stage::new(cluster.clone(), "ondemand").await?;
+    let home = stage.namespace.clone();
+    let operator = stage.operator("hco-0").await?;
+    let web = HttpTarget::start().await?;
+    let mut spec = fast(&[target("a", web.address())]);
+    spec["interval"] = json!("1h");
+    stage.apply("web", spec).await?;
+    stage.wait_health("web", "Healthy").await?;
+    let one = format!("/v1/healthchecks/{home}/web");
+    let who = cluster.service_account(&home, "prober").await?;
+    cluster.grant(&home, "prober", serde_json::from_value(read_rules())?).await?;
+    let who = Reader::new(&operator, who)?;
+    who.wait(&one, 200).await?;
+    let (status, said) = who.probe(&one, "").await?;
+    ensure!(status == 403 && said["error"].as_str().is_some_and(|why| why.contains("healthchecks/probe")), "{said}");
+    ensure!(Reader::new(&operator, Credentials::None)?.probe(&one, "").await?.0 == 401);
+
+    let rules =
+        json!([{"apiGroups": ["healthcheck-operator.dev"], "resources": ["healthchecks/probe"], "verbs": ["create"]}]);
+    let role = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+            "metadata": {"name": "may-probe"}, "rules": rules,
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "may-probe"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "may-probe"},
+            "subjects": [{"kind": "ServiceAccount", "name": "prober", "namespace": home}],
+        },
+    ]});
+    cluster.apply(&home, &role.to_string()).await?;
+    wait_until("a probe that is allowed", SOON, || async {
+        let (status, said) = who.probe(&one, "").await?;
+        ensure!(status == 200, "{status}: {said}");
+        ensure!(said["healthy"] == true && said["error"] == "", "{said}");
+        anyhow::Ok(())
+    })
+    .await?;
+    web.set_status(503);
+    let (status, said) = who.probe(&one, "{}").await?;
+    let told = "unexpected status code; got '503', want '200-399'";
+    ensure!(status == 200 && said["healthy"] == false && said["error"] == told, "{said}");
+    let check: Value = serde_json::from_str(&who.expect(&one, 200).await?)?;
+    ensure!(
+        check["health"] == "Healthy" && check["endpoints"][0]["state"] == "Healthy",
+        "it counts for nothing: {check}"
+    );
+
+    // The other replica does not probe, and says who does.
+    let standby = stage.operator("hco-1").await?;
+    let who = Reader { operator: &standby, token: who.token.clone(), http: who.http.clone() };
+    wait_until("the standby to answer", SOON, || async {
+        let (status, said) = who.probe(&one, "").await?;
+        ensure!(
+            status == 503 && said["error"].as_str().is_some_and(|why| why.contains("does not probe")),
+            "{status}: {said}"
+        );
+        anyhow::Ok(())
+    })
+    .await
 }

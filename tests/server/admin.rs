@@ -233,7 +233,7 @@ impl Authorizer for Asked {
         self.0.lock().expect("no panic").push(format!("{verb} {namespace:?} {name:?} {subresource:?}"));
         Box::pin(async move {
             match token {
-                "good" => Decision::Allowed,
+                "good" => Decision::Allowed(None),
                 "weak" => Decision::Forbidden("user weak may not list healthchecks".into()),
                 "lost" => Decision::Unavailable("the API server cannot be reached".into()),
                 _ => Decision::Unauthenticated,

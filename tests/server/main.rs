@@ -5,6 +5,7 @@ mod admin;
 mod hostile;
 mod lane;
 mod metrics;
+mod on_demand;
 mod public;
 mod support;
 mod tls;

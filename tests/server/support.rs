@@ -6,6 +6,7 @@ use clap::Parser;
 use healthcheck_operator::{
     check::{Counts, EndpointState, Health, HealthReason, ObjectKey, Reason},
     engine::{Board, CheckLive, CheckView, Counters, EndpointLive, EndpointView},
+    on_demand::OnDemand,
     server::{Access, AdminDefault, Readiness, ServerArgs, ServerConfig, Servers, State},
     telemetry::{Beats, Metrics},
 };
@@ -68,6 +69,10 @@ impl Fixture {
     }
 
     pub async fn on(board: Arc<Board>, config: &ServerConfig, access: Access) -> Self {
+        Self::asking(board, config, access, None).await
+    }
+
+    pub async fn asking(board: Arc<Board>, config: &ServerConfig, access: Access, on_demand: Option<OnDemand>) -> Self {
         let (beats, readiness, metrics) = (Beats::default(), Readiness::default(), Metrics::default());
         let state = State {
             board: board.clone(),
@@ -75,6 +80,7 @@ impl Fixture {
             readiness: readiness.clone(),
             metrics: metrics.clone(),
             access,
+            on_demand,
         };
         let servers = Servers::bind(config, state).expect("free ports of loopback");
         let (public, admin) = (servers.public_address(), servers.admin_address());

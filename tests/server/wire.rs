@@ -124,7 +124,7 @@ impl Authorizer for Gate {
         Box::pin(async move {
             self.reached.notify_one();
             self.open.notified().await;
-            Decision::Allowed
+            Decision::Allowed(None)
         })
     }
 }
@@ -213,6 +213,7 @@ async fn a_port_in_use_is_told_with_the_flag_and_the_address() {
         readiness: fixture.readiness.clone(),
         metrics: fixture.metrics.clone(),
         access: Access::Open,
+        on_demand: None,
     };
     let mut taken = config(&[]);
     taken.listen = fixture.public;

@@ -14,6 +14,7 @@ use super::{EngineArgs, Exit, output::Output, print::complain, signals};
 use crate::{
     check::Check,
     engine::{self, Board, Engine, Parts, Surroundings},
+    on_demand::OnDemand,
     probe::{Lane, Prober, Settings},
     server::{Access, AdminDefault, Readiness, ServerArgs, Servers, State, TokenFile},
     source::{Watch, desired},
@@ -68,11 +69,11 @@ struct Running {
 }
 
 impl Running {
-    fn start(args: &EngineArgs, lane: impl Lane) -> Self {
+    fn start(args: &EngineArgs, lane: Arc<impl Lane>) -> Self {
         let (board, stop) = (Arc::new(Board::new()), CancellationToken::new());
         let (metrics, beats) = (Metrics::default(), Beats::default());
         let parts = Parts {
-            lane: Arc::new(lane),
+            lane,
             board: board.clone(),
             limits: args.limits(),
             surroundings: Surroundings::default(),
@@ -121,7 +122,7 @@ pub async fn run(args: StandaloneArgs) -> anyhow::Result<Exit> {
             return Ok(Exit::Usage);
         }
         let blind = Blind::default();
-        let lane = Counting { lane: Prober::new(Settings::standalone()), blind: blind.clone() };
+        let lane = Arc::new(Counting { lane: Prober::new(Settings::standalone()), blind: blind.clone() });
         let running = Running::start(&args.engine, lane);
         let exit = once::run(&running, &blind, checks, args.output).await;
         running.stop().await;
@@ -136,7 +137,10 @@ pub async fn run(args: StandaloneArgs) -> anyhow::Result<Exit> {
         None => Access::Open,
     };
     let mut watch = Watch::new(&args.filename).context("cannot watch the files of --filename")?;
-    let running = Running::start(&args.engine, Prober::new(Settings::standalone()));
+    let lane = Arc::new(Prober::new(Settings::standalone()));
+    let running = Running::start(&args.engine, lane.clone());
+    let on_demand = OnDemand::new();
+    on_demand.begin(lane, running.engine.clone());
     let servers = Servers::bind(
         &config,
         State {
@@ -145,6 +149,7 @@ pub async fn run(args: StandaloneArgs) -> anyhow::Result<Exit> {
             readiness: Readiness::default(),
             metrics: running.metrics.clone(),
             access,
+            on_demand: Some(on_demand),
         },
     )?;
     if checks.is_empty() {
