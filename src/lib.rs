@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod compile;
 pub mod engine;
 pub mod gate;
+pub mod health_checker;
 pub mod on_demand;
 pub mod probe;
 pub mod server;

@@ -7,6 +7,7 @@ mod crds;
 mod doctor;
 mod engine_args;
 mod exit;
+mod health_checker;
 mod output;
 mod print;
 mod probe;
@@ -18,7 +19,7 @@ mod table;
 mod uninstall;
 mod validate;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -27,6 +28,7 @@ pub use engine_args::EngineArgs;
 pub use exit::Exit;
 
 use crate::telemetry::LogArgs;
+use health_checker::Alone;
 use print::print;
 
 /// Declares health checks once, probes them cheaply and punctually, and puts the verdict where traffic can use it.
@@ -51,6 +53,7 @@ enum Command {
     /// Run scripts for the controller, without its credentials
     Runner(runner::RunnerArgs),
     Standalone(Box<standalone::StandaloneArgs>),
+    HealthChecker(health_checker::HealthCheckerArgs),
     /// Check whether the operator can do its work in this cluster
     #[cfg(feature = "cluster")]
     Doctor(doctor::DoctorArgs),
@@ -71,8 +74,8 @@ enum Command {
 pub fn main() -> ExitCode {
     // One crypto provider, whoever asks for the default. It is refused only where one was installed before.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let (command, logs) = match parse(std::env::args_os().collect()) {
+        Ok(parsed) => parsed,
         Err(error) => {
             // Help and version are not errors; everything else is a usage error, exit code 2.
             let code = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
@@ -80,13 +83,27 @@ pub fn main() -> ExitCode {
             return code.into();
         }
     };
-    match cli.logs.init().map_err(Into::into).and_then(|()| run(cli.command)) {
+    match logs.init().map_err(Into::into).and_then(|()| run(command)) {
         Ok(exit) => exit.into(),
         Err(error) => {
             print::complain(&print::told(&error));
             Exit::from(&error).into()
         }
     }
+}
+
+/// What is asked of the program, by `words` and by the name it is called by, which is the first of them.
+fn parse(words: Vec<OsString>) -> clap::error::Result<(Command, LogArgs)> {
+    let alone = health_checker::is_called(words.first());
+    let mut words = health_checker::spell(words);
+    if alone {
+        // However the file is called further, that is how the help calls it.
+        if let Some(name) = words.first_mut() {
+            *name = health_checker::NAME.into();
+        }
+        return Alone::try_parse_from(words).map(|alone| (Command::HealthChecker(alone.args), alone.logs));
+    }
+    Cli::try_parse_from(words).map(|cli| (cli.command, cli.logs))
 }
 
 fn run(command: Command) -> anyhow::Result<Exit> {
@@ -96,6 +113,7 @@ fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Crds(args) => crds::run(&args),
         #[cfg(feature = "cluster")]
         Command::Doctor(args) => block_on(doctor::run(args))?,
+        Command::HealthChecker(args) => block_on(health_checker::run(args))?,
         Command::Probe(args) => probe::run(&args),
         Command::Runner(args) => runner::run(&args),
         Command::Standalone(args) => block_on(standalone::run(*args))?,
@@ -162,5 +180,6 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+        Alone::command().debug_assert();
     }
 }

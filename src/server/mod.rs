@@ -1,4 +1,5 @@
-//! The two listeners: what load balancers and people see, and what operators of the operator see.
+//! The two listeners: what load balancers and people see, and what operators of the operator see; and `one`, which is
+//! bare of both, for commands with an answer of their own.
 //!
 //! Every answer is read off the board: no probe is run and no API is called for it, unless one is asked for (`probe_now`). A board that is not current reads
 //! as Unknown everywhere. Both listeners have a thread of their own, so that no answer waits for a probe.
@@ -9,6 +10,7 @@ mod bind;
 mod config;
 mod connections;
 mod lane;
+mod one;
 mod probe_now;
 mod public;
 mod query;
@@ -32,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 pub use auth::{Access, AccessRequest, Authorizer, Decision, TokenFile};
 pub use bind::BindError;
 pub use config::{AdminDefault, Answers, Details, Limits, ServerArgs, ServerConfig, TlsFiles};
+pub use one::OneListener;
 pub use readiness::Readiness;
 pub use tls::TlsError;
 

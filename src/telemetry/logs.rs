@@ -80,12 +80,23 @@ fn is_dumb() -> bool {
 }
 
 fn parse_filter(text: &str) -> Result<String, String> {
+    let text = translate(text);
     let known = |level: &str| level.parse::<tracing::level_filters::LevelFilter>().is_ok();
     // A lone word that is no level would be taken for the name of a target, and silence everything else.
     if text.is_empty() || !text.contains(['=', ',', '[']) && !known(text) {
         return Err("want error, warn, info, debug, trace or off, or levels by target like info,access=off".into());
     }
     EnvFilter::builder().parse(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// The level's name with us, where other programs, the one that `health-checker` stands in for among them, have another.
+/// Nothing of ours is as bad as `fatal`: what ends the process is told in any case.
+fn translate(text: &str) -> &str {
+    match text.to_ascii_lowercase().as_str() {
+        "warning" => "warn",
+        "fatal" | "panic" => "off",
+        _ => text,
+    }
 }
 
 #[cfg(test)]
@@ -97,7 +108,10 @@ mod tests {
         for good in ["info", "debug", "off", "WARN", "info,access=off", "healthcheck_operator::engine=trace"] {
             assert!(parse_filter(good).is_ok(), "{good}");
         }
-        for bad in ["", "loud", "info,access=loud", "=="] {
+        for (theirs, ours) in [("warning", "warn"), ("Warning", "warn"), ("fatal", "off"), ("panic", "off")] {
+            assert_eq!(parse_filter(theirs).as_deref(), Ok(ours));
+        }
+        for bad in ["", "loud", "info,access=loud", "==", "warnings"] {
             assert!(parse_filter(bad).is_err(), "{bad}");
         }
     }

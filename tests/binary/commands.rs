@@ -163,7 +163,7 @@ async fn the_commands_that_only_print() -> anyhow::Result<()> {
     assert!(code == 0 && crds == file, "crds/ is what `crds` prints");
     let (code, help, _) = run("--help").await?;
     assert_eq!(code, 0);
-    for command in ["crds", "probe", "runner", "standalone", "completions", "validate", "version"] {
+    for command in ["crds", "probe", "runner", "standalone", "health-checker", "completions", "validate", "version"] {
         assert!(help.contains(&format!("\n  {command}")), "{command}: {help}");
     }
     Ok(())

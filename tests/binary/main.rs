@@ -1,5 +1,5 @@
 //! The built binary as a black box: `standalone` against targets that do as they are told, and every command's
-//! words and exit codes.
+//! words and exit codes, `health-checker` among them.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -10,6 +10,7 @@ mod checks;
 mod clusterless;
 mod commands;
 mod environment;
+mod health_checker;
 mod lifecycle;
 mod many;
 mod neighbours;
