@@ -19,7 +19,7 @@ use crate::{
     compile::{self, Mode},
     engine::{Board, CheckView},
     server::Readiness,
-    telemetry::{Beats, Metrics},
+    telemetry::{Beats, MIRROR, Metrics},
 };
 
 /// How often ages are looked at.
@@ -87,7 +87,7 @@ pub async fn mirror(parts: Parts, stop: CancellationToken) {
             _ = tick.tick() => mirror.age(Timestamp::now()),
         }
     }
-    mirror.parts.beats.end("mirror");
+    mirror.parts.beats.end(MIRROR);
 }
 
 /// The spec that stands in for one that cannot be read. Never `None`: it is a constant.
@@ -180,7 +180,7 @@ impl Mirror {
     }
 
     fn age(&mut self, now: Timestamp) {
-        self.parts.beats.beat("mirror", Duration::from_secs(30));
+        self.parts.beats.beat(MIRROR, Duration::from_secs(30));
         self.parts.board.beat();
         let changed: Vec<_> = self
             .seen

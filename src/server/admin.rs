@@ -18,11 +18,14 @@ use super::{
     config::Details,
     probe_now,
     public::{html, read},
-    query,
+    query::{self, Asked},
     readiness::{self, Readiness},
-    render::{api, page},
+    render::{
+        api,
+        page::{self, Reader},
+    },
     respond::{self, Failure, Form},
-    verdict::{Filter, Subject, Verdict, judge},
+    verdict::{Subject, Verdict, judge},
 };
 use crate::{check::ObjectKey, engine::Board, on_demand::OnDemand, telemetry::Beats};
 
@@ -153,7 +156,7 @@ async fn api(admin: Arc<Admin>, subject: Subject, uri: Uri, headers: HeaderMap) 
     respond::off_thread(move || match query::parse(&uri) {
         Ok(asked) => {
             let form = asked.form.unwrap_or_else(|| respond::preferred(&headers, Form::Json));
-            answer(&admin.board, subject, &asked.filter, form)
+            answer(&admin, subject, &asked, form)
         }
         Err(why) => Failure::new(StatusCode::BAD_REQUEST, why).into_response(),
     })
@@ -169,16 +172,20 @@ fn request(subject: &Subject) -> AccessRequest<'_> {
     AccessRequest { verb, namespace, name, subresource: "" }
 }
 
-fn answer(board: &Board, subject: Subject, filter: &Filter, form: Form) -> Response {
+fn answer(admin: &Admin, subject: Subject, asked: &Asked, form: Form) -> Response {
     let one = matches!(subject, Subject::Check(_));
-    let verdict = match judge(board, subject.clone(), filter, true) {
+    let verdict = match judge(&admin.board, subject.clone(), &asked.filter, true) {
         Ok(verdict) => verdict,
         // A namespace without a check is an empty list, as in the Kubernetes API.
         Err(_) if !one => Verdict::empty(subject),
         Err(why) => return Failure::new(StatusCode::NOT_FOUND, why.to_string()).into_response(),
     };
     match form {
-        Form::Html => html(StatusCode::OK, page::page(&verdict, Details::Full, Timestamp::now())),
+        Form::Html => {
+            let (now, standby) = (Timestamp::now(), admin.beats.is_standby());
+            let reader = Reader { details: Details::Full, now, base: "/v1/healthchecks", standby, asked };
+            html(StatusCode::OK, page::page(&verdict, &reader))
+        }
         Form::Json | Form::Text if !one => json(api::list(&verdict)),
         Form::Json | Form::Text => match api::single(&verdict) {
             Some(body) => json(body),

@@ -98,10 +98,10 @@ pub struct ServerArgs {
 pub enum Details {
     /// The verdict word alone
     None,
-    /// Names of checks and targets, their states, and why they fail
+    /// Names of checks and targets, their states, and why they fail; a page says since when a check is what it is
     #[default]
     Summary,
-    /// Addresses, times and latencies too
+    /// Addresses, all times, latencies and outages too
     Full,
 }
 

@@ -200,6 +200,12 @@ pub fn document(board: &Board) -> String {
         .unwrap_or_default()
 }
 
+/// The JSON Schema of what `GET /v1/healthchecks` and those below it answer; docs/healthchecks.schema.json holds it.
+#[must_use]
+pub fn document_schema() -> serde_json::Value {
+    render::api::schema()
+}
+
 /// Everything `/metrics` tells.
 fn registry(state: &State) -> Registry {
     let mut registry = Registry::default();

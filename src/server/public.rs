@@ -15,7 +15,11 @@ use serde::Serialize;
 use super::{
     config::{Answers, Details},
     query::{self, Asked},
-    render::{health_json, page, text},
+    render::{
+        health_json,
+        page::{self, Reader},
+        text,
+    },
     respond::{self, Form},
     verdict::{Subject, Verdict, judge},
 };
@@ -100,29 +104,33 @@ async fn target(
 }
 
 async fn answer(public: Arc<Public>, subject: Subject, uri: &Uri, headers: &HeaderMap, usual: Form) -> Response {
-    let Asked { filter, verbose, form } = match query::parse(uri) {
+    let asked = match query::parse(uri) {
         Ok(asked) => asked,
         Err(why) => return respond::text(StatusCode::BAD_REQUEST, why + "\n"),
     };
-    let form = form.unwrap_or_else(|| respond::preferred(headers, usual));
-    let listed = public.details != Details::None && (verbose || form != Form::Text);
+    let form = asked.form.unwrap_or_else(|| respond::preferred(headers, usual));
+    let listed = public.details != Details::None && (asked.verbose || form != Form::Text);
     let many = listed && matches!(subject, Subject::All | Subject::Namespace(_));
-    let make = move || match judge(&public.board, subject, &filter, listed) {
-        Ok(verdict) => public.render(&verdict, form, verbose),
+    let make = move || match judge(&public.board, subject, &asked.filter, listed) {
+        Ok(verdict) => public.render(&verdict, form, &asked),
         Err(why) => respond::text(StatusCode::NOT_FOUND, format!("{why}\n")),
     };
     if many { respond::off_thread(make).await } else { make() }
 }
 
 impl Public {
-    fn render(&self, verdict: &Verdict, form: Form, verbose: bool) -> Response {
+    fn render(&self, verdict: &Verdict, form: Form, asked: &Asked) -> Response {
         let code = self.answers.code(verdict.health);
         match form {
             Form::Json => {
                 respond::respond(code, health_json::CONTENT_TYPE, health_json::document(verdict, self.details))
             }
-            Form::Html => html(code, page::page(verdict, self.details, Timestamp::now())),
-            Form::Text if verbose => respond::text(code, text::verbose(verdict, self.details)),
+            Form::Html => {
+                let (details, standby) = (self.details, self.beats.is_standby());
+                let reader = Reader { details, now: Timestamp::now(), base: "/healthz", standby, asked };
+                html(code, page::page(verdict, &reader))
+            }
+            Form::Text if asked.verbose => respond::text(code, text::verbose(verdict, self.details)),
             Form::Text => match self.answers.body(verdict.health) {
                 Some(body) => respond::text(code, body.to_owned()),
                 None => respond::text(code, text::line(verdict, self.details)),
@@ -134,8 +142,7 @@ impl Public {
 /// A page, with the policy that keeps it harmless.
 pub fn html(code: StatusCode, body: String) -> Response {
     let mut response = respond::respond(code, "text/html; charset=utf-8", body);
-    let policy = HeaderValue::from_static(page::CONTENT_SECURITY_POLICY);
-    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, page::content_security_policy());
     response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     response
 }

@@ -13,6 +13,44 @@ pub struct Asked {
     pub verbose: bool,
     /// Overrides what the headers say.
     pub form: Option<Form>,
+    /// What a page is to show of the set; the verdict is the same whatever is searched for.
+    pub search: Search,
+    /// Every parameter of ours beside the search that a page is asked for with, for the next search to keep.
+    pub kept: Vec<(String, String)>,
+}
+
+/// The longest search, in characters: each word is looked for in all that is told of every check.
+pub const MAX_SEARCH: usize = 100;
+
+/// Words, all of which have to be in what is shown of a check.
+#[derive(Clone, Debug, Default)]
+pub struct Search {
+    text: String,
+    lower: String,
+}
+
+impl Search {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.chars().count() > MAX_SEARCH {
+            return Err(format!("q: longer than {MAX_SEARCH} characters; search for less"));
+        }
+        let text = text.trim().to_owned();
+        Ok(Self { lower: text.to_ascii_lowercase(), text })
+    }
+
+    /// As it was typed.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    /// In lower case.
+    pub fn words(&self) -> impl Iterator<Item = &str> {
+        self.lower.split_whitespace()
+    }
 }
 
 /// Reads the query of `uri`. Parameters we do not know are ignored, because load balancers and caches add their own;
@@ -25,6 +63,9 @@ pub fn parse(uri: &Uri) -> Result<Asked, String> {
         Query::try_from_uri(uri).map_err(|error| format!("the query cannot be read: {error}"))?;
     let mut asked = Asked::default();
     for (name, value) in pairs {
+        if matches!(name.as_str(), "labelSelector" | "exclude" | "format") {
+            asked.kept.push((name.clone(), value.clone()));
+        }
         match name.as_str() {
             "labelSelector" => {
                 let selector: crate::check::PodSelector =
@@ -36,6 +77,7 @@ pub fn parse(uri: &Uri) -> Result<Asked, String> {
             }
             "verbose" => asked.verbose = is_set(&value),
             "format" => asked.form = Some(form(&value)?),
+            "q" => asked.search = Search::parse(&value)?,
             "fresh" if is_set(&value) => {
                 return Err("fresh: not supported; answers are as fresh as the interval of the check, \
                             so leave the parameter out"

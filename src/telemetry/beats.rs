@@ -8,6 +8,9 @@ use std::{
 
 use jiff::Timestamp;
 
+/// The loop that a replica has only while it is on standby.
+pub const MIRROR: &str = "mirror";
+
 /// The last sign of life of one loop.
 #[derive(Clone, Copy, Debug)]
 pub struct Beat {
@@ -39,6 +42,12 @@ impl Beats {
     /// The loop `name` ended as it should.
     pub fn end(&self, name: &'static str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// Whether this process shows what another one wrote, and probes nothing itself.
+    #[must_use]
+    pub fn is_standby(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(MIRROR)
     }
 
     #[must_use]

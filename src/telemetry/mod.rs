@@ -6,7 +6,7 @@ pub mod logs;
 pub mod metrics;
 pub mod process;
 
-pub use beats::{Beat, Beats};
+pub use beats::{Beat, Beats, MIRROR};
 pub use gates::{GateGauges, GateSeries};
 pub use logs::LogArgs;
 pub use metrics::Metrics;

@@ -5,7 +5,9 @@
 mod support;
 
 mod bad_input;
+mod browser;
 mod checks;
+mod chromium;
 #[cfg(feature = "cluster")]
 mod clusterless;
 mod commands;

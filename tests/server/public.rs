@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use healthcheck_operator::{
-    check::{EndpointState, Health, ObjectKey},
+    check::{EndpointState, Health},
     engine::Board,
     server::Access,
 };
@@ -208,37 +208,6 @@ async fn a_check_without_endpoints_leaves_a_trace_in_health_json() {
         body["checks"]["shop/empty:responseTime"],
         serde_json::json!([{"componentType": "component", "status": "fail", "output": "no targets"}])
     );
-}
-
-#[tokio::test]
-async fn the_page_carries_the_code_and_nothing_that_runs() {
-    let fixture = Fixture::start().await;
-    fill(&fixture.board);
-    for (path, accept) in [("/", "*/*"), ("/healthz", "text/html,*/*;q=0.1"), ("/healthz?format=html", "*/*")] {
-        let answer = fixture.accepting(path, accept).await;
-        assert_eq!((answer.code, answer.content_type.as_str()), (503, "text/html; charset=utf-8"), "{path}");
-        let policy = answer.headers["content-security-policy"].to_str().expect("ASCII");
-        assert!(policy.starts_with("default-src 'none';") && !policy.contains("unsafe"), "{policy}");
-        assert!(answer.body.contains("<h1><span class=\"Unhealthy\">Unhealthy</span>: all health checks</h1>"));
-        assert!(!answer.body.contains("<script"));
-    }
-    let row = "<tr><td>shop/payments</td><td class=\"Unhealthy\">Unhealthy</td><td>0/1</td>\
-               <td>2026-11-01T10:00:00Z</td><td>psp: unexpected status code; got &#39;503&#39;, want &#39;200-399&#39;</td></tr>";
-    let body = fixture.get("/").await.body;
-    assert!(body.contains(row), "{body}");
-    fixture.board.publish(vec![], &[ObjectKey::new("shop", "payments"), ObjectKey::new("shop", "search")]);
-    assert_eq!(fixture.get("/").await.code, 200);
-}
-
-#[tokio::test]
-async fn a_page_shows_markup_from_targets_as_text() {
-    let fixture = Fixture::start().await;
-    Check::new("shop", "evil", Health::Unhealthy).message("<script>alert('x')</script>").put(&fixture.board);
-    let page = fixture.get("/").await.body;
-    assert!(page.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;") && !page.contains("<script"), "{page}");
-    let page = fixture.get("/healthz/%3Cb%3E?format=html").await;
-    assert_eq!((page.code, page.content_type.as_str()), (404, "text/plain; charset=utf-8"));
-    assert_eq!(page.headers["x-content-type-options"], "nosniff");
 }
 
 #[tokio::test]

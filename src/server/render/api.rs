@@ -7,28 +7,35 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 
 use crate::{
-    check::Health,
+    check::{EndpointState, Health},
     engine::{CheckView, EndpointView, Outage},
     server::verdict::{NOT_CURRENT, Verdict},
 };
 
-#[derive(Serialize)]
+/// `GET /v1/healthchecks` and `GET /v1/healthchecks/{namespace}`.
+#[derive(Serialize, JsonSchema)]
 struct List<'a> {
+    /// Whether the board may be believed; if not, every health and state reads `Unknown`.
     current: bool,
+    /// By namespace and name.
     items: Vec<Item<'a>>,
 }
 
-#[derive(Serialize)]
+/// `GET /v1/healthchecks/{namespace}/{name}`: the check itself, with `current` beside its fields.
+#[derive(Serialize, JsonSchema)]
 struct Single<'a> {
+    /// Whether the board may be believed; if not, every health and state reads `Unknown`.
     current: bool,
     #[serde(flatten)]
     item: Item<'a>,
 }
 
-#[derive(Serialize)]
+/// One HealthCheck.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Item<'a> {
     namespace: &'a str,
@@ -38,10 +45,12 @@ struct Item<'a> {
     labels: &'a BTreeMap<String, String>,
     suspended: bool,
     /// `Healthy`, `Degraded`, `Unhealthy`, `Unknown`.
+    #[schemars(schema_with = "healths")]
     health: &'static str,
     reason: &'static str,
     message: &'a str,
     /// Since when `health` is what it is.
+    #[schemars(with = "String", extend("format" = "date-time"))]
     since: Timestamp,
     /// `"2/3"`: healthy of total.
     summary: String,
@@ -50,6 +59,7 @@ struct Item<'a> {
     probes: &'a str,
     interval_seconds: f64,
     /// When the last probe of any endpoint ended.
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     last_probe: Option<Timestamp>,
     /// How often the check has become each word since this process saw it first.
     transitions: BTreeMap<&'static str, u64>,
@@ -58,7 +68,7 @@ struct Item<'a> {
 }
 
 /// Over the members that are not optional.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Counts {
     total: u32,
     healthy: u32,
@@ -66,7 +76,8 @@ struct Counts {
     unknown: u32,
 }
 
-#[derive(Serialize)]
+/// One endpoint of a target, one address of a name, or one member check.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Endpoint<'a> {
     target: &'a str,
@@ -76,14 +87,17 @@ struct Endpoint<'a> {
     kind: &'static str,
     optional: bool,
     /// `Healthy`, `MostlyHealthy`, `MostlyUnhealthy`, `Unhealthy`, `Unknown`.
+    #[schemars(schema_with = "states")]
     state: &'static str,
     stale: bool,
+    #[schemars(with = "String", extend("format" = "date-time"))]
     since: Timestamp,
     /// Why the last attempt did not succeed.
     reason: Option<&'static str>,
     message: &'a str,
     /// Of the last attempt.
     latency_seconds: Option<f64>,
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     certificate_expires: Option<Timestamp>,
     counters: Counters,
     /// Of a DNS name that is judged as a whole: each address that it leads to. Left out elsewhere.
@@ -92,7 +106,7 @@ struct Endpoint<'a> {
 }
 
 /// Results in a row, as the state machine counts them.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Counters {
     success: u16,
     connect: u16,
@@ -100,12 +114,40 @@ struct Counters {
     timeout: u16,
 }
 
-#[derive(Serialize)]
+/// A stretch of time in which a check was Unhealthy.
+#[derive(Serialize, JsonSchema)]
 struct OutageItem<'a> {
+    #[schemars(with = "String", extend("format" = "date-time"))]
     start: Timestamp,
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     end: Option<Timestamp>,
     reason: &'a str,
     targets: &'a [String],
+}
+
+fn words(words: impl Iterator<Item = &'static str>) -> Schema {
+    json_schema!({ "type": "string", "enum": words.collect::<Vec<_>>() })
+}
+
+fn healths(_: &mut SchemaGenerator) -> Schema {
+    words(Health::ALL.iter().map(|health| health.as_str()))
+}
+
+fn states(_: &mut SchemaGenerator) -> Schema {
+    words(EndpointState::ALL.iter().map(|state| state.as_str()))
+}
+
+/// The JSON Schema (draft 2020-12) of both answers, under `$defs`. Answers get new fields, so it allows them.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    let mut generator = SchemaGenerator::default();
+    let (list, single) = (generator.subschema_for::<List<'_>>(), generator.subschema_for::<Single<'_>>());
+    serde_json::json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "GET /v1/healthchecks",
+        "anyOf": [list, single],
+        "$defs": generator.take_definitions(true),
+    })
 }
 
 /// All checks of `verdict`, by namespace and name.
