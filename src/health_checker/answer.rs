@@ -20,7 +20,7 @@ const FAILED: HeaderName = HeaderName::from_static("x-healthcheck-failed");
 const LONGEST_HEADER: usize = 512;
 
 /// How long a body may take; the connection of a longer one is closed.
-const BODY_PATIENCE: Duration = Duration::from_secs(10);
+const BODY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a run found: nothing wrong, or the names of what failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
