@@ -95,6 +95,7 @@ impl Elector {
     ) -> (Self, watch::Receiver<Role>, Held) {
         let (role, receiver) = watch::channel(Role::Unknown);
         let held = Held::default();
+        held.keeps(options.duration, options.renew);
         let identity = identity(options.pod.as_deref());
         let elector = Self {
             leases: Api::namespaced(client, &options.namespace),

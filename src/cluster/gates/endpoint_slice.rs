@@ -9,7 +9,7 @@ use super::{
     remains::own,
     report::GateReport,
     slice::{Entry, Owner},
-    slices::{Published, Publisher, Wanted, let_go, plan},
+    slices::{Existing, Published, Publisher, Wanted, let_go, plan},
     standing::standing,
     write::{GateKey, GateWrite},
 };
@@ -59,6 +59,20 @@ impl KindCtx<'_> {
         };
         let writes: Vec<_> =
             writes.into_iter().map(|(key, write)| (GateKey::Slice(key), GateWrite::Slice(write))).collect();
+        if self.gate.mode == GateMode::Enforce && !writes.is_empty() {
+            // Nothing is told as done that is not.
+            let ready = candidates.iter().filter(|it| read.ready.get(&it.spot.address) == Some(&true)).count();
+            report.published = u32::try_from(ready).unwrap_or(u32::MAX);
+            report.withheld = u32::try_from(candidates.len() - ready).unwrap_or(u32::MAX);
+            report.message =
+                format!("being written, {ready} of {} published so far; {}", candidates.len(), report.message);
+        }
+        let undone = |slice: &Existing<'_>| {
+            self.book.undone(&GateKey::Slice(ObjectKey::new(&service.namespace, slice.name)), self.now)
+        };
+        if let Some(message) = existing.iter().find_map(undone) {
+            report = GateReport { effective: GateReason::Conflict, message, ..report };
+        }
         if let Some((reason, message)) = writes.iter().find_map(|(key, _)| self.book.failure(key)) {
             report = GateReport { effective: *reason, message: message.clone(), ..report };
         }

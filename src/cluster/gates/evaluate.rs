@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -19,11 +20,14 @@ use super::{
     write::{GateKey, GateWrite},
 };
 use crate::{
-    check::{GateMode, ObjectKey, Overrides},
+    check::{GateMode, GateReason, ObjectKey, Overrides},
     cluster::writer::Note,
     engine::CheckView,
     gate::Freeze,
 };
+
+/// How long the word of the gates waits for what they write; shorter than a status waits for that word.
+const WRITTEN: Duration = Duration::from_millis(700);
 
 /// What is remembered of one check.
 #[derive(Debug, Default)]
@@ -34,6 +38,8 @@ pub(super) struct Known {
     pub(super) flaps: Flaps,
     /// What was last to be written.
     pub(super) outstanding: HashSet<GateKey>,
+    /// Since when something is.
+    pub(super) unwritten: Option<Instant>,
     /// What was last told, and of which view.
     pub(super) reported: Option<GatesReport>,
     pub(super) view: Option<Arc<CheckView>>,
@@ -58,7 +64,11 @@ impl Gates {
             return;
         }
         let clock = self.clock(now);
-        let known = self.known.remove(key).filter(|known| known.uid == check.uid);
+        let (known, mut former) = match self.known.remove(key) {
+            Some(known) if known.uid == check.uid => (Some(known), HashSet::new()),
+            // Of one that was replaced meanwhile what is on its way is taken back like any other.
+            other => (None, other.map(|known| known.outstanding).unwrap_or_default()),
+        };
         // What a status said when it was first seen says nothing of a gate that was decided since.
         let is_new = known.is_none();
         let mut known = known.unwrap_or_default();
@@ -100,7 +110,8 @@ impl Gates {
             writes.extend(evaluated.writes);
         }
         known.memories = memories;
-        known.outstanding = self.write_all(writes, std::mem::take(&mut known.outstanding), now, turn);
+        former.extend(std::mem::take(&mut known.outstanding));
+        known.outstanding = self.write_all(writes, former, now, turn);
         self.look_again(key, &check.overrides, &known.flaps, scene.wall, now);
         let settled = self.doubt.settled(check).filter(|at| now < *at);
         let former = known.memories.values().filter_map(|memory| memory.due(self.born, now));
@@ -110,8 +121,17 @@ impl Gates {
         }
         let report = GatesReport { uid: check.uid.clone(), generation: check.generation, gates: reports };
         self.gauges.set(&key.namespace, &key.name, report.series());
+        // What is in the way is told at once: no write ends that.
+        let blocked = report.gates.iter().any(|gate| {
+            let reason = gate.effective;
+            matches!(
+                reason,
+                GateReason::Conflict | GateReason::Forbidden | GateReason::NotFound | GateReason::WriteFailed
+            )
+        });
+        let unwritten = self.awaits_writes(key, &mut known, now) && !blocked;
         // Nobody could read it in the status: it is told when it is over.
-        let told = doubt != Some(Freeze::ApiServerUnreachable);
+        let told = doubt != Some(Freeze::ApiServerUnreachable) && !unwritten;
         let same_view = known.view.as_ref().is_some_and(|known| Arc::ptr_eq(known, &view));
         if told && (!same_view || known.reported.as_ref() != Some(&report)) {
             turn.notes.push(Note::Gates(key.clone(), Box::new(report.clone()), view.clone()));
@@ -130,6 +150,22 @@ impl Gates {
         }
     }
 
+    /// Whether what is written for the gates of `key` is to be told once it is, by the same write of the status: for a
+    /// moment, for no status waits for what does not get through.
+    fn awaits_writes(&mut self, key: &ObjectKey, known: &mut Known, now: Instant) -> bool {
+        if known.outstanding.is_empty() {
+            known.unwritten = None;
+            return false;
+        }
+        let until = *known.unwritten.get_or_insert(now) + WRITTEN;
+        let waits = now < until;
+        if waits {
+            let due = self.due.entry(key.clone()).or_insert(until);
+            *due = until.min(*due);
+        }
+        waits
+    }
+
     /// Has `writes` sent, and what of `former` is not wanted any more taken back. What is outstanding now.
     pub(super) fn write_all(
         &mut self,
@@ -140,7 +176,10 @@ impl Gates {
     ) -> HashSet<GateKey> {
         let outstanding: HashSet<_> = writes.iter().map(|(key, _)| key.clone()).collect();
         for (key, write) in writes {
-            if self.book.is_sent(&key, &write, now) || !self.pace.may_send(&key, write.flips(), now) {
+            if self.book.is_sent(&key, &write, now)
+                || self.book.is_fought(&key, &write, now)
+                || !self.pace.may_send(&key, write.turns(), now)
+            {
                 continue;
             }
             self.book.send(&key, &write);

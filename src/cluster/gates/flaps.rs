@@ -1,6 +1,10 @@
 //! How often the endpoints of one check have changed of late.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     engine::{CheckView, EndpointView},
@@ -20,10 +24,9 @@ pub struct Flaps(HashMap<(Arc<str>, Arc<str>), Known>);
 impl Flaps {
     /// Takes in what `view` says at `now`.
     pub fn take(&mut self, view: &CheckView, now: Duration) {
-        self.0.retain(|(target, identity), _| {
-            let mut places = view.endpoints.iter().flat_map(EndpointView::places);
-            places.any(|row| row.target == *target && row.identity == *identity)
-        });
+        let places = view.endpoints.iter().flat_map(EndpointView::places);
+        let there: HashSet<_> = places.map(|row| (&*row.target, &*row.identity)).collect();
+        self.0.retain(|(target, identity), _| there.contains(&(&**target, &**identity)));
         for row in view.endpoints.iter().flat_map(EndpointView::places) {
             let state = row.verdict();
             let healthy = state.is_healthy();

@@ -33,7 +33,7 @@ pub struct Owner {
 }
 
 /// One endpoint of a slice.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Entry {
     pub address: IpAddr,
     pub ready: bool,
@@ -44,7 +44,7 @@ pub struct Entry {
 }
 
 /// What a slice says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Body {
     pub family: Family,
     /// The name of the Service's port; empty where a lone port has none.
@@ -62,8 +62,10 @@ pub struct Owned {
     /// `None`: somebody took its owner away.
     pub owner: Option<Owner>,
     pub gate: Arc<str>,
-    /// `None`: it says what we would never write.
+    /// What it says, as far as that can be read; `None` where it is not even for one port.
     pub body: Option<Body>,
+    /// The field in which it says what we would never write.
+    pub strange: Option<&'static str>,
 }
 
 impl Owned {
@@ -73,7 +75,9 @@ impl Owned {
         if slice.labels().get(MANAGED_BY).map(String::as_str) != Some(MANAGER) {
             return None;
         }
+        let body = Body::read(slice);
         Some(Self {
+            strange: body.as_ref().map_or(Some("ports"), |body| body.strange(slice)),
             uid: slice.uid().unwrap_or_default().into(),
             owner: slice
                 .owner_references()
@@ -81,23 +85,27 @@ impl Owned {
                 .find(|owner| owner.kind == KIND && owner.api_version.split('/').next() == Some(GROUP))
                 .map(|owner| Owner { name: owner.name.as_str().into(), uid: owner.uid.as_str().into() }),
             gate: slice.labels().get(&gate_label()).map(String::as_str).unwrap_or_default().into(),
-            body: Body::read(slice),
+            body,
         })
     }
 }
 
 impl Body {
-    /// `None` where writing what was read would change anything.
+    /// What a proxy would read of it, whoever wrote it.
     fn read(slice: &EndpointSlice) -> Option<Self> {
-        let [port] = slice.ports.as_deref()? else { return None };
-        let body = Self {
+        let port = slice.ports.as_deref()?.first()?;
+        Some(Self {
             family: Family::parse(&slice.address_type)?,
             port_name: port.name.as_deref().unwrap_or_default().into(),
             port: u16::try_from(port.port?).ok()?,
-            entries: slice.endpoints.iter().map(Entry::read).collect::<Option<_>>()?,
-        };
-        let same = body.endpoints() == slice.endpoints && Some(body.ports()) == slice.ports;
-        same.then_some(body)
+            entries: slice.endpoints.iter().flat_map(Entry::read).collect(),
+        })
+    }
+
+    /// The field of `slice` that would be another if this were written to it.
+    fn strange(&self, slice: &EndpointSlice) -> Option<&'static str> {
+        let endpoints = (self.endpoints() != slice.endpoints).then_some("endpoints");
+        endpoints.or_else(|| (Some(self.ports()) != slice.ports).then_some("ports"))
     }
 
     #[must_use]
@@ -149,13 +157,17 @@ impl Body {
 }
 
 impl Entry {
-    fn read(endpoint: &Endpoint) -> Option<Self> {
-        let [address] = endpoint.addresses.as_slice() else { return None };
-        Some(Self {
-            address: address.parse().ok()?,
-            ready: endpoint.conditions.as_ref()?.ready?,
-            zone: endpoint.zone.as_deref().map(Into::into),
-            name_of: endpoint.hostname.as_deref().map(Into::into),
+    /// One for each address: we write one alone.
+    fn read(endpoint: &Endpoint) -> impl Iterator<Item = Self> {
+        // Without a word it counts as ready.
+        let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true);
+        endpoint.addresses.iter().filter_map(move |address| {
+            Some(Self {
+                address: address.parse().ok()?,
+                ready,
+                zone: endpoint.zone.as_deref().map(Into::into),
+                name_of: endpoint.hostname.as_deref().map(Into::into),
+            })
         })
     }
 
@@ -211,7 +223,11 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_edited_is_not_taken_for_ours() {
+    fn what_somebody_edited_is_not_taken_for_ours_and_read_all_the_same() {
+        let mut slice = object();
+        slice.endpoints[1].node_name = Some("n".to_owned());
+        let (is, was) = (Owned::of(&slice).expect("ours"), Owned::of(&object()).expect("ours"));
+        assert_eq!((is.strange, was.strange, is.body), (Some("endpoints"), None, was.body));
         let edits: [fn(&mut EndpointSlice); 6] = [
             |slice| slice.endpoints[0].conditions = None,
             |slice| slice.endpoints[0].node_name = Some("n".to_owned()),
@@ -223,7 +239,7 @@ mod tests {
         for (index, edit) in edits.into_iter().enumerate() {
             let mut slice = object();
             edit(&mut slice);
-            assert_eq!(Owned::of(&slice).expect("still ours").body, None, "{index}");
+            assert!(Owned::of(&slice).expect("still ours").strange.is_some(), "{index}");
         }
         let mut slice = object();
         slice.metadata.owner_references = None;

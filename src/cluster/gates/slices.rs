@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     slice::{Body, Entry, Owned, Owner},
-    write::SliceWrite,
+    write::{SliceWrite, Turns},
 };
 use crate::{
     check::{Family, ObjectKey},
@@ -64,13 +64,12 @@ pub fn plan(publisher: &Publisher<'_>, wanted: &[Wanted], existing: &[Existing<'
     let key = |name: &str| ObjectKey::new(&publisher.service.namespace, name);
 
     let (mut writes, mut deletions) = (vec![], vec![]);
+    let named = named(publisher, &groups);
     let mut slices_of: HashMap<Group, Vec<&Existing<'_>>> = HashMap::new();
     for slice in existing {
-        match &slice.owned.body {
-            Some(body) if groups.contains_key(&(body.family, body.port)) => {
-                slices_of.entry((body.family, body.port)).or_default().push(slice);
-            }
-            _ => deletions.push(slice),
+        match group_of(slice, &named).filter(|group| groups.contains_key(group)) {
+            Some(group) => slices_of.entry(group).or_default().push(slice),
+            None => deletions.push(slice),
         }
     }
     for (group, mut entries) in groups {
@@ -88,7 +87,7 @@ pub fn plan(publisher: &Publisher<'_>, wanted: &[Wanted], existing: &[Existing<'
                 continue;
             }
             let body = body(entries);
-            if slice.owned.body.as_ref() != Some(&body) || &*slice.owned.gate != publisher.gate {
+            if !says(slice.owned, &body) || &*slice.owned.gate != publisher.gate {
                 writes.push((key(slice.name), change(publisher, slice, body)));
             }
         }
@@ -108,24 +107,55 @@ pub fn plan(publisher: &Publisher<'_>, wanted: &[Wanted], existing: &[Existing<'
     writes
 }
 
+/// The groups of those slices that `groups` are created as.
+fn named(publisher: &Publisher<'_>, groups: &BTreeMap<Group, BTreeMap<IpAddr, Entry>>) -> HashMap<String, Group> {
+    let all = groups.iter().flat_map(|(group, entries)| {
+        let needed = u32::try_from(entries.len().div_ceil(MAX_ENDPOINTS)).unwrap_or(u32::MAX);
+        (0..=needed).map(|ordinal| (name(publisher, *group, ordinal), *group))
+    });
+    all.collect()
+}
+
+/// What a slice is for: what its name says before what it says itself. Whatever else comes to be said of a slice that we
+/// made, it is written over and not made a second time: otherwise, where something changes all that is created, each look
+/// would make one more.
+fn group_of(slice: &Existing<'_>, named: &HashMap<String, Group>) -> Option<Group> {
+    let body = slice.owned.body.as_ref();
+    let by_name = named.get(&**slice.name).copied().filter(|group| body.is_none_or(|body| body.family == group.0));
+    by_name.or_else(|| body.map(|body| (body.family, body.port)))
+}
+
+/// Whether a slice says `body`, and nothing else.
+pub fn says(owned: &Owned, body: &Body) -> bool {
+    owned.strange.is_none() && owned.body.as_ref() == Some(body)
+}
+
 fn change(publisher: &Publisher<'_>, slice: &Existing<'_>, body: Body) -> SliceWrite {
-    let same_gate = *slice.owned.gate == *publisher.gate;
+    let there = slice.owned.body.as_ref().filter(|_| *slice.owned.gate == *publisher.gate);
     SliceWrite::Change {
         resource_version: slice.resource_version.to_owned(),
         gate: publisher.gate.into(),
-        flips: slice.owned.body.as_ref().filter(|_| same_gate).map_or(0, |there| flips(there, &body)),
+        turns: there.filter(|_| slice.owned.strange.is_none()).map_or(Turns::OTHER, |there| turns(there, &body)),
         body,
     }
 }
 
-/// How many endpoints turn; none where anything else changes.
-fn flips(from: &Body, to: &Body) -> usize {
-    let turned = |(one, other): &(&Entry, &Entry)| one.ready != other.ready;
-    let pairs = || from.entries.iter().zip(&to.entries);
-    let alike = from.entries.len() == to.entries.len()
-        && from.port_name == to.port_name
-        && pairs().all(|(one, other)| Entry { ready: other.ready, ..one.clone() } == *other);
-    if alike { pairs().filter(turned).count() } else { 0 }
+/// What becomes of the endpoints.
+fn turns(from: &Body, to: &Body) -> Turns {
+    let before: HashMap<IpAddr, &Entry> = from.entries.iter().map(|entry| (entry.address, entry)).collect();
+    let mut turns = Turns { members: from.entries.len() != to.entries.len(), ..Turns::default() };
+    turns.other = (from.family, from.port, &from.port_name) != (to.family, to.port, &to.port_name);
+    for entry in &to.entries {
+        match before.get(&entry.address) {
+            None => turns.members = true,
+            Some(before) => {
+                turns.removals += usize::from(before.ready && !entry.ready);
+                turns.returns += usize::from(!before.ready && entry.ready);
+                turns.other |= (&before.zone, &before.name_of) != (&entry.zone, &entry.name_of);
+            }
+        }
+    }
+    turns
 }
 
 /// What to write so that nothing is withheld: of a gate that no longer enforces.
@@ -217,6 +247,8 @@ mod tests {
     struct Server {
         slices: BTreeMap<Arc<str>, (u32, Owned)>,
         writes: usize,
+        /// It makes something else of what it is sent.
+        changes: Option<fn(&mut Owned)>,
     }
 
     impl Server {
@@ -255,13 +287,15 @@ mod tests {
             let version = self.writes as u32;
             match write {
                 SliceWrite::Create(object) => {
-                    let owned = Owned::of(&object).expect("ours");
+                    let mut owned = Owned::of(&object).expect("ours");
+                    self.changes.iter().for_each(|change| change(&mut owned));
                     assert!(self.slices.insert(key.name, (version, owned)).is_none(), "created twice");
                 }
                 SliceWrite::Change { resource_version, body, gate, .. } => {
                     let slice = self.slices.get_mut(&key.name).expect("there");
                     assert_eq!(slice.0.to_string(), resource_version);
-                    let owned = Owned { body: Some(body), gate, ..slice.1.clone() };
+                    let mut owned = Owned { body: Some(body), gate, strange: None, ..slice.1.clone() };
+                    self.changes.iter().for_each(|change| change(&mut owned));
                     *slice = (version, owned);
                 }
                 SliceWrite::Delete { .. } => {
@@ -310,18 +344,58 @@ mod tests {
     }
 
     #[test]
-    fn what_is_edited_by_hand_is_put_right() {
-        let mut server = Server::default();
-        server.publish(&many(3));
-        for (_, owned) in server.slices.values_mut() {
-            owned.body = None;
+    fn what_is_edited_by_hand_is_written_over_where_it_is() {
+        let edits: [fn(&mut Owned); 4] = [
+            |owned| owned.body = None,
+            |owned| owned.strange = Some("endpoints"),
+            |owned| owned.body.as_mut().expect("there").port = 81,
+            |owned| owned.body.as_mut().expect("there").entries.clear(),
+        ];
+        for edit in edits {
+            let mut server = Server::default();
+            server.publish(&many(3));
+            server.slices.values_mut().for_each(|(_, owned)| edit(owned));
+            let writes = server.publish(&many(3));
+            assert!(matches!(writes.as_slice(), [(_, SliceWrite::Change { .. })]), "{writes:?}");
+            assert_eq!(server.says().len(), 3);
         }
-        let writes = server.publish(&many(3));
-        assert!(
-            matches!(writes.as_slice(), [(_, SliceWrite::Create(_)), (_, SliceWrite::Delete { .. })]),
-            "there before the other goes: {writes:?}"
-        );
-        assert_eq!(server.says().len(), 3);
+    }
+
+    #[test]
+    fn a_server_that_changes_what_it_is_sent_is_not_sent_slice_after_slice() {
+        let changes: [fn(&mut Owned); 4] = [
+            |owned| (owned.strange, owned.body) = (Some("ports"), None),
+            |owned| owned.strange = Some("endpoints"),
+            // A port of which there are endpoints too.
+            |owned| owned.body.as_mut().expect("there").port = 81,
+            |owned| owned.body.as_mut().expect("there").entries.truncate(20),
+        ];
+        let all: Vec<_> = many(250).into_iter().chain([wanted([10, 9, 9, 9].into(), 81, true)]).collect();
+        for (index, change) in changes.into_iter().enumerate() {
+            let mut server = Server { changes: Some(change), ..Server::default() };
+            for round in 0..50 {
+                let writes = server.round(&all);
+                let creates = writes.iter().any(|(_, write)| matches!(write, SliceWrite::Create(_)));
+                assert!(round == 0 || !creates, "{index}: {writes:?}");
+            }
+            assert_eq!(server.slices.len(), 4, "{index}");
+        }
+    }
+
+    #[test]
+    fn a_write_tells_what_it_turns() {
+        let body = |entries: &[(u8, bool)]| {
+            let entry = |(last, ready): &(u8, bool)| wanted([10, 0, 0, *last].into(), 80, *ready).entry;
+            Body { family: Family::V4, port: 80, port_name: "pg".into(), entries: entries.iter().map(entry).collect() }
+        };
+        let there = body(&[(1, true), (2, false), (3, true)]);
+        let of = |entries: &[(u8, bool)]| turns(&there, &body(entries));
+        let none = Turns::default();
+        assert_eq!(of(&[(1, false), (2, true), (3, false)]), Turns { removals: 2, returns: 1, ..none });
+        assert_eq!(of(&[(1, true), (3, true), (4, true)]), Turns { members: true, ..none });
+        assert_eq!(of(&[(1, true), (3, false)]), Turns { members: true, removals: 1, ..none });
+        let renamed = turns(&there, &Body { port_name: "sql".into(), ..there.clone() });
+        assert_eq!(renamed, Turns { other: true, ..none });
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl World {
             surroundings,
         };
         // What is looked at here is what is written, not when.
-        world.gates.pace = Pace::new(Spans { lone: none, several: none, many: none, rest: none });
+        world.gates.pace = Pace::new(Spans { lone: none, several: none, many: none, rest: none, members: none });
         world.reconciler.check(0, Told::Begin);
         world.reconciler.check(0, Told::Complete);
         if !listed {
@@ -224,7 +224,8 @@ impl World {
             SliceWrite::Change { resource_version, body, .. } => {
                 let mut facts = known.expect("there");
                 facts.resource_version = self.versions.to_string();
-                facts.owned.as_mut().expect("ours").body = Some(body.clone());
+                let owned = facts.owned.as_mut().expect("ours");
+                (owned.body, owned.strange) = (Some(body.clone()), None);
                 (Some(resource_version.clone()), Some(facts))
             }
             SliceWrite::Delete { resource_version, .. } => (Some(resource_version.clone()), None),
@@ -465,6 +466,10 @@ fn one_check_holds_a_service_and_a_dry_run_holds_none() {
         matches!(writes.as_slice(), [(_, Some(SliceWrite::Create(_))), (_, Some(SliceWrite::Delete { .. }))]),
         "there before the other goes: {writes:?}"
     );
+    for (key, write) in writes {
+        world.take(&key, write.expect("nothing is taken back"));
+    }
+    world.settle();
     assert_eq!(
         (world.reported("a").effective, world.reported("b").effective),
         (GateReason::Enforced, GateReason::Conflict)

@@ -1,6 +1,10 @@
 //! One write of a gate, each with the fence that makes it fail when somebody else was there first.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
 
 use k8s_openapi::{
     api::{core::v1::Pod, discovery::v1::EndpointSlice},
@@ -12,7 +16,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::slice::{Body, gate_label};
+use super::slice::{Body, Owned, gate_label};
 use crate::{
     check::ObjectKey,
     cluster::{
@@ -49,27 +53,51 @@ pub enum GateWrite {
 #[derive(Clone, Debug, PartialEq)]
 pub enum SliceWrite {
     Create(Box<EndpointSlice>),
-    Change {
-        resource_version: String,
-        gate: Arc<str>,
-        body: Body,
-        /// How many endpoints turn; none where anything else changes.
-        flips: usize,
-    },
-    Delete {
-        uid: Arc<str>,
-        resource_version: String,
-    },
+    Change { resource_version: String, gate: Arc<str>, body: Body, turns: Turns },
+    Delete { uid: Arc<str>, resource_version: String },
+}
+
+/// What becomes of the endpoints of a slice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turns {
+    /// So many are taken out of traffic.
+    pub removals: usize,
+    /// So many are let in again.
+    pub returns: usize,
+    /// Some come, or are no longer listed.
+    pub members: bool,
+    /// Anything else changes, or what does cannot be told.
+    pub other: bool,
+}
+
+impl Turns {
+    /// What waits for nothing.
+    pub const OTHER: Self = Self { removals: 0, returns: 0, members: false, other: true };
 }
 
 impl GateWrite {
-    /// How many endpoints of a slice it turns, where it does nothing else.
+    /// What it does to the endpoints of a slice.
     #[must_use]
-    pub const fn flips(&self) -> usize {
+    pub const fn turns(&self) -> Turns {
         match self {
-            Self::Slice(SliceWrite::Change { flips, .. }) => *flips,
-            _ => 0,
+            Self::Slice(SliceWrite::Change { turns, .. }) => *turns,
+            _ => Turns::OTHER,
         }
+    }
+
+    /// What a slice comes to say, as a number; `None` where it goes, or where something else is written to.
+    #[must_use]
+    pub fn says(&self) -> Option<u64> {
+        let mut hasher = DefaultHasher::new();
+        match self {
+            Self::Slice(SliceWrite::Create(object)) => {
+                let owned = Owned::of(object)?;
+                (owned.gate, owned.body?).hash(&mut hasher);
+            }
+            Self::Slice(SliceWrite::Change { gate, body, .. }) => (gate, body).hash(&mut hasher),
+            Self::Slice(SliceWrite::Delete { .. }) | Self::Pod(_) => return None,
+        }
+        Some(hasher.finish())
     }
 }
 

@@ -36,6 +36,39 @@ fn a_lease_ends_by_the_boot_clock() {
 }
 
 #[test]
+fn a_call_has_to_end_under_the_lease() {
+    let held = Held::default();
+    held.keeps(seconds(15), seconds(10));
+    assert_eq!(held.for_a_call(), None);
+    held.until(boottime::now() + seconds(2));
+    assert_eq!((held.now(), held.for_a_call()), (true, None), "it would be over before the answer is there");
+    held.until(boottime::now() + seconds(4));
+    assert!(held.for_a_call().is_some_and(|most| most <= seconds(4)));
+    held.until(boottime::now() + seconds(60));
+    assert_eq!(held.for_a_call(), Some(crate::cluster::client::CALL_DEADLINE));
+}
+
+#[tokio::test]
+async fn a_call_that_was_begun_does_not_go_on_when_the_lease_is_over() {
+    let held = Held::default();
+    let lost = held.fenced(async { panic!("nothing may be sent") as Result<(), CallError> }).await;
+    assert!(matches!(&lost, Err(error) if error.is_outage()), "{lost:?}");
+    held.until(boottime::now() + seconds(60));
+    assert!(matches!(held.fenced(async { Ok(7) }).await, Ok(7)));
+    let mut steps = 0;
+    let call = std::future::poll_fn(|cx| {
+        steps += 1;
+        // As if it was stopped here, for longer than the Lease.
+        held.end();
+        cx.waker().wake_by_ref();
+        std::task::Poll::<Result<(), CallError>>::Pending
+    });
+    let lost = held.fenced(call).await;
+    assert!(matches!(&lost, Err(error) if error.is_outage()), "{lost:?}");
+    assert_eq!(steps, 1);
+}
+
+#[test]
 fn identities_differ_and_begin_with_the_pod() {
     let (one, other) = (identity(Some("hco-0")), identity(Some("hco-0")));
     assert_ne!(one, other);

@@ -1,7 +1,8 @@
 //! Sends what may be sent, and takes in what became of it.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures::FutureExt;
 use jiff::Timestamp;
 use kube::{Api, Client};
 use tokio::time::Instant;
@@ -61,7 +62,7 @@ impl Writer {
     /// Sends what may be sent, and says when to look again.
     pub(super) fn send(&mut self) -> Instant {
         let now = Instant::now();
-        if !self.parts.held.now() {
+        if self.parts.held.for_a_call().is_none() {
             // Nothing tells when a renewal succeeds again but looking.
             return now + Duration::from_millis(100);
         }
@@ -87,9 +88,9 @@ impl Writer {
             }
             WriteKey::Gate(gate) => {
                 let Some(write) = self.gates.remove(&gate) else { return self.queue.done(&WriteKey::Gate(gate)) };
-                let client = self.parts.client.clone();
+                let (client, held) = (self.parts.client.clone(), self.parts.held.clone());
                 self.flights.spawn(async move {
-                    let result = write::send(&client, &gate, &write).await;
+                    let result = guarded(held.fenced(write::send(&client, &gate, &write))).await;
                     Ended { key: WriteKey::Gate(gate), urgency, outcome: Outcome::Gate { write, result } }
                 });
             }
@@ -97,7 +98,7 @@ impl Writer {
                 let Some(patch) = self.slices.remove(&slice) else { return self.queue.done(&WriteKey::Slice(slice)) };
                 let client = self.parts.client.clone();
                 self.flights.spawn(async move {
-                    let result = write_annotations(&client, &slice, &patch).await;
+                    let result = guarded(write_annotations(&client, &slice, &patch)).await;
                     Ended { key: WriteKey::Slice(slice), urgency, outcome: Outcome::Slice { patch, result } }
                 });
             }
@@ -125,7 +126,7 @@ impl Writer {
                 self.flights.spawn(async move {
                     let change =
                         if claim { StatusChange::Claim(status.clone()) } else { StatusChange::Whole(status.clone()) };
-                    let result = write_status(&client, &check, &known, &change).await;
+                    let result = guarded(write_status(&client, &check, &known, &change)).await;
                     // Held back by the fence: look what is there now.
                     let now_there = match &result {
                         Err(CallError::Invalid(_) | CallError::Conflict(_)) => look(&client, &check).await,
@@ -140,7 +141,7 @@ impl Writer {
     }
 
     pub(super) fn ended(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
-        // A write that panicked would be a bug of ours; its key stays in flight and the refresh of others goes on.
+        // None fails like this: a write that panics has ended with an error, and none is aborted.
         let Ok(Ended { key, urgency, outcome }) = ended else { return };
         match (key, outcome) {
             (WriteKey::Status(check), Outcome::Status { uid, status, claim, result, now_there }) => match result {
@@ -325,6 +326,12 @@ impl Writer {
         }
         self.push(key, urgency);
     }
+}
+
+/// `write`, of which a panic, a bug of ours, is an error like others: what it was for must not wait for its end for ever.
+pub(super) async fn guarded<T>(write: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+    let ended = AssertUnwindSafe(write).catch_unwind().await;
+    ended.unwrap_or_else(|_| Err(CallError::Other("the write panicked; the log says where".to_owned())))
 }
 
 /// The state of a check as it is now.

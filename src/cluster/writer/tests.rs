@@ -6,12 +6,13 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     Note, Parts, TICK, WriteKey, Writer,
-    send::{Ended, Outcome},
+    send::{Ended, Outcome, guarded},
 };
 use crate::{
     api::HealthCheckStatus,
     check::{Counts, Health, HealthReason, ObjectKey},
     cluster::{
+        client::CallError,
         lease::Held,
         queue::{Next, Urgency},
         server_state::ServerState,
@@ -51,6 +52,13 @@ fn take_over(writer: &mut Writer, name: &str, observed_at: i64) {
     let state = ServerState { uid: uid.clone(), epoch: Some(3), observed_at, ..ServerState::default() };
     writer.note(Note::Seen(key(name), Box::new(state)));
     writer.note(Note::Accepted(key(name), Acceptance { uid, gates: Some(vec![]), ..Acceptance::default() }));
+}
+
+#[tokio::test]
+async fn a_write_that_panics_ends_like_one_that_failed() {
+    let ended: Result<(), _> = guarded(async { panic!("a bug") }).await;
+    assert!(matches!(&ended, Err(CallError::Other(message)) if message.contains("panicked")), "{ended:?}");
+    assert!(matches!(guarded(async { Ok(7) }).await, Ok(7)));
 }
 
 #[tokio::test]
