@@ -154,6 +154,26 @@ pub struct TargetStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Counters")]
     pub counters: Option<Counters>,
+
+    /// The addresses of a DNS name that is judged as a whole, at most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub addresses: Vec<AddressStatus>,
+}
+
+/// One address of a DNS name.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct AddressStatus {
+    /// IPv4 or IPv6 address.
+    pub address: String,
+    /// Healthy, MostlyHealthy, MostlyUnhealthy, Unhealthy or Unknown.
+    #[schemars(extend("enum" = ["Healthy", "MostlyHealthy", "MostlyUnhealthy", "Unhealthy", "Unknown"]))]
+    pub state: String,
+    /// Since when it has been routed as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Time")]
+    pub since: Option<Time>,
 }
 
 /// Consecutive results of one endpoint.

@@ -74,6 +74,8 @@ pub struct Attempt {
     pub target: Arc<str>,
     pub dial: Option<Dial>,
     pub probe: Arc<Probe>,
+    /// Where a name was last known to lead to: asked there while no name server says anything else.
+    pub known: Vec<IpAddr>,
 }
 
 impl ReferenceKind {

@@ -8,7 +8,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::{
     api::{HealthCheck, HealthCheckStatus, conditions, status::TargetStatus},
     check::{Check, Counts, EndpointState, Health, HealthReason, ObjectKey, Reason},
-    engine::{CheckLive, CheckView, Counters, EndpointLive, EndpointView, Outage, Prior, PriorEndpoint},
+    engine::{
+        CheckLive, CheckView, Counters, EndpointLive, EndpointView, OVERRIDDEN, Outage, Prior, PriorAddress,
+        PriorEndpoint,
+    },
 };
 
 /// What `status` says, unless it says nothing. `refresh` is how often statuses are confirmed.
@@ -37,6 +40,18 @@ pub fn prior(status: &HealthCheckStatus, refresh: Duration) -> Option<Prior> {
                 since: at(row.since.as_ref()).unwrap_or(observed_at),
                 reason: row.reason.as_deref().and_then(Reason::parse),
                 message: row.message.clone().unwrap_or_default(),
+                overridden: row.reason.as_deref() == Some(OVERRIDDEN),
+                addresses: row
+                    .addresses
+                    .iter()
+                    .filter_map(|address| {
+                        Some(PriorAddress {
+                            ip: address.address.parse().ok()?,
+                            state: EndpointState::parse(&address.state)?,
+                            since: at(address.since.as_ref()).unwrap_or(observed_at),
+                        })
+                    })
+                    .collect(),
             })
             .collect(),
         outages: outages(status),

@@ -15,7 +15,7 @@ use crate::{
     api::{
         self, HealthCheckStatus,
         conditions::{self, ConditionStatus, HEALTHY, READY, STALLED, Statement},
-        status::{Counters, Counts, MAX_OUTAGES, MAX_TARGETS, Outage, TargetStatus},
+        status::{AddressStatus, Counters, Counts, MAX_OUTAGES, MAX_TARGETS, Outage, TargetStatus},
     },
     check::{EndpointState, Health, HealthReason},
     engine::{CheckView, EndpointView},
@@ -203,7 +203,17 @@ fn target(row: &EndpointView) -> TargetStatus {
             http: counters.http.into(),
             timeout: counters.timeout.into(),
         }),
+        addresses: row.addresses.iter().flat_map(|addresses| addresses.iter()).filter_map(address).collect(),
     }
+}
+
+fn address(row: &EndpointView) -> Option<AddressStatus> {
+    let address = row.address()?;
+    Some(AddressStatus {
+        address: address.to_string(),
+        state: row.state.as_str().to_owned(),
+        since: Some(Time(row.since)),
+    })
 }
 
 /// Rounded up: nothing takes no time.

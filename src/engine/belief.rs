@@ -19,7 +19,7 @@ pub(super) struct Belief {
 #[derive(Debug)]
 struct Addresses {
     resolve: Resolve,
-    /// Whether an attempt has ended: only then it is known that there are none.
+    /// Whether anybody has ever said where the name leads to: only then it is known that there are none.
     looked: bool,
     /// Sorted.
     known: Vec<Address>,
@@ -42,9 +42,15 @@ impl Belief {
             let of = |(ip, judgement)| Address { ip, label: label(ip, endpoint.port), judgement, left: None };
             let mut known: Vec<_> = known.into_iter().map(of).collect();
             known.sort_unstable_by_key(|address| address.ip);
-            Box::new(Addresses { resolve: endpoint.resolve, looked: false, known })
+            Box::new(Addresses { resolve: endpoint.resolve, looked: !known.is_empty(), known })
         });
         Self { whole, addresses }
+    }
+
+    /// Where a name was last known to lead to.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let addresses = self.addresses.iter().flat_map(|addresses| addresses.living());
+        addresses.map(|address| address.ip).collect()
     }
 
     /// What is judged of a name has been edited.
@@ -115,14 +121,13 @@ impl Belief {
     ) -> bool {
         let changed = self.whole.take(report, thresholds, now, wall);
         let Some(addresses) = &mut self.addresses else { return changed };
-        let first = !std::mem::replace(&mut addresses.looked, true);
         let update = |address: &mut Address, report: &Report| address.judgement.take(report, thresholds, now, wall);
         let Some(found) = &report.found else {
             // Nobody knows where it is, or there is no such name: what it had is as good as that.
             let changes = addresses.known.iter_mut().filter(|address| address.left.is_none());
-            return changes.fold(changed || first, |changed, address| update(address, report) || changed);
+            return changes.fold(changed, |changed, address| update(address, report) || changed);
         };
-        let mut changed = changed || first;
+        let mut changed = changed || !std::mem::replace(&mut addresses.looked, true);
         for address in &mut addresses.known {
             let gone = found.reports.iter().all(|(ip, _)| *ip != address.ip);
             if gone && address.left.is_none() && found.unheard != Some(Family::of(address.ip)) {

@@ -1,6 +1,6 @@
 //! What the engine is told to do: one check with all its endpoints, and what was known of it before.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -48,6 +48,18 @@ pub struct PriorEndpoint {
     pub since: Timestamp,
     pub reason: Option<Reason>,
     pub message: String,
+    /// `state` is an operator's word, and no probe's.
+    pub overridden: bool,
+    /// Of a DNS name that was judged as a whole.
+    pub addresses: Vec<PriorAddress>,
+}
+
+/// What was measured at one address of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PriorAddress {
+    pub ip: IpAddr,
+    pub state: EndpointState,
+    pub since: Timestamp,
 }
 
 /// What runs under a key now.

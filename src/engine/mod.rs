@@ -29,10 +29,10 @@ mod view;
 mod wheel;
 
 pub use board::{Board, Subscription, Totals, WRITER_SILENCE};
-pub use desired::{Declared, Desired, Engine, Prior, PriorEndpoint};
+pub use desired::{Declared, Desired, Engine, Prior, PriorAddress, PriorEndpoint};
 pub use group::OUTAGE_TARGETS;
 pub use phase::stable_hash;
 pub use scheduler::{Limits, Parts, start};
 pub use single_flight::{Boarded, SingleFlight};
 pub use surroundings::Surroundings;
-pub use view::{CheckLive, CheckView, Counters, EndpointLive, EndpointView, Outage, Overridden};
+pub use view::{CheckLive, CheckView, Counters, EndpointLive, EndpointView, OVERRIDDEN, Outage, Overridden};

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::{
     belief::Belief,
-    desired::{Desired, Prior, PriorEndpoint},
+    desired::{Desired, Prior, PriorAddress, PriorEndpoint},
     group::{Departed, Group, Member},
     judgement::Judgement,
     phase,
@@ -236,24 +236,41 @@ struct Adoption<'a> {
 impl Adoption<'_> {
     fn belief(&self, endpoint: &Endpoint) -> Belief {
         let rows = self.prior.into_iter().flat_map(|prior| &prior.endpoints);
-        // The addresses of a name that were judged alone.
-        let alone = rows.filter(|row| row.target == *endpoint.target && row.label != *endpoint.label);
-        let address = |row: &PriorEndpoint| match endpoint.port {
-            Some(_) => row.label.parse::<SocketAddr>().ok().map(|address| address.ip()),
-            None => row.label.parse().ok(),
-        };
-        let known = alone.filter_map(|row| Some((address(row)?, self.judgement(&row.label, endpoint)))).collect();
+        let mut known = vec![];
+        for row in rows.filter(|row| row.target == *endpoint.target) {
+            if row.label != *endpoint.label {
+                // An address of a name that was judged alone.
+                let address = match endpoint.port {
+                    Some(_) => row.label.parse::<SocketAddr>().ok().map(|address| address.ip()),
+                    None => row.label.parse().ok(),
+                };
+                known.extend(address.map(|ip| (ip, self.judgement(&row.label, endpoint))));
+                continue;
+            }
+            for address in &row.addresses {
+                let PriorAddress { ip, state, since } = *address;
+                let row = PriorEndpoint { state, since, reason: None, overridden: false, ..row.clone() };
+                known.push((ip, self.judge(Some(&row), endpoint)));
+            }
+        }
         Belief::new(endpoint, self.judgement(&endpoint.label, endpoint), known)
     }
 
     fn judgement(&self, label: &str, endpoint: &Endpoint) -> Judgement {
+        let mut rows = self.prior.into_iter().flat_map(|prior| &prior.endpoints);
+        let row = rows.find(|row| row.target == *endpoint.target && row.label == label);
+        // What the status says is then an operator's word, and no probe's.
+        let in_force = self.check.overrides.in_force(&endpoint.target, self.wall).is_some();
+        if in_force || row.is_some_and(|row| row.overridden) {
+            return Judgement::new(self.now, self.wall);
+        }
+        self.judge(row, endpoint)
+    }
+
+    /// What may be believed of `row`, of the endpoint or of an address of it.
+    fn judge(&self, row: Option<&PriorEndpoint>, endpoint: &Endpoint) -> Judgement {
         let unknown = || Judgement::new(self.now, self.wall);
         let Some(prior) = self.prior else { return unknown() };
-        // What the status says is then an operator's word, and no probe's.
-        if self.check.overrides.in_force(&endpoint.target, self.wall).is_some() {
-            return unknown();
-        }
-        let row = prior.endpoints.iter().find(|row| row.target == *endpoint.target && row.label == label);
         let believable =
             self.wall.duration_since(prior.observed_at).unsigned_abs() <= prior.refresh + self.check.stale_after;
         // Confirmations of a suspended check confirm no verdict.

@@ -68,6 +68,7 @@ impl<L: Lane> Scheduler<L> {
             target: record.endpoint.target.clone(),
             dial: record.endpoint.dial.clone(),
             probe: record.endpoint.probe.clone(),
+            known: record.belief.addresses(),
         };
         let (lane, ended) = (self.lane.clone(), self.ended.clone());
         let task = tokio::spawn(async move {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -74,6 +75,9 @@ impl CheckLive {
     }
 }
 
+/// The word of a row that an operator has overridden.
+pub const OVERRIDDEN: &str = "Overridden";
+
 /// One endpoint, or one member check, as last decided.
 #[derive(Clone, Debug)]
 pub struct EndpointView {
@@ -118,6 +122,13 @@ pub struct Overridden {
 }
 
 impl EndpointView {
+    /// The address, where the row is about one.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        let with_port = self.label.parse::<SocketAddr>().map(|address| address.ip());
+        with_port.or_else(|_| self.label.parse()).ok()
+    }
+
     /// The row itself, or those of its addresses where it has any.
     pub fn places(&self) -> impl Iterator<Item = &Self> {
         let addresses = self.addresses.as_deref().unwrap_or_default();
@@ -137,7 +148,7 @@ impl EndpointView {
     #[must_use]
     pub const fn reason_word(&self) -> Option<&'static str> {
         match (self.overridden, self.reason) {
-            (Some(_), _) => Some("Overridden"),
+            (Some(_), _) => Some(OVERRIDDEN),
             (None, Some(reason)) => Some(reason.as_str()),
             (None, None) if self.stale => Some("Stale"),
             (None, None) => None,

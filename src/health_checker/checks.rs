@@ -65,6 +65,7 @@ impl OneCheck {
             target: Arc::clone(&self.name),
             dial: self.dial.clone(),
             probe: Arc::clone(&self.probe),
+            known: vec![],
         }
     }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use futures::future::join_all;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     egress::EgressGuard,
@@ -11,7 +11,7 @@ use super::{
     progress::Progress,
     resolve::{Lookup, NameResolver},
 };
-use crate::check::{Class, Dial, Found, Host, Outcome, Reason, Report};
+use crate::check::{Class, Dial, Family, Found, Host, Outcome, Reason, Report};
 
 /// What an attempt that succeeded brought.
 #[derive(Clone, Copy, Debug)]
@@ -62,8 +62,8 @@ pub(super) struct Way<'a> {
 
 impl Way<'_> {
     /// Asks at the address of `dial`, or at all addresses of its name at once; each has until the deadline. One that
-    /// answers is enough; without one the most telling failure stands for all.
-    pub async fn ask<A: Ask>(&self, dial: &Dial, progress: &Progress, question: &A) -> Tried {
+    /// answers is enough; without one the most telling failure stands for all. `known`: where the name led to before.
+    pub async fn ask<A: Ask>(&self, dial: &Dial, known: &[IpAddr], progress: &Progress, question: &A) -> Tried {
         let port = match dial.port {
             Some(port) => port,
             None if !A::ON_THE_WIRE => 0,
@@ -81,7 +81,7 @@ impl Way<'_> {
                 }
             }
             // A box of its own: most targets are addresses, and their tasks need no room for this.
-            Host::Name(name) => Box::pin(self.ask_each(name, port, progress, question)).await,
+            Host::Name(name) => Box::pin(self.ask_each((name, port), known, progress, question)).await,
         }
     }
 
@@ -92,12 +92,38 @@ impl Way<'_> {
         self.egress.check(address).map_err(|message| Failure::new(Reason::EgressDenied, message))
     }
 
-    async fn ask_each<A: Ask>(&self, name: &str, port: u16, progress: &Progress, question: &A) -> Tried {
-        let lookup = match within(progress, self.resolver.look_up(name, progress)).await {
+    /// Where the name leads to. Without an answer in half the time, it is where it was: a target is not unknown because
+    /// the name servers are away.
+    async fn look_up(&self, name: &str, known: &[IpAddr], progress: &Progress) -> Result<Lookup, Failure> {
+        if known.is_empty() {
+            return within(progress, self.resolver.look_up(name, progress)).await;
+        }
+        let stale = || Lookup { addresses: known.to_vec(), unheard: None };
+        match timeout(progress.remaining() / 2, self.resolver.look_up(name, progress)).await {
+            Err(_) => Ok(stale()),
+            Ok(Err(failure)) if failure.reason != Reason::NameNotFound => Ok(stale()),
+            Ok(Err(failure)) => Err(failure),
+            Ok(Ok(mut lookup)) => {
+                // What a family had of which nobody spoke is asked as well.
+                let silent = |ip: &&IpAddr| lookup.unheard == Some(Family::of(**ip));
+                let more: Vec<_> = known.iter().filter(silent).copied().collect();
+                lookup.addresses.extend(more);
+                Ok(lookup)
+            }
+        }
+    }
+
+    async fn ask_each<A: Ask>(
+        &self,
+        (name, port): (&str, u16),
+        known: &[IpAddr],
+        progress: &Progress,
+        question: &A,
+    ) -> Tried {
+        let Lookup { addresses, unheard } = match self.look_up(name, known, progress).await {
             Ok(lookup) => lookup,
             Err(failure) => return failure.into(),
         };
-        let Lookup { addresses, unheard } = lookup;
         let mut denied = None;
         let mut asking = Vec::with_capacity(addresses.len());
         for ip in addresses {
@@ -112,7 +138,7 @@ impl Way<'_> {
         }
         // A name that leads to a denied address and another is dialed on the other only.
         if let Some(failure) = denied.filter(|_| asking.is_empty()) {
-            return failure.into();
+            return Tried { asked: Err(failure), found: Some(Box::new(Found { reports: vec![], unheard })) };
         }
         let asked = join_all(asking).await;
         let reports = asked.iter().map(|(ip, asked)| (*ip, report(asked.clone(), progress, None))).collect();

@@ -97,7 +97,10 @@ impl Prober {
 
     async fn ask<A: Ask>(&self, attempt: &Attempt, progress: &Progress, question: &A) -> Tried {
         match place(attempt) {
-            Ok(dial) => Way { resolver: &self.resolver, egress: &self.egress }.ask(dial, progress, question).await,
+            Ok(dial) => {
+                let way = Way { resolver: &self.resolver, egress: &self.egress };
+                way.ask(dial, &attempt.known, progress, question).await
+            }
             Err(failure) => failure.into(),
         }
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use healthcheck_operator::{
-    check::{Family, Outcome, ProbeKind, Reason, Report, ScriptProbe, TcpProbe},
+    check::{Attempt, Family, Outcome, ProbeKind, Reason, Report, ScriptProbe, TcpProbe},
     probe::{DeniedDynamic, EgressGuard, NameServers, Prober, Settings},
 };
 use hickory_resolver::proto::{
@@ -371,4 +371,36 @@ async fn a_script_is_run_for_each_address() {
     let report = run(&prober(server, &[]), attempt).await;
     assert_eq!(report.outcome, Outcome::Success);
     assert_eq!(each(&report), [([10, 0, 0, 1].into(), Some(Reason::ExitCode)), ([10, 0, 0, 2].into(), None)]);
+}
+
+/// The name servers are away, and the target is not: it is asked where it was.
+#[tokio::test]
+async fn while_no_name_server_answers_the_known_addresses_are_asked() {
+    let (_listener, port) = listen();
+    let (silent, _) = name_server(|_, _| None).await;
+    let (sick, _) = name_server(|_, _| Some(Err(ResponseCode::ServFail))).await;
+    let (wrong, _) = name_server(|_, _| Some(Err(ResponseCode::NXDomain))).await;
+    let (half, _) = name_server(|_, kind| match kind {
+        RecordType::A => Some(Ok(vec![Ipv4Addr::LOCALHOST.into()])),
+        _ => None,
+    })
+    .await;
+    let known: Vec<IpAddr> = vec![[127, 0, 0, 1].into(), [127, 0, 0, 2].into(), "::1".parse().expect("an address")];
+    let ask = async |server: SocketAddr| {
+        let attempt = attempt(Some(named("db.example", port)), ProbeKind::Tcp(TcpProbe::default()), SHORT * 4);
+        run(&prober(server, &[]), Attempt { known: known.clone(), ..attempt }).await
+    };
+    for server in [silent, sick] {
+        let report = ask(server).await;
+        assert_eq!(report.outcome, Outcome::Success);
+        let asked: Vec<_> = each(&report).into_iter().map(|(ip, reason)| (ip, reason.is_none())).collect();
+        assert_eq!(asked[..2], [(known[0], true), (known[1], false)]);
+        assert_eq!(asked.len(), 3);
+    }
+    // One that says that there is no such name is believed, and one that speaks of one family is asked no more of it.
+    let report = ask(wrong).await;
+    assert_reason(&report.outcome, Reason::NameNotFound, "no such name");
+    assert!(report.found.is_none());
+    let asked: Vec<_> = each(&ask(half).await).into_iter().map(|(ip, _)| ip).collect();
+    assert_eq!(asked, [known[0], known[2]], "of IPv6 nobody said anything");
 }

@@ -34,7 +34,7 @@ pub fn named(name: &str, port: u16) -> Dial {
 
 pub fn attempt(dial: Option<Dial>, kind: ProbeKind, timeout: Duration) -> Attempt {
     let probe = Arc::new(Probe { timeout, kind });
-    Attempt { check: ObjectKey::new("shop", "orders"), target: "web".into(), dial, probe }
+    Attempt { check: ObjectKey::new("shop", "orders"), target: "web".into(), dial, probe, known: vec![] }
 }
 
 /// Makes one attempt, which must end soon after its timeout whatever the target does.

@@ -129,7 +129,7 @@ pub fn places(check: &Check, view: &CheckView, judged: Judged<'_>, published: &N
         for place in row.places() {
             if let Ok(address) = place.label.parse() {
                 add(address, target, row, place);
-            } else if let (true, Some(PortRef::Number(port))) = (place.named, &target.port) {
+            } else if let (true, Some(PortRef::Number(port)), None) = (place.named, &target.port, &place.addresses) {
                 let earlier = published.get(&target.name);
                 for ip in earlier.into_iter().flatten() {
                     let address = SocketAddr::new(*ip, *port);
@@ -137,7 +137,8 @@ pub fn places(check: &Check, view: &CheckView, judged: Judged<'_>, published: &N
                     let place = EndpointView { measured: false, ..place.clone() };
                     add(address, target, row, &place);
                 }
-                if earlier.is_none() && place.addresses.is_none() {
+                // One whose look-up has failed is told as it is.
+                if earlier.is_none() && place.reason.is_none() {
                     unknown.push(target.name.clone());
                 }
             }

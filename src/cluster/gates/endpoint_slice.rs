@@ -33,7 +33,8 @@ impl KindCtx<'_> {
         let existing = own(&service, &owner, &reconciler.index.sources);
         let read = Published::read(&existing);
         let Places { candidates, unknown } = places(self.check, self.view, self.judged, &read.names);
-        if !unknown.is_empty() {
+        // Such a name is left out until somebody has looked, unless there is nothing else.
+        if !unknown.is_empty() && candidates.is_empty() {
             return Evaluated::idle(name, GateReason::Pending, "names of targets are being looked up");
         }
         // What no slice can hold is no candidate: it would count as published, and nothing of it is.

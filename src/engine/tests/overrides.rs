@@ -90,6 +90,8 @@ async fn a_restart_takes_no_operators_word_for_a_probe() {
             since,
             reason: None,
             message: "overridden".to_owned(),
+            overridden: true,
+            addresses: vec![],
         }],
         outages: vec![],
     };
@@ -103,6 +105,11 @@ async fn a_restart_takes_no_operators_word_for_a_probe() {
     sleep(seconds(3)).await;
     bench.run(&plain).await;
     assert_eq!(bench.health("web").0, Health::Healthy, "one success is enough where nothing was measured before");
+    // One that has ended while nobody led is no probe's word either.
+    let bench = Bench::new();
+    bench.engine.upsert(Desired { prior: Some(prior()), ..desired(&plain) }).await;
+    bench.engine.settle().await;
+    assert!(!bench.view("web").endpoints[0].measured);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::*;
-use crate::engine::{Prior, PriorEndpoint};
+use crate::engine::{Prior, PriorAddress, PriorEndpoint};
 
 fn prior(age: Duration, state: EndpointState, health: Health) -> Prior {
     let reason =
@@ -25,6 +25,8 @@ fn prior(age: Duration, state: EndpointState, health: Health) -> Prior {
             since,
             reason: None,
             message: String::new(),
+            overridden: false,
+            addresses: vec![],
         }],
         outages: vec![],
     }
@@ -118,6 +120,8 @@ fn row(name: &str, state: EndpointState) -> PriorEndpoint {
         since,
         reason: None,
         message: String::new(),
+        overridden: false,
+        addresses: vec![],
     }
 }
 
@@ -207,4 +211,36 @@ async fn first_probes_of_what_is_new_all_come_within_a_second() {
     bench.engine.settle().await;
     sleep(seconds(1) + Duration::from_millis(10)).await;
     assert!(names.iter().all(|name| bench.lane.hits(name) == 1));
+}
+
+/// A name that was judged as a whole goes on with what was known of each of its addresses, and a restart alone moves none.
+#[tokio::test(start_paused = true)]
+async fn a_restart_keeps_what_was_known_of_the_addresses_of_a_name() {
+    let check = check("web", vec![target("a")]);
+    let since = Timestamp::now() - Duration::from_secs(600);
+    let address = |last: u8, state| PriorAddress { ip: [10, 0, 0, last].into(), state, since };
+    let known = vec![address(1, EndpointState::Healthy), address(2, EndpointState::Unhealthy)];
+    let prior = Prior {
+        observed_at: Timestamp::now(),
+        refresh: seconds(300),
+        observed_generation: Some(1),
+        health: Health::Healthy,
+        reason: HealthReason::AllTargetsHealthy,
+        message: String::new(),
+        since,
+        unknown: 0,
+        endpoints: vec![PriorEndpoint { addresses: known, ..row("a", EndpointState::Healthy) }],
+        outages: vec![],
+    };
+    let mut wanted = desired(&check);
+    wanted.endpoints[0].dial = Some(Dial { host: Host::Name("a.example".into()), port: Some(80) });
+    let bench = Bench::new();
+    bench.engine.upsert(Desired { prior: Some(prior), ..wanted }).await;
+    bench.engine.settle().await;
+    let view = bench.view("web");
+    let seen: Vec<_> =
+        view.endpoints[0].places().map(|row| (&*row.label, row.state, row.measured, row.since)).collect();
+    let of = |label, state| (label, state, true, since);
+    assert_eq!(seen, [of("10.0.0.1:80", EndpointState::Healthy), of("10.0.0.2:80", EndpointState::Unhealthy)]);
+    assert_eq!(bench.health("web").0, Health::Healthy);
 }

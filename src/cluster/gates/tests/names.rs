@@ -58,16 +58,8 @@ fn a_name_keeps_its_addresses_until_a_new_life_has_looked() {
     let slices = world.reconciler.index.sources.slices[&key("db")].values().cloned().collect();
     let mut reborn = World::with(slices);
     reborn.check("a", 1, json!({}), named(json!({})));
-    for known in [None, Some(&[][..])] {
-        reborn.finds(STALE, known);
-        let writes = reborn.settle();
-        assert_eq!(
-            (writes, reborn.published()),
-            (0, there.clone()),
-            "no name server answers yet: {known:?} {:?}",
-            reborn.reported("a")
-        );
-    }
+    reborn.finds(STALE, None);
+    assert_eq!((reborn.settle(), reborn.published()), (0, there), "no name server answers yet");
     reborn.finds(UP, Some(&[("10.9.0.3", UP)]));
     reborn.settle();
     assert_eq!(reborn.published(), [(ip("10.9.0.3"), true)].into());
@@ -85,4 +77,24 @@ fn all_addresses_of_a_name_that_is_gone_are_withheld_like_any_other() {
         (world.published(), world.reported("a").effective),
         ([(ip("10.9.0.1"), false)].into(), GateReason::FailClosed)
     );
+}
+
+/// What is not yet known of one name keeps nobody from acting on the others.
+#[test]
+fn a_name_nobody_has_looked_up_yet_holds_up_no_other_target() {
+    let mut world = World::new();
+    let mut both = spec(2, json!({}));
+    both["targets"][1]["host"] = json!(NAME);
+    world.check("a", 1, json!({}), both);
+    let target = |world: &World, at: usize| world.reconciler.accepted(&key("a")).expect("accepted").targets[at].clone();
+    let (address, name) = (target(&world, 0), target(&world, 1));
+    let rows = vec![world.row(&address, UP), world.row(&name, None)];
+    world.shows("a", rows);
+    world.settle();
+    assert_eq!((world.ready(), world.reported("a").effective), (vec![true], GateReason::Enforced));
+    // It leads nowhere that anybody may go: what it had is gone.
+    let gone = EndpointView { addresses: Some([].into()), ..world.row(&name, None) };
+    let rows = vec![world.row(&address, UP), gone];
+    world.shows("a", rows);
+    assert_eq!((world.settle(), world.ready()), (0, vec![true]));
 }
