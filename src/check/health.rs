@@ -111,6 +111,18 @@ pub enum EndpointState {
 }
 
 impl EndpointState {
+    /// Its place in a list of what matters most: the worst is 0, and a state that wavers comes before one that does not.
+    #[must_use]
+    pub const fn severity(self) -> u8 {
+        match self {
+            Self::Unhealthy => 0,
+            Self::MostlyUnhealthy => 1,
+            Self::Unknown => 2,
+            Self::MostlyHealthy => 3,
+            Self::Healthy => 4,
+        }
+    }
+
     pub const ALL: [Self; 5] =
         [Self::Healthy, Self::MostlyHealthy, Self::MostlyUnhealthy, Self::Unhealthy, Self::Unknown];
 

@@ -17,7 +17,7 @@ use crate::{
         conditions::{self, ConditionStatus, HEALTHY, READY, STALLED, Statement},
         status::{AddressStatus, Counters, Counts, MAX_OUTAGES, MAX_TARGETS, Outage, TargetStatus},
     },
-    check::{EndpointState, Health, HealthReason},
+    check::{Health, HealthReason},
     engine::{CheckView, EndpointView},
 };
 
@@ -169,19 +169,9 @@ fn cut(all: String, limit: usize) -> String {
     cut
 }
 
-fn severity(state: EndpointState) -> u8 {
-    match state {
-        EndpointState::Unhealthy => 0,
-        EndpointState::MostlyUnhealthy => 1,
-        EndpointState::Unknown => 2,
-        EndpointState::MostlyHealthy => 3,
-        EndpointState::Healthy => 4,
-    }
-}
-
 fn targets(endpoints: &[EndpointView]) -> Vec<TargetStatus> {
     let mut rows: Vec<_> = endpoints.iter().collect();
-    rows.sort_by_key(|row| severity(row.state));
+    rows.sort_by_key(|row| row.state.severity());
     rows.into_iter().take(MAX_TARGETS).map(target).collect()
 }
 
@@ -275,7 +265,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        check::{Counts as CheckCounts, ObjectKey, Reason},
+        check::{Counts as CheckCounts, EndpointState, ObjectKey, Reason},
         cluster::index::ProblemKind,
     };
 

@@ -23,7 +23,7 @@ use crate::{
 pub use build::DEFAULT_NAMESPACE;
 #[cfg(feature = "cluster")]
 pub use gate_rules::is_publishable;
-pub use probe_rules::parse_statuses;
+pub use probe_rules::{is_path, parse_statuses};
 pub use problem::{Problem, Problems};
 
 /// Where the checks are to run.

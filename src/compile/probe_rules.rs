@@ -84,7 +84,7 @@ fn check_expected_body(body: &ExpectedBody, path: &str, problems: &mut Problems)
 }
 
 /// `/` and visible ASCII; `#` begins a fragment, which is never sent.
-fn is_path(path: &str) -> bool {
+pub fn is_path(path: &str) -> bool {
     path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')
 }
 

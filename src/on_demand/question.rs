@@ -8,12 +8,11 @@ use super::Refusal;
 use crate::{
     api,
     check::{Check, Endpoint, Probe, ProbeKind, StatusRange},
-    compile::parse_statuses,
+    compile::{is_path, parse_statuses},
 };
 
 /// The longest timeout that may be asked for.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
-const METHODS: [&str; 5] = ["GET", "HEAD", "POST", "PUT", "OPTIONS"];
 
 /// Which of the declared endpoints are probed, and what is asked of them in place of what is declared.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -120,13 +119,13 @@ fn text<'a>(name: &str, value: &'a Value) -> Result<&'a str, String> {
 }
 
 fn method(text: &str) -> Result<Arc<str>, String> {
-    let known = METHODS.contains(&text);
-    if known { Ok(text.into()) } else { Err(format!("method: must be one of {}, not '{text}'", METHODS.join(", "))) }
+    let method = serde_json::from_value::<api::probe::Method>(text.into());
+    let method = method.map_err(|_| format!("method: must be one of GET, HEAD, POST, PUT, OPTIONS, not '{text}'"))?;
+    Ok(method.as_str().into())
 }
 
 fn path(text: &str) -> Result<Arc<str>, String> {
-    let allowed = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
-    if allowed && text.len() <= 2048 {
+    if is_path(text) && text.len() <= 2048 {
         return Ok(text.into());
     }
     Err("path: must begin with '/' and be visible ASCII without '#', at most 2048 characters".to_owned())

@@ -101,7 +101,7 @@ impl Card<'_> {
     /// The rows, worst first, in declared order among equals.
     fn rows(&self) -> Vec<Row<'_>> {
         let mut endpoints: Vec<_> = self.verdict.endpoints(self.view).collect();
-        endpoints.sort_by_key(|endpoint| rank(self.verdict.state_of(endpoint)));
+        endpoints.sort_by_key(|endpoint| self.verdict.state_of(endpoint).severity());
         let mut rows: Vec<Row<'_>> = Vec::new();
         for endpoint in endpoints {
             let state = self.verdict.state_of(endpoint);
@@ -172,7 +172,7 @@ impl Card<'_> {
     fn addresses(&self, html: &mut String, endpoint: &EndpointView) -> fmt::Result {
         let Some(addresses) = &endpoint.addresses else { return Ok(()) };
         let mut shown: Vec<_> = addresses.iter().collect();
-        shown.sort_by_key(|address| rank(self.verdict.state_of(address)));
+        shown.sort_by_key(|address| self.verdict.state_of(address).severity());
         let limit = if self.alone { ADDRESSES_ALONE } else { ADDRESSES };
         for address in shown.iter().take(limit) {
             let state = self.verdict.state_of(address);
@@ -238,16 +238,5 @@ fn every(interval: Duration) -> String {
     match SignedDuration::try_from(interval) {
         Ok(long) if interval.as_secs() >= 60 => Lasting(long).to_string(),
         _ => format!("{interval:?}"),
-    }
-}
-
-/// The worst first; a state that wavers before one that does not.
-const fn rank(state: EndpointState) -> u8 {
-    match state {
-        EndpointState::Unhealthy => 0,
-        EndpointState::MostlyUnhealthy => 1,
-        EndpointState::Unknown => 2,
-        EndpointState::MostlyHealthy => 3,
-        EndpointState::Healthy => 4,
     }
 }
