@@ -149,6 +149,10 @@ pub struct HttpProbe {
     #[serde(default)]
     pub http_version: HttpVersion,
 
+    /// Keeps the connection for the next attempt on the same endpoint; one that was closed meanwhile is opened again and is no failure. Default false.
+    #[serde(default)]
+    pub reuse_connection: bool,
+
     /// Reset ends the connection by RST and leaves no TIME_WAIT; Polite closes it. Default Reset.
     #[serde(default)]
     pub connection_close: ConnectionClose,
@@ -176,6 +180,7 @@ impl Default for HttpProbe {
             min_certificate_validity: None,
             follow_redirects: FollowRedirects::default(),
             http_version: HttpVersion::default(),
+            reuse_connection: false,
             connection_close: ConnectionClose::default(),
             tls: None,
         }

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{Host, ObjectKey, Place, PortRef, Probe, ProbeKind, ReferenceKind, Resolve, Target};
+use super::{Host, Kept, ObjectKey, Place, PortRef, Probe, ProbeKind, ReferenceKind, Resolve, Target};
 
 /// One place that is probed and judged alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +76,8 @@ pub struct Attempt {
     pub probe: Arc<Probe>,
     /// Where a name was last known to lead to: asked there while no name server says anything else.
     pub known: Vec<IpAddr>,
+    /// What the attempt before left, where the probe keeps something (`reuseConnection`) and somebody holds it.
+    pub kept: Option<Kept>,
 }
 
 impl ReferenceKind {

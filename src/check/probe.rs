@@ -35,6 +35,12 @@ impl Probe {
         }
     }
 
+    /// Whether an attempt leaves something for the next one.
+    #[must_use]
+    pub const fn keeps(&self) -> bool {
+        matches!(&self.kind, ProbeKind::Http(HttpProbe { reuse_connection: true, .. }))
+    }
+
     /// The Secrets and ConfigMaps this probe reads when it runs.
     pub fn references(&self) -> impl Iterator<Item = &Reference> {
         let (headers, tls): (&[HttpHeader], _) = match &self.kind {
@@ -114,6 +120,8 @@ pub struct HttpProbe {
     pub redirects: Redirects,
     pub version: HttpVersion,
     pub connection: Connection,
+    /// The connection is kept for the next attempt on the same endpoint.
+    pub reuse_connection: bool,
     pub tls: Tls,
 }
 
@@ -136,6 +144,7 @@ impl Default for HttpProbe {
             redirects: Redirects::None,
             version: HttpVersion::Auto,
             connection: Connection::Reset,
+            reuse_connection: false,
             tls: Tls::default(),
         }
     }

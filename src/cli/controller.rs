@@ -141,6 +141,7 @@ impl ControllerArgs {
             events: !self.disable_events,
             server: self.servers.config(AdminDefault::Everywhere).map_err(anyhow::Error::msg)?,
             limits: self.engine.limits(),
+            kept_connections: EngineArgs::kept_connections(),
         })
     }
 

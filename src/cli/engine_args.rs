@@ -37,6 +37,13 @@ impl EngineArgs {
         self.limits_with(descriptors())
     }
 
+    /// How many idle connections may be kept for probes with `reuseConnection`: a quarter of the descriptors, of the half
+    /// that is not for probes in flight.
+    #[must_use]
+    pub fn kept_connections() -> usize {
+        usize::try_from((descriptors() / 4).min(MOST_IN_FLIGHT)).unwrap_or(usize::MAX)
+    }
+
     /// The limits of a process that may open so many `descriptors`. Half of them is for probes; the rest is for who
     /// asks us, for files, and for the few more that a script or a name needs.
     fn limits_with(&self, descriptors: u64) -> Limits {

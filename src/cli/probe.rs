@@ -153,6 +153,7 @@ pub fn run(args: &ProbeArgs) -> anyhow::Result<Exit> {
         dial: job.dial,
         probe: Arc::new(probe),
         known: vec![],
+        kept: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     let prober = Prober::new(Settings { references: Arc::new(job.files), ..Settings::standalone() });

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     engine::{self, Board, Limits, Surroundings},
     on_demand::OnDemand,
-    probe::{DeniedDynamic, EgressGuard, NameServers, Prober, ScriptBackend, Settings, canary},
+    probe::{DeniedDynamic, EgressGuard, KeptConnections, NameServers, Prober, ScriptBackend, Settings, canary},
     server::{self, Access, Readiness, ServerConfig, Servers},
     telemetry::{Beats, Metrics},
 };
@@ -62,6 +62,8 @@ pub struct Options {
     pub events: bool,
     pub server: ServerConfig,
     pub limits: Limits,
+    /// Idle connections that probes may keep.
+    pub kept_connections: usize,
 }
 
 /// How long stopping may take in all, beyond the last writes.
@@ -171,6 +173,11 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         references: Arc::new(references.clone()),
         scripts,
         name_servers: NameServers::System,
+        connections: KeptConnections {
+            limit: options.kept_connections,
+            idle: metrics.kept_connections.clone(),
+            lost: metrics.lost_connections.clone(),
+        },
     }));
     let operator = Operator {
         options,

@@ -287,6 +287,7 @@ fn build_http(http: &written::HttpProbe, target: &api::Target, namespace: &str) 
             written::ConnectionClose::Reset => Connection::Reset,
             written::ConnectionClose::Polite => Connection::Polite,
         },
+        reuse_connection: http.reuse_connection,
         version: match http.http_version {
             written::HttpVersion::Auto => HttpVersion::Auto,
             written::HttpVersion::HTTP11 => HttpVersion::Http11,

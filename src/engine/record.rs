@@ -3,7 +3,7 @@
 use tokio::task::AbortHandle;
 
 use super::{belief::Belief, group::Row};
-use crate::check::{Endpoint, Host, InitialState};
+use crate::check::{Endpoint, Host, InitialState, Kept};
 
 #[derive(Debug)]
 pub(super) struct Record {
@@ -24,6 +24,8 @@ pub(super) struct Record {
     /// Counts attempts, so that an answer to an attempt that was given up is told apart.
     pub attempt: u32,
     pub belief: Belief,
+    /// What one attempt leaves for the next; `None` where the probe keeps nothing.
+    pub kept: Option<Kept>,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -18,7 +18,7 @@ use super::{
     scheduler::{GRACE, Scheduler, millis},
 };
 use crate::{
-    check::{Check, Endpoint, EndpointState, HealthReason, ObjectKey, Place},
+    check::{Check, Endpoint, EndpointState, HealthReason, Kept, ObjectKey, Place},
     probe::Lane,
 };
 
@@ -150,6 +150,9 @@ impl<L: Lane> Scheduler<L> {
             record.belief.supersede();
         }
         record.belief.set_resolve(endpoint.resolve);
+        if asks_anew || check.suspend {
+            record.kept = endpoint.probe.keeps().then(Kept::default);
+        }
         record.endpoint = endpoint;
         if check.suspend {
             record.due = None;
@@ -192,6 +195,7 @@ impl<L: Lane> Scheduler<L> {
         } else {
             Some(soon(hash, check, now))
         };
+        let kept = endpoint.probe.keeps().then(Kept::default);
         self.table.add_record(Record {
             endpoint,
             group,
@@ -203,6 +207,7 @@ impl<L: Lane> Scheduler<L> {
             pending: None,
             attempt: 0,
             belief,
+            kept,
         })
     }
 

@@ -69,6 +69,7 @@ impl<L: Lane> Scheduler<L> {
             dial: record.endpoint.dial.clone(),
             probe: record.endpoint.probe.clone(),
             known: record.belief.addresses(),
+            kept: record.kept.clone(),
         };
         let (lane, ended) = (self.lane.clone(), self.ended.clone());
         let task = tokio::spawn(async move {

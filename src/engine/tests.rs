@@ -42,6 +42,16 @@ struct Script {
     starts: HashMap<String, Vec<Instant>>,
     running: usize,
     most_running: usize,
+    /// How many attempts have handed on what is kept now.
+    handed_on: HashMap<String, usize>,
+    /// What is kept, of all endpoints.
+    kept: Arc<()>,
+}
+
+/// What an attempt of [`Puppet`] leaves for the next.
+struct Left {
+    times: usize,
+    _alive: Arc<()>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -54,6 +64,14 @@ impl Puppet {
 
     fn starts(&self, target: &str) -> Vec<Instant> {
         self.0.lock().unwrap().starts.get(target).cloned().unwrap_or_default()
+    }
+
+    fn handed_on(&self, target: &str) -> usize {
+        self.0.lock().unwrap().handed_on.get(target).copied().unwrap_or_default()
+    }
+
+    fn kept(&self) -> usize {
+        Arc::strong_count(&self.0.lock().unwrap().kept) - 1
     }
 
     fn hits(&self, target: &str) -> usize {
@@ -86,6 +104,13 @@ impl Lane for Puppet {
             Answer::Late(by) => (by, Outcome::Success),
         };
         sleep(wait).await;
+        if let Some(kept) = &attempt.kept {
+            let before = kept.take().and_then(|left| left.downcast::<Left>().ok());
+            let times = before.map_or(0, |left| left.times + 1);
+            let mut script = self.0.lock().unwrap();
+            kept.put(Box::new(Left { times, _alive: script.kept.clone() }));
+            script.handed_on.insert(attempt.target.to_string(), times);
+        }
         Report::new(outcome, wait)
     }
 }

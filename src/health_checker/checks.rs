@@ -66,6 +66,7 @@ impl OneCheck {
             dial: self.dial.clone(),
             probe: Arc::clone(&self.probe),
             known: vec![],
+            kept: None,
         }
     }
 

@@ -136,7 +136,7 @@ impl Inner {
         let asked = question.choose(&check, endpoints)?;
         let attempt = |endpoint: &Endpoint| {
             let (target, dial, probe) = (endpoint.target.clone(), endpoint.dial.clone(), endpoint.probe.clone());
-            ask(Attempt { check: key.clone(), target, dial, probe, known: vec![] })
+            ask(Attempt { check: key.clone(), target, dial, probe, known: vec![], kept: None })
         };
         // Each is made when its turn comes, and not before: a future that waits costs no more than its box.
         let attempts: Vec<_> = asked.iter().map(attempt).collect();

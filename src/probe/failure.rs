@@ -47,6 +47,21 @@ impl Failure {
     }
 }
 
+/// A request that came to nothing, over a connection that may be older than the attempt.
+#[derive(Debug)]
+pub(super) struct Broken {
+    pub failure: Failure,
+    /// The connection ended, or was already gone, before a word of the answer came: on one that was kept this says
+    /// nothing about the target.
+    pub unheard: bool,
+}
+
+impl From<Failure> for Broken {
+    fn from(failure: Failure) -> Self {
+        Self { failure, unheard: false }
+    }
+}
+
 /// Where in an attempt the system reported an error; the same number means different things.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Moment {

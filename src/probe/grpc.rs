@@ -82,9 +82,9 @@ impl Exchange<'_, GrpcProbe> {
             body: message::question(&self.probe.service),
             reads: &|status| status == StatusCode::OK,
             max_body: MAX_MESSAGE,
-            polite: false,
         };
-        let reply = http2::ask(stream, question, progress).await?;
+        let mut line = http2::Line::open(stream, progress).await?;
+        let reply = line.ask(question, progress).await.map_err(|broken| broken.failure)?;
         if reply.status != StatusCode::OK {
             let message = format!("unexpected status code; got '{}', want '200'", reply.status.as_u16());
             return Err(Failure::new(Reason::UnexpectedStatus, message));

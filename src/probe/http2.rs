@@ -1,23 +1,25 @@
-//! One request over HTTP/2, on a connection of its own that is driven in place: dropping the attempt frees all of it.
+//! Requests over HTTP/2, on a connection that is driven in place: dropping it frees all of it.
 
 use std::{
+    future::poll_fn,
     io,
     pin::{Pin, pin},
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
+use h2::client::{Connection, SendRequest};
 use http::{HeaderMap, Request, Response, StatusCode};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, timeout_at},
+    time::Instant,
 };
 use tokio_util::either::Either;
 
 use super::{
     exchange::Stream,
-    failure::{self, Failure, Moment},
+    failure::{self, Broken, Failure, Moment},
     progress::{Phase, Progress},
     tls,
 };
@@ -36,8 +38,6 @@ pub(super) struct Question<'a> {
     pub reads: &'a (dyn Fn(StatusCode) -> bool + Sync),
     /// The most that is read of it, in bytes; one with more is refused.
     pub max_body: usize,
-    /// Ends the connection by saying so, and not by letting go of it.
-    pub polite: bool,
 }
 
 /// What came back.
@@ -64,81 +64,133 @@ pub(super) fn not_offered() -> Failure {
     Failure::new(Reason::TlsHandshakeFailed, "TLS handshake failed: the target does not offer HTTP/2")
 }
 
-/// Asks `question` over `stream`.
-pub(super) async fn ask(stream: Stream, question: Question<'_>, progress: &Progress) -> Result<Reply, Failure> {
-    progress.reach(Phase::Request);
-    let refused = OnceLock::new();
-    let stream = Noting { stream, refused: &refused };
-    let explain = |error: &h2::Error| refused.get().map_or_else(|| explain(error), tls::explain);
-    let (sender, mut connection) = h2::client::Builder::new()
-        .enable_push(false)
-        .max_header_list_size(MAX_HEADERS)
-        .handshake::<_, Bytes>(stream)
-        .await
-        .map_err(|error| explain(&error))?;
-    let polite = question.polite;
-    let asked = {
-        let mut exchange = pin!(exchange(sender, question, progress, &explain));
-        tokio::select! {
-            biased;
-            ended = &mut exchange => ended,
-            driven = &mut connection => match driven {
-                Err(error) => Err(explain(&error)),
-                Ok(()) => exchange.await,
-            },
-        }
-    };
-    if polite && asked.is_ok() {
-        // The verdict stands. Without a sender the connection says goodbye and ends; the attempt's own time bounds it.
-        let _ = timeout_at(progress.deadline, connection).await;
+/// A connection that speaks HTTP/2. It is driven by whoever asks over it and not by a task of its own: between two
+/// requests nothing runs, and dropping it frees all of it.
+pub(super) struct Line {
+    /// `None`: we have said goodbye.
+    sender: Option<SendRequest<Bytes>>,
+    connection: Connection<Noting, Bytes>,
+    /// The connection may be asked no more.
+    ended: bool,
+    refused: Arc<OnceLock<rustls::Error>>,
+}
+
+impl Line {
+    /// Begins on `stream`.
+    pub async fn open(stream: Stream, progress: &Progress) -> Result<Self, Failure> {
+        progress.reach(Phase::Request);
+        let refused = Arc::new(OnceLock::new());
+        let stream = Noting { stream, refused: Arc::clone(&refused) };
+        let (sender, connection) = h2::client::Builder::new()
+            .enable_push(false)
+            .max_header_list_size(MAX_HEADERS)
+            .handshake::<_, Bytes>(stream)
+            .await
+            .map_err(|error| explain(&error, &refused))?;
+        Ok(Self { sender: Some(sender), connection, ended: false, refused })
     }
-    asked
+
+    /// Asks `question`.
+    pub async fn ask(&mut self, question: Question<'_>, progress: &Progress) -> Result<Reply, Broken> {
+        progress.reach(Phase::Request);
+        let Self { sender, connection, ended, refused } = self;
+        let told =
+            |error: h2::Error| Broken { unheard: is_about_the_connection(&error), failure: explain(&error, refused) };
+        let Some(sender) = sender.clone() else { return Err(gone()) };
+        let mut exchange = pin!(exchange(sender, question, progress, &told));
+        poll_fn(|cx| {
+            if let Poll::Ready(reply) = exchange.as_mut().poll(cx) {
+                return Poll::Ready(reply);
+            }
+            if *ended {
+                return Poll::Pending;
+            }
+            match Pin::new(&mut *connection).poll(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(said) => {
+                    *ended = true;
+                    match said {
+                        Err(error) => Poll::Ready(Err(told(error))),
+                        Ok(()) => exchange.as_mut().poll(cx),
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    /// Sends what is still to be sent, such as that a body is not wanted. Whether another question may follow.
+    pub async fn settle(&mut self) -> bool {
+        let Self { connection, ended, .. } = self;
+        poll_fn(|cx| {
+            *ended = *ended || Pin::new(&mut *connection).poll(cx).is_ready();
+            Poll::Ready(!*ended)
+        })
+        .await
+    }
+
+    /// Without a sender the connection says goodbye and ends.
+    pub async fn goodbye(&mut self) {
+        self.sender = None;
+        if !self.ended {
+            let _ = (&mut self.connection).await;
+            self.ended = true;
+        }
+    }
+}
+
+fn gone() -> Broken {
+    Broken { failure: Failure::new(Reason::ConnectionClosed, "connection closed"), unheard: true }
+}
+
+/// Whether `error` ended the connection, or kept the request off it, rather than answered the request.
+fn is_about_the_connection(error: &h2::Error) -> bool {
+    error.is_io() || error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM)
 }
 
 async fn exchange(
-    sender: h2::client::SendRequest<Bytes>,
+    sender: SendRequest<Bytes>,
     question: Question<'_>,
     progress: &Progress,
-    explain: &(dyn Fn(&h2::Error) -> Failure + Sync),
-) -> Result<Reply, Failure> {
-    let explained = |error: h2::Error| explain(&error);
-    let Question { request, body, reads, max_body, .. } = question;
-    let mut sender = sender.ready().await.map_err(explained)?;
-    let (answer, mut stream) = sender.send_request(request, body.is_empty()).map_err(explained)?;
+    told: &(dyn Fn(h2::Error) -> Broken + Sync),
+) -> Result<Reply, Broken> {
+    let Question { request, body, reads, max_body } = question;
+    let mut sender = sender.ready().await.map_err(told)?;
+    let (answer, mut stream) = sender.send_request(request, body.is_empty()).map_err(told)?;
     if !body.is_empty() {
-        stream.send_data(body, true).map_err(explained)?;
+        stream.send_data(body, true).map_err(told)?;
     }
     progress.reach(Phase::Response);
-    let (head, mut incoming): (http::response::Parts, _) = answer.await.map_err(explained).map(Response::into_parts)?;
+    let (head, mut incoming): (http::response::Parts, _) = answer.await.map_err(told).map(Response::into_parts)?;
+    // From here on the target has been heard.
+    let told = |error| told(error).failure;
     let mut reply =
         Reply { status: head.status, headers: head.headers, body: vec![], trailers: None, at: Instant::now() };
     if !reads(reply.status) {
         return Ok(reply);
     }
     while let Some(data) = incoming.data().await {
-        let data = data.map_err(explained)?;
+        let data = data.map_err(told)?;
         reply.body.extend_from_slice(&data);
         if reply.body.len() > max_body {
-            return Err(Failure::new(
-                Reason::BodyTooLarge,
-                format!("the answer's body is over {} KiB", max_body / 1024),
-            ));
+            let message = format!("the answer's body is over {} KiB", max_body / 1024);
+            return Err(Failure::new(Reason::BodyTooLarge, message).into());
         }
-        incoming.flow_control().release_capacity(data.len()).map_err(explained)?;
+        incoming.flow_control().release_capacity(data.len()).map_err(told)?;
     }
-    reply.trailers = incoming.trailers().await.map_err(explained)?;
+    reply.trailers = incoming.trailers().await.map_err(told)?;
     reply.at = Instant::now();
     Ok(reply)
 }
 
 /// A connection that notes what TLS thinks of it: HTTP/2 keeps no more of an error than its text, and a target may refuse
 /// our certificate after the handshake.
-struct Noting<'a> {
+struct Noting {
     stream: Stream,
-    refused: &'a OnceLock<rustls::Error>,
+    refused: Arc<OnceLock<rustls::Error>>,
 }
 
-impl AsyncRead for Noting<'_> {
+impl AsyncRead for Noting {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
         if let Err(error) = &read
@@ -151,7 +203,7 @@ impl AsyncRead for Noting<'_> {
     }
 }
 
-impl AsyncWrite for Noting<'_> {
+impl AsyncWrite for Noting {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -166,7 +218,10 @@ impl AsyncWrite for Noting<'_> {
 }
 
 /// What went wrong with the exchange, without a byte of what was received.
-fn explain(error: &h2::Error) -> Failure {
+fn explain(error: &h2::Error, refused: &OnceLock<rustls::Error>) -> Failure {
+    if let Some(error) = refused.get() {
+        return tls::explain(error);
+    }
     if let Some(error) = error.get_io() {
         return failure::from_io(error, Moment::Arrived);
     }

@@ -12,7 +12,8 @@ use super::{
     egress::EgressGuard,
     exchange::{self, Exchange},
     failure::Failure,
-    grpc, http,
+    grpc,
+    http::{self, KeptConnections, Shelf},
     progress::Progress,
     references::{NoReferences, References},
     resolve::{NameResolver, NameServers},
@@ -20,7 +21,7 @@ use super::{
     script::{self, Scripts},
     tls::{self, TlsClients},
 };
-use crate::check::{Attempt, Dial, HttpProbe, ProbeKind, Reason, Report, ScriptProbe, Tls};
+use crate::check::{Attempt, Dial, HttpProbe, Kept, ProbeKind, Reason, Report, ScriptProbe, Tls};
 
 /// Where scripts run.
 #[derive(Clone, Debug)]
@@ -39,6 +40,8 @@ pub struct Settings {
     pub references: Arc<dyn References>,
     pub scripts: ScriptBackend,
     pub name_servers: NameServers,
+    /// Of probes with `reuseConnection`.
+    pub connections: KeptConnections,
 }
 
 impl Settings {
@@ -50,18 +53,20 @@ impl Settings {
             references: Arc::new(NoReferences),
             scripts: ScriptBackend::Local(Arc::default()),
             name_servers: NameServers::System,
+            connections: KeptConnections::default(),
         }
     }
 }
 
-/// Makes attempts of every kind, each on a connection of its own. Shares nothing between attempts but name and TLS
-/// session caches.
+/// Makes attempts of every kind. Shares nothing between them but name and TLS session caches; what one leaves for the next
+/// is the caller's ([`crate::check::Kept`]).
 pub struct Prober {
     egress: Arc<EgressGuard>,
     references: Arc<dyn References>,
     scripts: ScriptBackend,
     resolver: NameResolver,
     tls: TlsClients,
+    connections: KeptConnections,
 }
 
 impl Lane for Prober {
@@ -90,9 +95,9 @@ impl Prober {
     /// when the first probe needs them.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let Settings { egress, references, scripts, name_servers } = settings;
+        let Settings { egress, references, scripts, name_servers, connections } = settings;
         let resolver = NameResolver::new(&name_servers);
-        Self { egress, references, scripts, resolver, tls: TlsClients::new() }
+        Self { egress, references, scripts, resolver, tls: TlsClients::new(), connections }
     }
 
     async fn ask<A: Ask>(&self, attempt: &Attempt, progress: &Progress, question: &A) -> Tried {
@@ -132,11 +137,22 @@ impl Prober {
     }
 
     async fn http(&self, probe: &HttpProbe, attempt: &Attempt, progress: &Progress) -> Tried {
-        let plan = async { http::plan(probe, place(attempt)?, &attempt.check, &*self.references).await };
-        match ask::within(progress, plan).await {
-            Ok(plan) => self.ask(attempt, progress, &http::Exchange { probe, plan: &plan, clients: &self.tls }).await,
-            Err(failure) => failure.into(),
-        }
+        let kept = attempt.kept.as_ref().filter(|_| probe.reuse_connection);
+        let plan =
+            async { http::plan(probe, place(attempt)?, &attempt.check, &*self.references, kept.is_some()).await };
+        let plan = match ask::within(progress, plan).await {
+            Ok(plan) => plan,
+            Err(failure) => {
+                // A credential that is gone: what was opened with it goes, too.
+                drop(kept.and_then(Kept::take));
+                return failure.into();
+            }
+        };
+        let shelf = Shelf::open(kept, &self.connections, &plan);
+        let exchange = http::Exchange { probe, plan: &plan, clients: &self.tls, shelf: &shelf };
+        let tried = self.ask(attempt, progress, &exchange).await;
+        shelf.close(&plan);
+        tried
     }
 
     async fn script(&self, probe: &ScriptProbe, attempt: &Attempt, progress: &Progress) -> Tried {

@@ -55,6 +55,10 @@ pub struct Metrics {
     pub scheduling_lag: Histogram,
     pub skipped_rounds: Counter,
     pub in_flight_probes: Gauge,
+    /// Idle connections of probes with `reuseConnection`.
+    pub kept_connections: Gauge,
+    /// Of those, the ones that were gone when they were wanted.
+    pub lost_connections: Counter,
     pub endpoints: Gauge,
     pub api_requests: Family<ApiLabels, Counter>,
     pub api_request_duration: Family<ApiLabels, Histogram>,
@@ -79,6 +83,8 @@ impl Default for Metrics {
             scheduling_lag: Histogram::new(exponential_buckets(0.000_1, 4.0, 10)),
             skipped_rounds: Counter::default(),
             in_flight_probes: Gauge::default(),
+            kept_connections: Gauge::default(),
+            lost_connections: Counter::default(),
             endpoints: Gauge::default(),
             api_requests: Family::default(),
             api_request_duration: Family::new_with_constructor(seconds),
@@ -110,6 +116,16 @@ impl Metrics {
         );
         registry.register("skipped_rounds", "Rounds left out because they were overdue", self.skipped_rounds.clone());
         registry.register("in_flight_probes", "Probes running now", self.in_flight_probes.clone());
+        registry.register(
+            "kept_connections",
+            "Idle connections of probes with reuseConnection",
+            self.kept_connections.clone(),
+        );
+        registry.register(
+            "lost_connections",
+            "Kept connections that the next probe of their endpoint found gone",
+            self.lost_connections.clone(),
+        );
         registry.register("endpoints", "Endpoints being probed", self.endpoints.clone());
         registry.register("api_requests", "Requests to the Kubernetes API", self.api_requests.clone());
         registry.register_with_unit(

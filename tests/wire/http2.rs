@@ -1,36 +1,24 @@
 //! Which HTTP is spoken, and who we are: `httpVersion` and client certificates.
 
 use std::{
-    collections::HashMap,
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use healthcheck_operator::{
     check::{
         BodyRule, ClientCertificate, Connection, HeaderSource, HttpHeader, HttpProbe, HttpVersion, Outcome, ProbeKind,
-        Reason, Redirects, Reference, ReferenceKind, Report, Scheme, Tls, TlsMode,
+        Reason, Redirects, ReferenceKind, Report, Scheme, Tls,
     },
-    probe::{Prober, ReferenceResult, References, Settings},
+    probe::Prober,
 };
 use rcgen::{CertificateParams, KeyPair};
-use rustls::{
-    RootCertStore, ServerConfig,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, pem::PemObject},
-    server::WebPkiClientVerifier,
-};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpListener,
-};
-use tokio_rustls::TlsAcceptor;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::{
-    support::{ENOUGH, LOOPBACK, SHORT, assert_reason, at, attempt, get, read_head, run, target},
-    tls::{Authority, VALID},
+    secured::{self, Authority, Handshakes, Secured, VALID, Values, reference, skip},
+    support::{ENOUGH, SHORT, assert_reason, at, attempt, get, read_head, run, target},
 };
 
 type Seen = Arc<Mutex<Vec<http::request::Parts>>>;
@@ -77,71 +65,13 @@ async fn h2c(answer: Answer) -> (SocketAddr, Seen) {
     (address, seen)
 }
 
-/// A TLS server that offers these protocols, asks for a certificate of `clients` where there is one, and speaks what was
-/// agreed on. What it agreed on, and whether it was shown a certificate.
-async fn secured(
-    ca: &Authority,
-    offers: &[&str],
-    clients: Option<&Authority>,
-) -> (SocketAddr, Arc<Mutex<Vec<(Option<String>, bool)>>>) {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .expect("versions");
-    let builder = match clients {
-        None => builder.with_no_client_auth(),
-        Some(authority) => {
-            let mut roots = RootCertStore::empty();
-            roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).expect("PEM")).expect("an authority");
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            builder.with_client_cert_verifier(verifier.build().expect("a verifier"))
-        }
-    };
-    let (certificate, key) = ca.leaf(&["127.0.0.1"], VALID);
-    let mut config = builder.with_single_cert(vec![certificate], key).expect("a certificate");
-    config.alpn_protocols = offers.iter().map(|offer| offer.as_bytes().to_vec()).collect();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let agreed = Arc::new(Mutex::new(vec![]));
-    let keep = Arc::clone(&agreed);
-    let listener = TcpListener::bind((LOOPBACK, 0)).await.expect("a port");
-    let address = listener.local_addr().expect("its address");
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-            let (_, session) = stream.get_ref();
-            let protocol = session.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
-            let two = protocol.as_deref() == Some("h2");
-            keep.lock().expect("no panic").push((protocol, session.peer_certificates().is_some()));
-            tokio::spawn(async move {
-                if two {
-                    return serve(stream, OK, Seen::default()).await;
-                }
-                let _ = stream.read(&mut [0; 4096]).await;
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-                let _ = stream.read(&mut [0; 4096]).await;
-            });
-        }
-    });
-    (address, agreed)
-}
-
-/// What references lead to, by key.
-#[derive(Clone, Default)]
-struct Values(HashMap<String, String>);
-
-impl References for Values {
-    fn get<'a>(&'a self, _: &'a str, reference: &'a Reference) -> BoxFuture<'a, ReferenceResult> {
-        Box::pin(std::future::ready(Ok(Bytes::from(self.0.get(&*reference.key).cloned().unwrap_or_default()))))
-    }
-}
-
-fn reference(key: &str) -> Reference {
-    Reference { kind: ReferenceKind::Secret, name: "we".into(), key: key.into() }
-}
-
 fn prober(values: &[(&str, &str)]) -> Prober {
-    let values = values.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    Prober::new(Settings { references: Arc::new(Values(values)), ..Settings::standalone() })
+    secured::prober(&Values::new(values))
+}
+
+/// A server that offers these protocols, and asks for a certificate of `clients` where there is one.
+async fn secured(ca: &Authority, offers: &[&str], clients: Option<&Authority>) -> Secured {
+    Secured::start(ca.leaf(&["127.0.0.1"], VALID), Handshakes { offers, clients, ..Handshakes::default() }).await
 }
 
 async fn ask(prober: &Prober, address: SocketAddr, probe: HttpProbe) -> Report {
@@ -222,7 +152,6 @@ async fn a_server_that_speaks_no_http2_is_told_as_such() {
 async fn over_tls_the_handshake_decides_unless_the_probe_does() {
     use HttpVersion::{Auto, Http2, Http11};
     let ca = Authority::new("ours");
-    let skip = Tls { mode: TlsMode::SkipVerify, ..Tls::default() };
     for (offers, version, agreed) in [
         (&["h2", "http/1.1"][..], Auto, Some("h2")),
         (&["http/1.1"], Auto, Some("http/1.1")),
@@ -230,20 +159,23 @@ async fn over_tls_the_handshake_decides_unless_the_probe_does() {
         (&["h2", "http/1.1"], Http11, Some("http/1.1")),
         (&["h2", "http/1.1"], Http2, Some("h2")),
     ] {
-        let (address, seen) = secured(&ca, offers, None).await;
-        let probe = HttpProbe { scheme: Scheme::Https, version, tls: skip.clone(), ..get() };
-        let report = ask(&prober(&[]), address, probe).await;
+        let server = secured(&ca, offers, None).await;
+        let probe = HttpProbe { scheme: Scheme::Https, version, tls: skip(), ..get() };
+        let report = ask(&prober(&[]), server.address, probe).await;
         assert_eq!(report.outcome, Outcome::Success, "{offers:?} {version:?}");
         assert!(report.certificate_expires.is_some());
-        let seen = seen.lock().expect("no panic");
-        assert_eq!(seen[0].0.as_deref(), agreed, "{offers:?} {version:?}");
+        assert_eq!(server.sessions()[0].protocol.as_deref(), agreed, "{offers:?} {version:?}");
     }
     for offers in [&["http/1.1"][..], &[]] {
-        let (address, _) = secured(&ca, offers, None).await;
-        let probe = HttpProbe { scheme: Scheme::Https, tls: skip.clone(), ..two() };
-        let report = ask(&prober(&[]), address, probe).await;
+        let server = secured(&ca, offers, None).await;
+        let probe = HttpProbe { scheme: Scheme::Https, tls: skip(), ..two() };
+        let report = ask(&prober(&[]), server.address, probe).await;
         assert_reason(&report.outcome, Reason::TlsHandshakeFailed, "");
     }
+}
+
+fn secret(key: &str) -> healthcheck_operator::check::Reference {
+    reference(ReferenceKind::Secret, "we", key)
 }
 
 /// A certificate of `authority` for a client, and its key, in PEM.
@@ -258,8 +190,8 @@ fn client(authority: &Authority) -> (String, String) {
 }
 
 fn shown() -> HttpProbe {
-    let client = ClientCertificate { certificate: reference("tls.crt"), key: reference("tls.key") };
-    let tls = Tls { ca: Some(reference("ca.crt")), client: Some(client), ..Tls::default() };
+    let client = ClientCertificate { certificate: secret("tls.crt"), key: secret("tls.key") };
+    let tls = Tls { ca: Some(secret("ca.crt")), client: Some(client), ..Tls::default() };
     HttpProbe { scheme: Scheme::Https, tls, ..get() }
 }
 
@@ -268,20 +200,20 @@ async fn a_server_that_asks_who_we_are_is_shown_our_certificate() {
     let (ca, clients) = (Authority::new("ours"), Authority::new("clients"));
     let ours = client(&clients);
     for offers in [&["h2"][..], &["http/1.1"]] {
-        let (address, seen) = secured(&ca, offers, Some(&clients)).await;
+        let server = secured(&ca, offers, Some(&clients)).await;
         let prober = prober(&[("ca.crt", &ca.pem()), ("tls.crt", &ours.0), ("tls.key", &ours.1)]);
         for _ in 0..2 {
-            assert_eq!(ask(&prober, address, shown()).await.outcome, Outcome::Success, "{offers:?}");
+            assert_eq!(ask(&prober, server.address, shown()).await.outcome, Outcome::Success, "{offers:?}");
         }
-        assert!(seen.lock().expect("no panic").iter().all(|(_, shown)| *shown));
+        assert!(server.sessions().iter().all(|session| session.client));
         // Without it, or with one that the server does not trust.
         let mut nobody = shown();
         nobody.tls.client = None;
-        let report = ask(&prober, address, nobody).await;
+        let report = ask(&prober, server.address, nobody).await;
         assert_reason(&report.outcome, Reason::TlsHandshakeFailed, "the target asks for a client certificate");
         let stranger = client(&Authority::new("strangers"));
         let stranger = self::prober(&[("ca.crt", &ca.pem()), ("tls.crt", &stranger.0), ("tls.key", &stranger.1)]);
-        let report = ask(&stranger, address, shown()).await;
+        let report = ask(&stranger, server.address, shown()).await;
         assert_reason(&report.outcome, Reason::TlsHandshakeFailed, "TLS handshake failed");
     }
 }
@@ -289,7 +221,7 @@ async fn a_server_that_asks_who_we_are_is_shown_our_certificate() {
 #[tokio::test]
 async fn a_client_certificate_that_is_none_is_our_own_trouble() {
     let ca = Authority::new("ours");
-    let (address, seen) = secured(&ca, &["h2"], Some(&ca)).await;
+    let server = secured(&ca, &["h2"], Some(&ca)).await;
     let (ours, other) = (client(&ca), client(&ca));
     let foreign = CertificateParams::new(vec![]).expect("parameters");
     let foreign = foreign.self_signed(&KeyPair::generate().expect("a key")).expect("a certificate").pem();
@@ -302,11 +234,11 @@ async fn a_client_certificate_that_is_none_is_our_own_trouble() {
         (&foreign, &ours.1, "its tls.key is not the key of its tls.crt"),
     ] {
         let prober = prober(&[("ca.crt", &ca.pem()), ("tls.crt", certificate), ("tls.key", key)]);
-        let report = ask(&prober, address, shown()).await;
+        let report = ask(&prober, server.address, shown()).await;
         assert_reason(&report.outcome, Reason::SecretMissing, message);
         assert!(!report.outcome.message().contains("BEGIN"));
     }
-    assert!(seen.lock().expect("no panic").is_empty());
+    assert!(server.sessions().is_empty());
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::{process::Command, time::Duration};
 
 use healthcheck_operator::{
-    check::{Attempt, Connection, Handshake, HttpProbe, ProbeKind, Scheme, TcpProbe, Tls, TlsMode},
+    check::{Attempt, Connection, Handshake, HttpProbe, Kept, ProbeKind, Scheme, TcpProbe, Tls, TlsMode},
     probe::Prober,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -56,6 +56,9 @@ async fn counted_alone() {
         attempt(None, ProbeKind::Script(script(&["/bin/true"])), ENOUGH),
         attempt(None, ProbeKind::Script(script(&["/bin/sh", "-c", "sleep 600 & wait"])), short),
     ];
+    let kept = HttpProbe { reuse_connection: true, ..get() };
+    let kept = attempt(Some(at(good)), ProbeKind::Http(kept), ENOUGH);
+    let kinds = kinds.into_iter().chain([Attempt { kept: Some(Kept::default()), ..kept }]).collect::<Vec<_>>();
     let prober = prober();
     // The first round opens what stays open: the runtime's own, and the resolver's.
     attempts(&prober, &kinds, 1).await;

@@ -12,8 +12,10 @@ mod names;
 #[allow(dead_code)]
 mod netns;
 mod network;
+mod reuse;
 mod runner;
 mod script;
+mod secured;
 mod support;
 mod talk;
 mod tcp;

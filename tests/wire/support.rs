@@ -13,7 +13,10 @@ use healthcheck_operator::{
     },
     probe::{Lane as _, Prober, Settings},
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _},
+    net::{TcpListener, TcpStream},
+};
 
 /// For what must end well before it.
 pub const ENOUGH: Duration = Duration::from_secs(10);
@@ -34,7 +37,7 @@ pub fn named(name: &str, port: u16) -> Dial {
 
 pub fn attempt(dial: Option<Dial>, kind: ProbeKind, timeout: Duration) -> Attempt {
     let probe = Arc::new(Probe { timeout, kind });
-    Attempt { check: ObjectKey::new("shop", "orders"), target: "web".into(), dial, probe, known: vec![] }
+    Attempt { check: ObjectKey::new("shop", "orders"), target: "web".into(), dial, probe, known: vec![], kept: None }
 }
 
 /// Makes one attempt, which must end soon after its timeout whatever the target does.
@@ -128,8 +131,7 @@ pub fn loopback_v6() -> Option<IpAddr> {
 }
 
 /// Reads until the end of a request's head.
-pub async fn read_head(stream: &mut TcpStream) -> String {
-    use tokio::io::AsyncReadExt;
+pub async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {

@@ -15,7 +15,7 @@ use crate::{
     check::Check,
     engine::{self, Board, Engine, Parts, Surroundings},
     on_demand::OnDemand,
-    probe::{Lane, Prober, Settings},
+    probe::{KeptConnections, Lane, Prober, Settings},
     server::{Access, AdminDefault, Readiness, ServerArgs, Servers, State, TokenFile},
     source::{Watch, desired},
     telemetry::{Beats, Metrics},
@@ -69,9 +69,9 @@ struct Running {
 }
 
 impl Running {
-    fn start(args: &EngineArgs, lane: Arc<impl Lane>) -> Self {
+    fn start(args: &EngineArgs, lane: Arc<impl Lane>, metrics: Metrics) -> Self {
         let (board, stop) = (Arc::new(Board::new()), CancellationToken::new());
-        let (metrics, beats) = (Metrics::default(), Beats::default());
+        let beats = Beats::default();
         let parts = Parts {
             lane,
             board: board.clone(),
@@ -123,7 +123,7 @@ pub async fn run(args: StandaloneArgs) -> anyhow::Result<Exit> {
         }
         let blind = Blind::default();
         let lane = Arc::new(Counting { lane: Prober::new(Settings::standalone()), blind: blind.clone() });
-        let running = Running::start(&args.engine, lane);
+        let running = Running::start(&args.engine, lane, Metrics::default());
         let exit = once::run(&running, &blind, checks, args.output).await;
         running.stop().await;
         return exit;
@@ -137,8 +137,14 @@ pub async fn run(args: StandaloneArgs) -> anyhow::Result<Exit> {
         None => Access::Open,
     };
     let mut watch = Watch::new(&args.filename).context("cannot watch the files of --filename")?;
-    let lane = Arc::new(Prober::new(Settings::standalone()));
-    let running = Running::start(&args.engine, lane.clone());
+    let metrics = Metrics::default();
+    let connections = KeptConnections {
+        limit: EngineArgs::kept_connections(),
+        idle: metrics.kept_connections.clone(),
+        lost: metrics.lost_connections.clone(),
+    };
+    let lane = Arc::new(Prober::new(Settings { connections, ..Settings::standalone() }));
+    let running = Running::start(&args.engine, lane.clone(), metrics);
     let on_demand = OnDemand::new();
     on_demand.begin(lane, running.engine.clone());
     let servers = Servers::bind(

@@ -59,6 +59,7 @@ spec:
         followRedirects: SameHost
         httpVersion: HTTP2
         connectionClose: Polite
+        reuseConnection: true
         tls: {serverName: inner.example, caRef: {configMap: {name: authorities, key: ca.crt}}, clientCertRef: {secret: we}}
   - name: pods
     pods:
@@ -121,6 +122,7 @@ fn asked_of_the_service() -> ProbeKind {
         redirects: Redirects::SameHost,
         version: HttpVersion::Http2,
         connection: Connection::Polite,
+        reuse_connection: true,
         tls: Tls {
             mode: TlsMode::Verify,
             server_name: Some("inner.example".into()),

@@ -266,3 +266,42 @@ async fn an_outage_names_the_first_eight_targets_each_once() {
     assert_eq!(distinct.len(), OUTAGE_TARGETS);
     assert!(distinct.iter().all(|name| *name != "t0" && names.contains(name)));
 }
+
+/// What one attempt leaves for the next (an open connection) is the endpoint's, and of what it is asked.
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_ends_with_the_endpoint_the_question_and_the_probing() {
+    let bench = Bench::new();
+    let asks = |path: &str| {
+        let http = HttpProbe { path: path.into(), reuse_connection: true, ..HttpProbe::default() };
+        let probe = Probe { timeout: seconds(1), kind: ProbeKind::Http(http) };
+        Target { probe: Arc::new(probe), ..target("a") }
+    };
+    bench.run(&check("web", vec![asks("/"), Target { probe: http(), ..target("b") }])).await;
+    sleep(seconds(4)).await;
+    assert_eq!((bench.lane.handed_on("a"), bench.lane.handed_on("b")), (3, 0));
+    assert_eq!(bench.lane.kept(), 1, "where nothing is to be kept nothing is");
+
+    let mut edited = check("web", vec![asks("/")]);
+    edited.rhythm.interval = seconds(2);
+    bench.run(&edited).await;
+    sleep(seconds(4)).await;
+    assert_eq!(bench.lane.handed_on("a"), 5, "an edit of what is not asked changes nothing");
+
+    edited.targets = vec![asks("/other")];
+    bench.run(&edited).await;
+    assert_eq!(bench.lane.kept(), 0, "another question");
+    sleep(seconds(4)).await;
+    assert!(bench.lane.kept() == 1 && bench.lane.handed_on("a") < 5);
+
+    edited.suspend = true;
+    bench.run(&edited).await;
+    assert_eq!(bench.lane.kept(), 0, "nobody asks");
+    edited.suspend = false;
+    bench.run(&edited).await;
+    sleep(seconds(4)).await;
+    assert_eq!(bench.lane.kept(), 1);
+
+    bench.engine.remove(ObjectKey::new("shop", "web")).await;
+    bench.engine.settle().await;
+    assert_eq!(bench.lane.kept(), 0, "the check is gone");
+}

@@ -1,14 +1,21 @@
-//! One request and the head of its answer on an open connection.
+//! Requests and the heads of their answers on an open connection.
 
 use std::{
     error::Error,
-    fmt, io,
+    fmt,
+    future::poll_fn,
+    io,
     pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use hyper::{
     body::{Body as _, Incoming},
     client::conn::http1,
@@ -21,10 +28,10 @@ use tokio::{
 
 use super::{Judged, judge_status, request::Request};
 use crate::{
-    check::{Connection, HttpProbe, Reason},
+    check::{Class, Connection, HttpProbe, Reason},
     probe::{
         exchange::Stream,
-        failure::{self, Failure, Moment},
+        failure::{self, Broken, Failure, Moment},
         http2::{self, Question, Reply},
         progress::{Phase, Progress},
     },
@@ -48,113 +55,196 @@ pub(super) struct Head {
     pub at: Instant,
 }
 
-/// Sends `request` on `stream`, reads the answer as far as `probe` judges it, and ends the connection as it says.
-pub(super) async fn run<S>(
-    stream: S,
-    request: &Request,
-    probe: &HttpProbe,
-    progress: &Progress,
-) -> Result<Head, Failure>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
-    let connection = probe.connection;
-    let message = request.message()?;
-    let left = if probe.expected_body.is_some() { MAX_READ_WITH_BODY } else { MAX_READ };
-    let watched = TokioIo::new(Watched { stream, progress, connection, left, wrote: false });
-    let (mut sender, driver) = http1::Builder::new()
-        .max_headers(MAX_HEADERS)
-        .max_header_size(MAX_HEAD)
-        .title_case_headers(true)
-        .handshake(watched)
-        .await
-        .map_err(|error| explain(&error))?;
-    progress.reach(Phase::Request);
-    let mut driver = pin!(driver);
-    let mut answer = pin!(sender.send_request(message));
-    // The connection is driven in place, not on a task of its own: dropping this future drops all of it.
-    let (answer, driven) = tokio::select! {
-        biased;
-        answer = &mut answer => (answer, None),
-        driven = &mut driver => (answer.await, Some(driven)),
-    };
-    let answer = answer.map_err(|error| match driven {
-        Some(Err(cause)) if error.is_canceled() => explain(&cause),
-        _ => explain(&error),
-    })?;
-    let (parts, mut body) = answer.into_parts();
-    let mut head = Head { status: parts.status, headers: parts.headers, body: vec![], at: Instant::now() };
-    if probe.expected_body.is_some() && judge_status(probe, head.status.as_u16()) == Judged::Expected {
-        head.body = read(driver.as_mut(), &mut body).await?;
-        head.at = Instant::now();
+/// A connection that speaks HTTP/1.1. It is driven by whoever asks over it and not by a task of its own: between two
+/// requests nothing runs, and dropping it frees all of it.
+pub(super) struct One {
+    sender: http1::SendRequest<Full<Bytes>>,
+    driver: http1::Connection<TokioIo<Watched>, Full<Bytes>>,
+    /// The driver may be asked no more; with what it said.
+    ended: Option<Option<hyper::Error>>,
+    marks: Arc<Marks>,
+}
+
+impl One {
+    /// Takes `stream`, which ends as `connection` says.
+    pub async fn open(stream: Stream, connection: Connection) -> Result<Self, Failure> {
+        let marks = Arc::new(Marks::default());
+        let watched = TokioIo::new(Watched { stream, connection, marks: Arc::clone(&marks), wrote: false });
+        let (sender, driver) = http1::Builder::new()
+            .max_headers(MAX_HEADERS)
+            .max_header_size(MAX_HEAD)
+            .title_case_headers(true)
+            .handshake(watched)
+            .await
+            .map_err(|error| explain(&error))?;
+        Ok(Self { sender, driver, ended: None, marks })
     }
-    if connection == Connection::Polite {
+
+    /// Sends `request` and reads the answer as far as `probe` judges it. Then, where the connection is to be `kept`, reads
+    /// what is left, and says whether another request may follow; or else ends it as `probe` says.
+    pub async fn ask(
+        &mut self,
+        request: &Request,
+        probe: &HttpProbe,
+        progress: &Progress,
+        kept: bool,
+    ) -> Result<(Head, bool), Broken> {
+        let message = request.message()?;
+        let left = if probe.expected_body.is_some() { MAX_READ_WITH_BODY } else { MAX_READ };
+        self.marks.begin(left);
+        progress.reach(Phase::Request);
+        let mut sent = false;
+        let answer = self.send(message, progress, &mut sent).await;
+        let answer = answer.map_err(|failure| {
+            // Closed while nobody looked, or on our request: that says nothing about the target yet.
+            let untold = failure.reason.class() == Some(Class::Connect) && self.marks.left() == left;
+            Broken { unheard: !sent || untold, failure }
+        })?;
+        let (parts, mut body) = answer.into_parts();
+        let mut head = Head { status: parts.status, headers: parts.headers, body: vec![], at: Instant::now() };
+        if probe.expected_body.is_some() && judge_status(probe, head.status.as_u16()) == Judged::Expected {
+            head.body = self.read(&mut body).await?;
+            head.at = Instant::now();
+        }
         // The verdict stands; a body that will not end only costs the rest of the attempt's own time.
-        let _ = timeout_at(progress.deadline, goodbye(driver.as_mut(), body)).await;
+        let again = if kept {
+            timeout_at(progress.deadline, self.settle(body)).await.unwrap_or(false)
+        } else {
+            if probe.connection == Connection::Polite {
+                let _ = timeout_at(progress.deadline, self.goodbye(body)).await;
+            }
+            false
+        };
+        Ok((head, again))
     }
-    Ok(head)
+
+    async fn send(
+        &mut self,
+        message: http::Request<Full<Bytes>>,
+        progress: &Progress,
+        sent: &mut bool,
+    ) -> Result<http::Response<Incoming>, Failure> {
+        let Self { sender, driver, ended, marks } = self;
+        let mut answer = pin!(sender.send_request(message));
+        let answer = poll_fn(|cx| {
+            if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+                return Poll::Ready(answer);
+            }
+            if !drive(driver, ended, cx) {
+                if marks.flushed.swap(false, Ordering::Relaxed) {
+                    *sent = true;
+                    progress.reach(Phase::Response);
+                }
+                return Poll::Pending;
+            }
+            answer.as_mut().poll(cx)
+        });
+        let answer = answer.await;
+        *sent |= marks.flushed.load(Ordering::Relaxed);
+        answer.map_err(|error| match ended {
+            Some(Some(cause)) if error.is_canceled() => explain(cause),
+            _ => explain(&error),
+        })
+    }
+
+    /// Polls the connection beside `other`, until that is done.
+    async fn beside<T>(&mut self, other: impl Future<Output = T>) -> T {
+        let Self { driver, ended, .. } = self;
+        let mut other = pin!(other);
+        poll_fn(|cx| match other.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(done),
+            // What broke is told by the body; what had already come is still in it.
+            Poll::Pending if ended.is_none() && drive(driver, ended, cx) => other.as_mut().poll(cx),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
+    /// The whole body.
+    async fn read(&mut self, body: &mut Incoming) -> Result<Vec<u8>, Failure> {
+        if body.size_hint().lower() > MAX_BODY as u64 {
+            return Err(body_too_large());
+        }
+        let mut bytes = vec![];
+        while let Some(frame) = self.beside(body.frame()).await {
+            let frame = frame.map_err(|error| explain_body(&error))?;
+            bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+            if bytes.len() > MAX_BODY {
+                return Err(body_too_large());
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Reads a body to its end, as far as is read at all. Whether another request may follow.
+    async fn settle(&mut self, mut body: Incoming) -> bool {
+        while let Some(frame) = self.beside(body.frame()).await {
+            if frame.is_err() {
+                return false;
+            }
+        }
+        let Self { sender, driver, ended, .. } = self;
+        poll_fn(|cx| {
+            if ended.is_some() || drive(driver, ended, cx) {
+                return Poll::Ready(false);
+            }
+            sender.poll_ready(cx).map(|ready| ready.is_ok())
+        })
+        .await
+    }
+
+    /// Reads a short body to its end and closes: with unread bytes the kernel would reset after all.
+    async fn goodbye(&mut self, mut body: Incoming) {
+        while let Some(Ok(_)) = self.beside(body.frame()).await {}
+        if self.ended.is_none() {
+            let Self { driver, ended, .. } = self;
+            poll_fn(|cx| if drive(driver, ended, cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+        }
+    }
+}
+
+/// Whether the connection has ended by now. It may not be asked again.
+fn drive(
+    driver: &mut http1::Connection<TokioIo<Watched>, Full<Bytes>>,
+    ended: &mut Option<Option<hyper::Error>>,
+    cx: &mut Context<'_>,
+) -> bool {
+    match Pin::new(driver).poll(cx) {
+        Poll::Pending => false,
+        Poll::Ready(said) => {
+            *ended = Some(said.err());
+            true
+        }
+    }
 }
 
 /// The same over HTTP/2.
-pub(super) async fn run2(
-    stream: Stream,
+pub(super) async fn ask_two(
+    line: &mut http2::Line,
     request: &Request,
     probe: &HttpProbe,
     progress: &Progress,
-) -> Result<Head, Failure> {
+    kept: bool,
+) -> Result<(Head, bool), Broken> {
     let judged = |status: StatusCode| judge_status(probe, status.as_u16()) == Judged::Expected;
     let question = Question {
         request: request.head()?,
         body: request.body.clone(),
         reads: &|status| probe.expected_body.is_some() && judged(status),
         max_body: MAX_BODY,
-        polite: probe.connection == Connection::Polite,
     };
-    let Reply { status, headers, body, at, .. } = http2::ask(stream, question, progress).await?;
+    let Reply { status, headers, body, at, .. } = line.ask(question, progress).await?;
     if headers.len() > MAX_HEADERS {
-        return Err(too_large());
+        return Err(too_large().into());
     }
-    Ok(Head { status, headers, body, at })
-}
-
-/// The whole body.
-async fn read<D>(mut driver: Pin<&mut D>, body: &mut Incoming) -> Result<Vec<u8>, Failure>
-where
-    D: Future<Output = hyper::Result<()>>,
-{
-    if body.size_hint().lower() > MAX_BODY as u64 {
-        return Err(body_too_large());
+    if kept {
+        return Ok((Head { status, headers, body, at }, line.settle().await));
     }
-    let mut bytes = vec![];
-    let mut driving = true;
-    loop {
-        let frame = tokio::select! {
-            biased;
-            frame = body.frame() => frame,
-            // What broke is told by the body; what had already come is still in it.
-            _ = driver.as_mut(), if driving => {
-                driving = false;
-                continue;
-            }
-        };
-        match frame {
-            None => return Ok(bytes),
-            Some(Err(error)) => return Err(explain_body(&error)),
-            Some(Ok(frame)) => bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
-        }
-        if bytes.len() > MAX_BODY {
-            return Err(body_too_large());
-        }
+    if probe.connection == Connection::Polite {
+        // The verdict stands. The attempt's own time bounds it.
+        let _ = timeout_at(progress.deadline, line.goodbye()).await;
     }
-}
-
-/// Reads a short body to its end and closes: with unread bytes the kernel would reset after all.
-async fn goodbye<D>(driver: Pin<&mut D>, mut body: Incoming)
-where
-    D: Future<Output = hyper::Result<()>>,
-{
-    let drain = async { while let Some(Ok(_)) = body.frame().await {} };
-    let (_, _) = tokio::join!(drain, driver);
+    Ok((Head { status, headers, body, at }, false))
 }
 
 /// What went wrong with the exchange, without a byte of what was received.
@@ -219,29 +309,48 @@ impl fmt::Display for TooMuch {
 
 impl Error for TooMuch {}
 
-/// A connection that says when the request is out, and that ends when too much comes in.
-struct Watched<'a, S> {
-    stream: S,
-    progress: &'a Progress,
-    connection: Connection,
+/// What a connection tells of the exchange that is on.
+#[derive(Default)]
+struct Marks {
     /// How much may still be read.
-    left: usize,
+    left: AtomicUsize,
+    /// What was written is out.
+    flushed: AtomicBool,
+}
+
+impl Marks {
+    fn begin(&self, left: usize) {
+        self.left.store(left, Ordering::Relaxed);
+        self.flushed.store(false, Ordering::Relaxed);
+    }
+
+    fn left(&self) -> usize {
+        self.left.load(Ordering::Relaxed)
+    }
+}
+
+/// A connection that notes when the request is out, and that ends when too much comes in.
+struct Watched {
+    stream: Stream,
+    connection: Connection,
+    marks: Arc<Marks>,
     wrote: bool,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<'_, S> {
+impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.left == 0 {
+        if self.marks.left() == 0 {
             return Poll::Ready(Err(io::Error::other(TooMuch)));
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        self.left = self.left.saturating_sub(buf.filled().len() - before);
+        let left = self.marks.left().saturating_sub(buf.filled().len() - before);
+        self.marks.left.store(left, Ordering::Relaxed);
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<'_, S> {
+impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.wrote = true;
         Pin::new(&mut self.stream).poll_write(cx, buf)
@@ -249,8 +358,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<'_, S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        if self.wrote {
-            self.progress.reach(Phase::Response);
+        if std::mem::take(&mut self.wrote) {
+            self.marks.flushed.store(true, Ordering::Relaxed);
         }
         Poll::Ready(Ok(()))
     }

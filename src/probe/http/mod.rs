@@ -1,24 +1,34 @@
-//! The HTTP probe: one request over a connection of its own, judged by the head of the answer.
+//! The HTTP probe: one request, judged by the head of the answer; over a connection of its own, or one that is kept from
+//! round to round.
 //!
 //! Nothing is taken from the environment: no proxy, no cookie, no credential that the probe does not name itself.
 
 mod exchange;
+mod kept;
 mod redirect;
 mod request;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, pin::pin, time::Duration};
+
+use http::StatusCode;
+use tokio::time::{Instant, timeout};
 
 use super::{
     ask::{Answer, Ask, Asked},
     dial::Manner,
     exchange::{Opened, Tls, open},
-    failure::Failure,
+    failure::{Broken, Failure},
     http2,
     progress::{Phase, Progress},
-    tls::{Protocol, TlsClients},
+    tls::{Protocol, TlsClients, Trust},
 };
 use crate::check::{Connection, HttpProbe, HttpVersion, Reason, Redirects, Scheme, StatusRange};
 
+use exchange::One;
+use kept::{Line, Shelved};
+
+pub use kept::KeptConnections;
+pub(super) use kept::Shelf;
 pub(super) use request::{Plan, plan};
 
 /// Everything one address is asked with.
@@ -26,6 +36,7 @@ pub(super) struct Exchange<'a> {
     pub probe: &'a HttpProbe,
     pub plan: &'a Plan,
     pub clients: &'a TlsClients,
+    pub shelf: &'a Shelf<'a>,
 }
 
 /// The most redirects that are followed.
@@ -73,14 +84,21 @@ async fn probe(exchange: &Exchange<'_>, address: SocketAddr, progress: &Progress
     unreachable!("the last hop returns")
 }
 
-/// One request on one connection: the head of the answer, and when the certificate shown expires.
-async fn once(
-    exchange: &Exchange<'_>,
-    address: SocketAddr,
-    request: &request::Request,
-    progress: &Progress,
-) -> Result<(exchange::Head, Option<i64>), Failure> {
-    let Exchange { probe, plan, clients } = *exchange;
+type Head = Result<(exchange::Head, Option<i64>), Failure>;
+
+/// One request: the head of the answer, and when the certificate shown expires. Over the connection that was kept, where
+/// there is one.
+async fn once(exchange: &Exchange<'_>, address: SocketAddr, request: &request::Request, progress: &Progress) -> Head {
+    match exchange.shelf.take(address).filter(|kept| exchange.still_trusts(kept)) {
+        None => fresh(exchange, address, request, progress).await,
+        // A box of its own: few probes keep their connection.
+        Some(kept) => Box::pin(again(exchange, kept, address, request, progress)).await,
+    }
+}
+
+/// On a connection that is opened for it.
+async fn fresh(exchange: &Exchange<'_>, address: SocketAddr, request: &request::Request, progress: &Progress) -> Head {
+    let Exchange { probe, plan, clients, shelf } = *exchange;
     let manner = match probe.connection {
         Connection::Reset => Manner::Reset,
         Connection::Polite => Manner::Polite,
@@ -98,14 +116,107 @@ async fn once(
     let secured = tls.is_some();
     let tls = tls.as_ref().zip(name.as_ref()).map(|(tls, name)| (tls, protocol, name));
     let Opened { stream, certificate_expires } = open(address, manner, tls, progress).await?;
-    let ran = match (probe.version, http2::is_agreed(&stream)) {
-        (HttpVersion::Http2, false) if secured => Err(http2::not_offered()),
-        (HttpVersion::Http2, _) | (HttpVersion::Auto, true) => exchange::run2(stream, request, probe, progress).await,
-        (HttpVersion::Auto, false) | (HttpVersion::Http11, _) => exchange::run(stream, request, probe, progress).await,
+    let opened = Instant::now();
+    let shown = |failure| Failure { certificate_expires, ..failure };
+    let two = match (probe.version, http2::is_agreed(&stream)) {
+        (HttpVersion::Http2, false) if secured => return Err(shown(http2::not_offered())),
+        (HttpVersion::Http2, _) | (HttpVersion::Auto, true) => true,
+        (HttpVersion::Auto, false) | (HttpVersion::Http11, _) => false,
     };
-    match ran {
-        Ok(head) => Ok((head, certificate_expires)),
-        Err(failure) => Err(Failure { certificate_expires, ..failure }),
+    let keeps = shelf.keeps();
+    let asked = if two {
+        let mut line = http2::Line::open(stream, progress).await.map_err(shown)?;
+        let asked = exchange::ask_two(&mut line, request, probe, progress, keeps).await;
+        asked.map(|(head, again)| (head, again.then(|| Line::Two(Box::new(line)))))
+    } else {
+        let mut line = One::open(stream, probe.connection).await.map_err(shown)?;
+        let asked = line.ask(request, probe, progress, keeps).await;
+        asked.map(|(head, again)| (head, again.then(|| Line::One(Box::new(line)))))
+    };
+    let (head, line) = asked.map_err(|broken| shown(broken.failure))?;
+    if let Some(line) = line {
+        shelf.put(address, Shelved { line, opened, certificate_expires });
+    }
+    Ok((head, certificate_expires))
+}
+
+/// Over a connection that was kept; and where that was closed meanwhile, over a fresh one. Without an answer in half of
+/// the time a fresh one is asked beside it: somebody on the way may have forgotten the connection and told nobody.
+async fn again(
+    exchange: &Exchange<'_>,
+    mut kept: Shelved,
+    address: SocketAddr,
+    request: &request::Request,
+    progress: &Progress,
+) -> Head {
+    let Exchange { probe, shelf, .. } = *exchange;
+    let asked = {
+        let mut old = pin!(over(&mut kept.line, request, probe, progress));
+        match timeout(progress.remaining() / 2, &mut old).await {
+            Ok(asked) => asked,
+            Err(_) => {
+                progress.restart(Phase::Connect);
+                let mut new = pin!(fresh(exchange, address, request, progress));
+                tokio::select! {
+                    biased;
+                    asked = &mut old => match asked {
+                        Err(Broken { unheard: true, .. }) => {
+                            shelf.lost();
+                            return new.await;
+                        }
+                        asked => asked,
+                    },
+                    head = &mut new => {
+                        shelf.lost();
+                        return head;
+                    }
+                }
+            }
+        }
+    };
+    match asked {
+        // What a server says before it closes a connection that was idle too long (RFC 9110, 15.5.9).
+        Ok((head, _)) if head.status == StatusCode::REQUEST_TIMEOUT => {}
+        Ok((head, may_be_asked)) => {
+            let certificate_expires = kept.certificate_expires;
+            if may_be_asked {
+                shelf.put(address, kept);
+            }
+            return Ok((head, certificate_expires));
+        }
+        Err(Broken { unheard: true, .. }) => {}
+        Err(Broken { failure, .. }) => {
+            return Err(Failure { certificate_expires: kept.certificate_expires, ..failure });
+        }
+    }
+    shelf.lost();
+    drop(kept);
+    progress.restart(Phase::Connect);
+    fresh(exchange, address, request, progress).await
+}
+
+async fn over(
+    line: &mut Line,
+    request: &request::Request,
+    probe: &HttpProbe,
+    progress: &Progress,
+) -> Result<(exchange::Head, bool), Broken> {
+    match line {
+        Line::One(line) => line.ask(request, probe, progress, true).await,
+        Line::Two(line) => exchange::ask_two(line, request, probe, progress, true).await,
+    }
+}
+
+impl Exchange<'_> {
+    /// Whether the certificate that was shown when the connection began would still do. If not, a fresh connection shows
+    /// whether there is another by now.
+    fn still_trusts(&self, kept: &Shelved) -> bool {
+        let verified = self.plan.tls.as_ref().is_some_and(|tls| tls.trust != Trust::SkipVerify);
+        let wanted = self.probe.min_certificate_validity.or(verified.then_some(Duration::ZERO));
+        match wanted.zip(kept.certificate_expires) {
+            Some((wanted, expires)) => long_enough(expires, wanted, jiff::Timestamp::now()).is_ok(),
+            None => true,
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
 pub(in crate::probe) struct Plan {
     method: Method,
     target: Uri,
-    headers: HeaderMap,
+    pub(super) headers: HeaderMap,
     body: Bytes,
     scheme: Scheme,
     /// What the Host header says: the probe's own, or the host that is dialed; `None`: the address itself.
@@ -46,12 +46,14 @@ pub(super) struct Request {
 
 const AGENT: &str = concat!("healthcheck-operator/", env!("CARGO_PKG_VERSION"));
 
-/// Fills in references and defaults. Fails only for what is wrong on our side.
+/// Fills in references and defaults, for a connection that is `kept` or ends with the answer. Fails only for what is wrong
+/// on our side.
 pub(in crate::probe) async fn plan(
     probe: &HttpProbe,
     dial: &Dial,
     check: &ObjectKey,
     references: &dyn References,
+    kept: bool,
 ) -> Result<Plan, Failure> {
     let wrong = |what: &str| Failure::new(Reason::CannotStart, format!("{what} cannot be sent; correct the probe"));
     let method = Method::from_bytes(probe.method.as_bytes()).map_err(|_| wrong("the method"))?;
@@ -60,6 +62,9 @@ pub(in crate::probe) async fn plan(
         return Err(wrong("a path that does not begin with '/'"));
     }
     let mut headers = headers(probe, check, references).await?;
+    if !kept {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     let mut body = Bytes::new();
     // A POST or PUT without a body says so, or some servers wait for one.
     if method == Method::POST || method == Method::PUT {
@@ -133,7 +138,6 @@ async fn headers(probe: &HttpProbe, check: &ObjectKey, references: &dyn Referenc
             headers.insert(name, HeaderValue::from_static(value));
         }
     }
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
     Ok(headers)
 }
 
