@@ -15,8 +15,8 @@ if [ "$(printf '%s\n' "$go_needed" "$go_found" | sort -V | head -n 1)" != "$go_n
 	exit 1
 fi
 
-packages=(binutils busybox-static buildah ca-certificates chromium curl fonts-dejavu-core gcc haproxy iproute2 procps prometheus python3-venv util-linux)
-commands=(buildah cc chromium curl haproxy ip npm promtool ps setpriv strip unshare)
+packages=(binutils busybox-static buildah ca-certificates chromium curl fonts-dejavu-core gcc haproxy iproute2 nginx-light procps prometheus python3-venv util-linux)
+commands=(buildah cc chromium curl haproxy ip nginx npm promtool ps setpriv strip unshare)
 command -v npm >/dev/null || packages+=(npm)
 
 missing=0

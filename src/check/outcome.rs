@@ -76,6 +76,10 @@ pub struct Report {
     pub latency: Duration,
     /// When the leaf certificate the target showed expires, in seconds since the epoch; `None` without TLS.
     pub certificate_expires: Option<i64>,
+    /// The HTTP status that was answered, whatever it is worth; `None` where none came, and for all that is not HTTP.
+    pub status: Option<u16>,
+    /// How long the look-up of the host's name took; `None` for an address.
+    pub lookup: Option<Duration>,
     /// Of a host given by name: what was found at each of its addresses. `None` where nobody could say which they are;
     /// then the outcome is that of every address it had.
     pub found: Option<Box<Found>>,
@@ -93,7 +97,7 @@ pub struct Found {
 impl Report {
     #[must_use]
     pub const fn new(outcome: Outcome, latency: Duration) -> Self {
-        Self { outcome, latency, certificate_expires: None, found: None }
+        Self { outcome, latency, certificate_expires: None, status: None, lookup: None, found: None }
     }
 
     /// The outcomes of the attempt as a whole and at each address.

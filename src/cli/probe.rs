@@ -1,5 +1,6 @@
 //! `healthcheck-operator probe`: one probe, now, from here.
 
+mod files;
 mod place;
 mod tls;
 
@@ -7,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use tokio::runtime::Runtime;
 
 use self::tls::{Files, TlsArgs};
 use super::{Exit, output::Output, print::print};
@@ -21,10 +23,16 @@ use crate::{
 
 /// Probe something once, from here: prints `healthy`, or `unhealthy; <why>`, or `unknown; <why>`
 #[derive(Args, Debug)]
-#[command(after_help = "Exit codes: 0 healthy, 1 unhealthy, 2 usage, 3 could not tell.")]
+#[command(
+    after_help = "Exit codes: 0 healthy (of -f: degraded too), 1 unhealthy, 2 usage, 3 could not tell.",
+    arg_required_else_help = true,
+    args_conflicts_with_subcommands = true
+)]
 pub struct ProbeArgs {
     #[command(subcommand)]
-    what: What,
+    what: Option<What>,
+    #[command(flatten)]
+    files: files::FileArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -139,7 +147,10 @@ struct ScriptArgs {
 /// # Errors
 /// A file that a flag names cannot be read, or the runtime cannot start.
 pub fn run(args: &ProbeArgs) -> anyhow::Result<Exit> {
-    let (job, common) = match &args.what {
+    let Some(what) = &args.what else {
+        return files::run(&args.files);
+    };
+    let (job, common) = match what {
         What::Tcp(args) => (tcp(args), &args.common),
         What::Http(args) => (http(args)?, &args.common),
         What::Grpc(args) => (grpc(args)?, &args.common),
@@ -155,17 +166,34 @@ pub fn run(args: &ProbeArgs) -> anyhow::Result<Exit> {
         known: vec![],
         kept: None,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-    let prober = Prober::new(Settings { references: Arc::new(job.files), ..Settings::standalone() });
-    let report = runtime.block_on(prober.attempt(attempt));
-    // What a script left to the runtime to reap must not keep the answer waiting.
-    runtime.shutdown_timeout(Duration::from_millis(100));
+    let probing = Probing::start(job.files)?;
+    let report = probing.runtime.block_on(probing.prober.attempt(attempt));
+    probing.end();
     print(&describe(&report, &job.about, common.output)?)?;
     Ok(match report.outcome {
         Outcome::Success => Exit::Ok,
         Outcome::Failure { .. } => Exit::Unhealthy,
         Outcome::Neutral { .. } | Outcome::Local { .. } => Exit::Unknown,
     })
+}
+
+/// What probes are made with.
+struct Probing {
+    runtime: Runtime,
+    prober: Arc<Prober>,
+}
+
+impl Probing {
+    fn start(files: Files) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+        let prober = Prober::new(Settings { references: Arc::new(files), ..Settings::standalone() });
+        Ok(Self { runtime, prober: Arc::new(prober) })
+    }
+
+    /// What a script left to the runtime to reap must not keep the answer waiting.
+    fn end(self) {
+        self.runtime.shutdown_timeout(Duration::from_millis(100));
+    }
 }
 
 /// One probe, ready to be made.

@@ -5,6 +5,7 @@
 
 mod annotate;
 mod annotation_plan;
+mod asked;
 mod boottime;
 mod checks;
 mod client;

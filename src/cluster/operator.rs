@@ -13,6 +13,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    asked::Asked,
     checks::{Complaints, Selection},
     client::{CallError, Connection, call, client},
     egress_facts::{self, OwnPods},
@@ -419,7 +420,23 @@ impl Operator {
             readiness: self.readiness.clone(),
             complaints: self.complaints.clone(),
         };
-        mirror::mirror(parts, stop.clone()).await;
+        let ended = stop.child_token();
+        let mirroring = async {
+            mirror::mirror(parts, stop.clone()).await;
+            ended.cancel();
+        };
+        // Who leads is nothing to who wants to have something probed: what that counts for is nothing either.
+        let probing = async {
+            tokio::select! {
+                () = ended.cancelled() => return,
+                () = self.egress_known.cancelled() => {}
+            }
+            let asked = Asked::new(self.client.clone(), self.options.selection.clone());
+            self.on_demand.begin(self.prober.clone(), asked);
+            ended.cancelled().await;
+            self.on_demand.end();
+        };
+        tokio::join!(mirroring, probing);
         if stop.is_cancelled() { Ok(()) } else { bail!("the mirror ended by itself; this is a bug") }
     }
 }

@@ -135,6 +135,7 @@ impl Judgement {
     pub fn supersede(&mut self) {
         self.machine.restart();
         self.live.set(self.machine.counters(), None);
+        self.live.set_found(None, None);
         self.superseded = self.machine.state() != EndpointState::Unknown;
     }
 
@@ -170,6 +171,7 @@ impl Judgement {
             self.certificate_expires = report.certificate_expires;
         }
         self.live.set(self.machine.counters(), Some(report.latency));
+        self.live.set_found(report.status, report.lookup);
         let after = self.machine.state();
         let routes_as = |state: EndpointState| (state.is_healthy(), state.is_unhealthy());
         if routes_as(before.0) != routes_as(after) {

@@ -28,6 +28,7 @@ mod tests;
 mod view;
 mod wheel;
 
+pub use aggregate::{Demand, Member, aggregate};
 pub use board::{Board, Subscription, Totals, WRITER_SILENCE};
 pub use desired::{Declared, Desired, Engine, Prior, PriorAddress, PriorEndpoint};
 pub use group::OUTAGE_TARGETS;

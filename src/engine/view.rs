@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicI64, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -170,6 +170,8 @@ pub struct Counters {
 pub struct EndpointLive {
     counters: AtomicU64,
     latency_micros: AtomicU32,
+    lookup_micros: AtomicU32,
+    status: AtomicU16,
 }
 
 impl EndpointLive {
@@ -180,9 +182,26 @@ impl EndpointLive {
             | u64::from(counters.timeout) << 48;
         self.counters.store(packed, Relaxed);
         if let Some(latency) = latency {
-            let micros = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
-            self.latency_micros.store(micros.max(1), Relaxed);
+            self.latency_micros.store(micros(latency), Relaxed);
         }
+    }
+
+    /// Of the last attempt: the HTTP status that was answered, and how long looking up the host's name took.
+    pub fn set_found(&self, status: Option<u16>, lookup: Option<Duration>) {
+        self.status.store(status.unwrap_or(0), Relaxed);
+        self.lookup_micros.store(lookup.map_or(0, micros), Relaxed);
+    }
+
+    /// The HTTP status that the last attempt was answered with, where this process made it and it was.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        Some(self.status.load(Relaxed)).filter(|status| *status > 0)
+    }
+
+    /// How long the last attempt looked up the name of its host, where this process made it and it did.
+    #[must_use]
+    pub fn lookup(&self) -> Option<Duration> {
+        duration(self.lookup_micros.load(Relaxed))
     }
 
     #[must_use]
@@ -195,11 +214,17 @@ impl EndpointLive {
     /// How long the last attempt took; `None` before the first.
     #[must_use]
     pub fn latency(&self) -> Option<Duration> {
-        match self.latency_micros.load(Relaxed) {
-            0 => None,
-            micros => Some(Duration::from_micros(micros.into())),
-        }
+        duration(self.latency_micros.load(Relaxed))
     }
+}
+
+/// Never 0, which is the word for nothing.
+fn micros(duration: Duration) -> u32 {
+    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX).max(1)
+}
+
+fn duration(micros: u32) -> Option<Duration> {
+    (micros > 0).then(|| Duration::from_micros(micros.into()))
 }
 
 /// A stretch of time in which a check was Unhealthy.

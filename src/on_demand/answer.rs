@@ -31,6 +31,12 @@ pub struct EndpointAnswer {
     /// One of the closed set of `http-and-cli.md`.
     pub reason: Option<&'static str>,
     pub latency_seconds: f64,
+    /// How it was asked: `tcp`, `http`, `grpc`, `script`, or `healthCheck` for what follows another check.
+    #[serde(skip)]
+    pub kind: &'static str,
+    /// Seconds since the epoch.
+    #[serde(skip)]
+    pub certificate_expires: Option<i64>,
 }
 
 impl Answer {
@@ -55,7 +61,7 @@ impl Answer {
 }
 
 /// What failed, failures before what nobody could look at.
-fn error(endpoints: &[EndpointAnswer]) -> String {
+pub(super) fn error(endpoints: &[EndpointAnswer]) -> String {
     let mut bad: Vec<_> = endpoints.iter().filter(|endpoint| endpoint.healthy != Some(true)).collect();
     bad.sort_by_key(|endpoint| (endpoint.optional, endpoint.healthy.is_none()));
     let told = |endpoint: &&EndpointAnswer| match (endpoints.len(), &*endpoint.endpoint) {
@@ -85,6 +91,8 @@ impl EndpointAnswer {
             error: outcome.message().to_owned(),
             reason: outcome.reason().map(Reason::as_str),
             latency_seconds: report.latency.as_secs_f64(),
+            kind: endpoint.probe.kind_name(),
+            certificate_expires: report.certificate_expires,
         }
     }
 }

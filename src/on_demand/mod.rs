@@ -2,6 +2,7 @@
 //! counter and no gate moves by them, so that nobody can talk a target up or down.
 
 mod answer;
+mod fresh;
 mod question;
 
 use std::{
@@ -14,11 +15,12 @@ use tokio::{runtime::Handle, sync::Semaphore};
 use tokio_util::task::AbortOnDropHandle;
 
 pub use answer::{Answer, EndpointAnswer};
+pub use fresh::{Fresh, FreshSet, state};
 pub use question::Question;
 
 use crate::{
     check::{Attempt, Endpoint, ObjectKey, Report},
-    engine::{Declared, Engine, SingleFlight},
+    engine::{Boarded, Declared, Engine, SingleFlight},
     probe::Lane,
 };
 
@@ -36,8 +38,25 @@ pub enum Refusal {
     Invalid(String),
     /// Too many ask at once.
     Busy,
-    /// This process does not probe.
+    /// This process does not probe yet, or not any more.
     NotProbing,
+    /// What the check consists of cannot be found out; why, for people.
+    Unavailable(String),
+}
+
+/// Knows what checks consist of.
+pub trait Declares: Send + Sync + 'static {
+    /// The check under `key` with all its endpoints; `None` where there is none.
+    ///
+    /// # Errors
+    /// Why it cannot be told, for people.
+    fn declared<'a>(&'a self, key: &'a ObjectKey) -> BoxFuture<'a, Result<Option<Declared>, String>>;
+}
+
+impl Declares for Engine {
+    fn declared<'a>(&'a self, key: &'a ObjectKey) -> BoxFuture<'a, Result<Option<Declared>, String>> {
+        Box::pin(async move { Ok(Self::declared(self, key).await) })
+    }
 }
 
 type Asking = dyn Fn(Attempt) -> BoxFuture<'static, Report> + Send + Sync;
@@ -51,16 +70,18 @@ pub struct OnDemand(Arc<Inner>);
 #[derive(Clone)]
 struct Running {
     ask: Arc<Asking>,
-    engine: Engine,
+    declares: Arc<dyn Declares>,
 }
 
 struct Inner {
     /// Where probes are made, so that none of them takes a turn of the listeners.
     home: Handle,
-    /// `None` while another replica probes.
+    /// `None` before anything can be probed.
     running: Mutex<Option<Running>>,
     flights: SingleFlight<(ObjectKey, Question), Outcome>,
     permits: Arc<Semaphore>,
+    /// Of what is asked of many checks at once.
+    sweeping: fresh::Sweeps,
 }
 
 impl fmt::Debug for OnDemand {
@@ -77,24 +98,38 @@ impl OnDemand {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "it takes the runtime of whoever calls")]
     pub fn new() -> Self {
+        Self::with(fresh::Sweeps::default())
+    }
+
+    /// The same, where nobody is kept waiting but who asked: [`Self::fresh`] may take as long as `deadline`.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn patient(deadline: std::time::Duration) -> Self {
+        Self::with(fresh::Sweeps::within(deadline))
+    }
+
+    fn with(sweeping: fresh::Sweeps) -> Self {
         Self(Arc::new(Inner {
             home: Handle::current(),
             running: Mutex::default(),
             flights: SingleFlight::default(),
             permits: Arc::new(Semaphore::new(MAX_RUNS)),
+            sweeping,
         }))
     }
 
-    /// From now on `lane` probes what `engine` runs.
-    pub fn begin(&self, lane: Arc<impl Lane>, engine: Engine) {
+    /// From now on `lane` probes what `declares` knows of.
+    pub fn begin(&self, lane: Arc<impl Lane>, declares: impl Declares) {
         let ask = move |attempt| {
             let lane = lane.clone();
             Box::pin(async move { lane.attempt(attempt).await }) as BoxFuture<'static, Report>
         };
-        self.set(Some(Running { ask: Arc::new(ask), engine }));
+        self.set(Some(Running { ask: Arc::new(ask), declares: Arc::new(declares) }));
     }
 
-    /// Another replica probes.
+    /// Nothing is probed here from now on.
     pub fn end(&self) {
         self.set(None);
     }
@@ -109,34 +144,53 @@ impl OnDemand {
     /// Why nothing was probed.
     pub async fn probe(&self, key: ObjectKey, question: Question) -> (Outcome, bool) {
         let inner = self.0.clone();
-        let work = {
-            let (key, question) = (key.clone(), question.clone());
-            || async move {
-                let home = inner.home.clone();
-                AbortOnDropHandle::new(home.spawn(inner.run(key, question))).await.unwrap_or_else(|error| {
-                    tracing::error!(%error, "a probe on demand broke down; this is a bug");
-                    Err(Refusal::Busy)
-                })
-            }
-        };
-        let boarded = self.0.flights.board((key, question), work);
+        let boarded = self.0.board(key.clone(), question.clone(), || inner.run(key, question));
         let joined = boarded.joined;
         (boarded.result().await, joined)
     }
 }
 
 impl Inner {
+    /// Takes part in the run of this question that is under way, or in `work`, which is done at home.
+    fn board<F>(&self, key: ObjectKey, question: Question, work: impl FnOnce() -> F) -> Boarded<Outcome>
+    where
+        F: Future<Output = Outcome> + Send + 'static,
+    {
+        let home = self.home.clone();
+        self.flights.board((key, question), || {
+            let work = work();
+            async move {
+                AbortOnDropHandle::new(home.spawn(work)).await.unwrap_or_else(|error| {
+                    tracing::error!(%error, "a probe on demand broke down; this is a bug");
+                    Err(Refusal::Busy)
+                })
+            }
+        })
+    }
+
+    fn running(&self) -> Result<Running, Refusal> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Refusal::NotProbing)
+    }
+
     async fn run(self: Arc<Self>, key: ObjectKey, question: Question) -> Outcome {
         let Ok(_permit) = self.permits.try_acquire() else { return Err(Refusal::Busy) };
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(Running { ask, engine }) = running else { return Err(Refusal::NotProbing) };
-        let Some(Declared { check, endpoints }) = engine.declared(&key).await else {
-            return Err(Refusal::NotFound(format!("no HealthCheck \"{key}\" is probed")));
-        };
+        let running = self.running()?;
+        match running.declares.declared(&key).await {
+            Ok(Some(declared)) => running.ask(declared, question).await,
+            Ok(None) => Err(Refusal::NotFound(format!("no HealthCheck \"{key}\" is probed"))),
+            Err(why) => Err(Refusal::Unavailable(why)),
+        }
+    }
+}
+
+impl Running {
+    /// Asks `question` of what is declared.
+    async fn ask(self, declared: Declared, question: Question) -> Outcome {
+        let Declared { check, endpoints } = declared;
         let asked = question.choose(&check, endpoints)?;
         let attempt = |endpoint: &Endpoint| {
             let (target, dial, probe) = (endpoint.target.clone(), endpoint.dial.clone(), endpoint.probe.clone());
-            ask(Attempt { check: key.clone(), target, dial, probe, known: vec![], kept: None })
+            (self.ask)(Attempt { check: check.key.clone(), target, dial, probe, known: vec![], kept: None })
         };
         // Each is made when its turn comes, and not before: a future that waits costs no more than its box.
         let attempts: Vec<_> = asked.iter().map(attempt).collect();

@@ -52,6 +52,12 @@ impl Question {
         Ok(question)
     }
 
+    /// As declared, of all targets or of one.
+    #[must_use]
+    pub fn as_declared(target: Option<String>) -> Self {
+        Self { target, ..Self::default() }
+    }
+
     /// Those of `endpoints` that are asked, each with its probe as the question has it.
     ///
     /// # Errors

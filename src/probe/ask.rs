@@ -17,6 +17,8 @@ use crate::check::{Class, Dial, Family, Found, Host, Outcome, Reason, Report};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Answer {
     pub certificate_expires: Option<i64>,
+    /// The HTTP status that was answered.
+    pub status: Option<u16>,
     /// It says neither good nor bad of the target: this status.
     pub neutral: Option<u16>,
     /// When it was decided; a polite goodbye may take longer.
@@ -26,7 +28,7 @@ pub(super) struct Answer {
 impl Answer {
     /// A success now, with nothing more to tell.
     pub fn plain() -> Self {
-        Self { certificate_expires: None, neutral: None, at: Instant::now() }
+        Self { certificate_expires: None, status: None, neutral: None, at: Instant::now() }
     }
 }
 
@@ -120,7 +122,10 @@ impl Way<'_> {
         progress: &Progress,
         question: &A,
     ) -> Tried {
-        let Lookup { addresses, unheard } = match self.look_up(name, known, progress).await {
+        let begun = Instant::now();
+        let looked_up = self.look_up(name, known, progress).await;
+        progress.look_up_ended(begun);
+        let Lookup { addresses, unheard } = match looked_up {
             Ok(lookup) => lookup,
             Err(failure) => return failure.into(),
         };
@@ -165,15 +170,18 @@ pub(super) async fn within<T>(
 /// What the engine is told.
 pub(super) fn report(asked: Asked, progress: &Progress, found: Option<Box<Found>>) -> Report {
     match asked {
-        Ok(Answer { certificate_expires, neutral, at }) => {
+        Ok(Answer { certificate_expires, status, neutral, at }) => {
             let told = |status| format!("got '{status}', which counts for nothing");
             let outcome = neutral.map_or(Outcome::Success, |status| Outcome::Neutral { message: told(status) });
-            Report { outcome, latency: at - progress.started, certificate_expires, found }
+            let latency = at - progress.started;
+            Report { outcome, latency, certificate_expires, status, lookup: progress.looked_up(), found }
         }
         Err(failure) => Report {
             outcome: failure.outcome(),
             latency: progress.started.elapsed(),
             certificate_expires: failure.certificate_expires,
+            status: failure.status,
+            lookup: progress.looked_up(),
             found,
         },
     }

@@ -13,11 +13,13 @@ pub(super) struct Failure {
     pub message: String,
     /// Known even where the certificate itself is why it failed. Seconds since the epoch.
     pub certificate_expires: Option<i64>,
+    /// The HTTP status that was answered.
+    pub status: Option<u16>,
 }
 
 impl Failure {
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), certificate_expires: None }
+        Self { reason, message: message.into(), certificate_expires: None, status: None }
     }
 
     /// The same failure with more in front of its message.

@@ -1,7 +1,7 @@
 //! Where an attempt stands, so that a deadline can say what it cut short.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -36,6 +36,8 @@ pub(super) struct Progress {
     phase: AtomicU8,
     /// No name server has answered a question that any of them can answer at once.
     name_servers_silent: AtomicBool,
+    /// How long the look-up of a name took, in microseconds; 0: there was none, or it has not ended.
+    lookup_micros: AtomicU32,
     /// Of what is received: how many bytes have come, which block is awaited, and of how many.
     heard: [AtomicUsize; 3],
 }
@@ -49,6 +51,7 @@ impl Progress {
             timeout,
             phase: AtomicU8::new(Phase::References as u8),
             name_servers_silent: AtomicBool::new(false),
+            lookup_micros: AtomicU32::new(0),
             heard: Default::default(),
         }
     }
@@ -61,6 +64,7 @@ impl Progress {
             timeout: self.timeout,
             phase: AtomicU8::new(self.phase.load(Ordering::Relaxed)),
             name_servers_silent: AtomicBool::new(false),
+            lookup_micros: AtomicU32::new(0),
             heard: Default::default(),
         }
     }
@@ -77,6 +81,20 @@ impl Progress {
     /// Whether the name servers seem to be gone: then a name without an answer says nothing about its target.
     pub fn name_servers_silent(&self, silent: bool) {
         self.name_servers_silent.store(silent, Ordering::Relaxed);
+    }
+
+    /// A name was looked up since `begun`, or could not be.
+    pub fn look_up_ended(&self, begun: Instant) {
+        let micros = u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX);
+        self.lookup_micros.store(micros.max(1), Ordering::Relaxed);
+    }
+
+    /// How long that took; `None` where nothing was looked up.
+    pub fn looked_up(&self) -> Option<Duration> {
+        match self.lookup_micros.load(Ordering::Relaxed) {
+            0 => None,
+            micros => Some(Duration::from_micros(micros.into())),
+        }
     }
 
     /// Something came, and block `next` of `all` is awaited.

@@ -325,7 +325,7 @@ fn expired(at: Option<i64>) -> Failure {
         Some(when) => format!("certificate expired at {when}"),
         None => "certificate expired".to_owned(),
     };
-    Failure { reason: Reason::CertificateExpired, message, certificate_expires: at }
+    Failure { certificate_expires: at, ..Failure::new(Reason::CertificateExpired, message) }
 }
 
 /// Takes any certificate (`tls.mode: SkipVerify`), but still sees that the peer holds its key.

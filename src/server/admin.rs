@@ -10,12 +10,14 @@ use axum::{
 };
 use http::{HeaderMap, StatusCode, Uri};
 use jiff::Timestamp;
-use prometheus_client::{encoding::text::encode, registry::Registry};
+use prometheus_client::registry::Registry;
 use tokio::runtime::Handle;
 
 use super::{
     auth::{Access, AccessRequest},
+    blackbox,
     config::Details,
+    exposition::expose,
     probe_now,
     public::{html, read},
     query::{self, Asked},
@@ -29,14 +31,13 @@ use super::{
 };
 use crate::{check::ObjectKey, engine::Board, on_demand::OnDemand, telemetry::Beats};
 
-/// <https://prometheus.io/docs/specs/om/open_metrics_spec/>
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
 pub struct Admin {
     pub board: Arc<Board>,
     pub beats: Beats,
     pub readiness: Readiness,
     pub registry: Registry,
+    /// What is measured, in the words of blackbox_exporter.
+    pub probes: Registry,
     pub access: Access,
     pub on_demand: Option<OnDemand>,
     /// Where `access` may ask others.
@@ -58,12 +59,17 @@ pub fn router(admin: Admin) -> Router {
         .route("/readyz", read(readyz))
         .route("/readyz/{check}", read(readyz_check))
         .route("/metrics", read(metrics))
+        .route("/metrics/probes", read(blackbox::all))
+        .route("/probe", read(blackbox::one))
         .route("/v1/healthchecks", read(list_all))
         .route("/v1/healthchecks/{namespace}", read(list_namespace))
         .route("/v1/healthchecks/{namespace}/{name}", read(get_check))
         .route("/v1/healthchecks/{namespace}/{name}/probe", post(probe_now::probe))
         .fallback(|uri: Uri| async move {
-            let why = format!("nothing is served at {}; try /v1/healthchecks, /metrics, /livez or /readyz", uri.path());
+            let why = format!(
+                "nothing is served at {}; try /v1/healthchecks, /metrics, /metrics/probes, /probe, /livez or /readyz",
+                uri.path()
+            );
             Failure::new(StatusCode::NOT_FOUND, why)
         })
         .method_not_allowed_fallback(|| async {
@@ -119,16 +125,9 @@ async fn readyz_check(State(admin): Shared, Path(name): Path<String>) -> Respons
     }
 }
 
-async fn metrics(State(admin): Shared) -> Response {
+async fn metrics(State(admin): Shared, headers: HeaderMap) -> Response {
     // Long with many checks, so not on the thread that answers load balancers.
-    respond::off_thread(move || {
-        let mut body = String::new();
-        match encode(&mut body, &admin.registry) {
-            Ok(()) => respond::respond(StatusCode::OK, OPEN_METRICS, body),
-            Err(_) => Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "metrics cannot be encoded").into_response(),
-        }
-    })
-    .await
+    respond::off_thread(move || expose(&admin.registry, &headers)).await
 }
 
 async fn list_all(State(admin): Shared, uri: Uri, headers: HeaderMap) -> Response {
@@ -151,9 +150,13 @@ async fn get_check(
 async fn api(admin: Arc<Admin>, subject: Subject, uri: Uri, headers: HeaderMap) -> Response {
     // Who may not read is not told what exists, nor what is wrong with the question.
     if let Err(refusal) = admin.access.check(&headers, request(&subject), &admin.home).await {
-        return refusal;
+        return refusal.into_response();
     }
     respond::off_thread(move || match query::parse(&uri) {
+        Ok(asked) if asked.fresh => {
+            let why = "fresh: not answered here; ask /healthz on the other listener, or POST …/probe";
+            Failure::new(StatusCode::BAD_REQUEST, why).into_response()
+        }
         Ok(asked) => {
             let form = asked.form.unwrap_or_else(|| respond::preferred(&headers, Form::Json));
             answer(&admin, subject, &asked, form)

@@ -13,7 +13,7 @@ use rustls::crypto::hash::Hash;
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::respond::Failure;
+use super::respond::{self, Failure};
 
 /// The longest token that is looked at, in bytes. Tokens of service accounts have about one kilobyte.
 const MAX_TOKEN: usize = 16 * 1024;
@@ -111,18 +111,52 @@ pub(super) fn sha256() -> Option<&'static dyn Hash> {
     rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().map(|suite| suite.common.hash_provider)
 }
 
+/// Why a request does not pass.
+#[derive(Debug)]
+pub(super) struct Refused {
+    code: StatusCode,
+    why: String,
+}
+
+impl Refused {
+    /// In plain text, as the public listener answers.
+    pub fn plain(self) -> Response {
+        let (code, why) = (self.code, self.why + "\n");
+        challenge(respond::text(code, why))
+    }
+}
+
+/// In JSON, as the admin listener answers.
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        challenge(Failure::new(self.code, self.why).into_response())
+    }
+}
+
+/// RFC 6750, section 3.
+fn challenge(mut response: Response) -> Response {
+    if response.status() == StatusCode::UNAUTHORIZED {
+        let challenge = HeaderValue::from_static("Bearer realm=\"healthcheck-operator\"");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
+
 impl Access {
-    /// Lets a request with `headers` pass, or answers it. An authorizer is asked on `home`. Who it is, where that is known.
+    /// Lets a request with `headers` pass, or says why not. An authorizer is asked on `home`. Who it is, where that is known.
     pub(super) async fn check(
         &self,
         headers: &HeaderMap,
         request: AccessRequest<'_>,
         home: &Handle,
-    ) -> Result<Option<Arc<str>>, Response> {
+    ) -> Result<Option<Arc<str>>, Refused> {
         if matches!(self, Self::Open) {
             return Ok(None);
         }
-        let Some(token) = bearer(headers) else { return Err(unauthenticated("a bearer token is needed")) };
+        let refused = |code, why: String| Err(Refused { code, why });
+        let Some(token) = bearer(headers) else {
+            return refused(StatusCode::UNAUTHORIZED, "a bearer token is needed".into());
+        };
         let decision = match self {
             Self::Open => Decision::Allowed(None),
             Self::Token(file) => file.decide(token).await,
@@ -130,9 +164,9 @@ impl Access {
         };
         match decision {
             Decision::Allowed(who) => Ok(who),
-            Decision::Unauthenticated => Err(unauthenticated("the bearer token is not valid")),
-            Decision::Forbidden(why) => Err(Failure::new(StatusCode::FORBIDDEN, why).into_response()),
-            Decision::Unavailable(why) => Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, why).into_response()),
+            Decision::Unauthenticated => refused(StatusCode::UNAUTHORIZED, "the bearer token is not valid".into()),
+            Decision::Forbidden(why) => refused(StatusCode::FORBIDDEN, why),
+            Decision::Unavailable(why) => refused(StatusCode::SERVICE_UNAVAILABLE, why),
         }
     }
 }
@@ -156,13 +190,6 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.len() <= MAX_TOKEN).then_some(token)
-}
-
-fn unauthenticated(why: &str) -> Response {
-    let mut response = Failure::new(StatusCode::UNAUTHORIZED, why).into_response();
-    let challenge = HeaderValue::from_static("Bearer realm=\"healthcheck-operator\"");
-    response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-    response
 }
 
 #[cfg(test)]

@@ -7,8 +7,11 @@
 mod admin;
 mod auth;
 mod bind;
+mod blackbox;
 mod config;
 mod connections;
+mod exposition;
+mod fresh;
 mod lane;
 mod one;
 mod probe_now;
@@ -130,10 +133,14 @@ impl Servers {
             beats: state.beats.clone(),
             answers: config.answers.clone(),
             details: config.details,
+            access: state.access.clone(),
+            on_demand: state.on_demand.clone(),
+            home: home.clone(),
         };
         let public = public::router(public, config.health_path.as_deref());
         let admin = admin::router(admin::Admin {
             registry: registry(&state),
+            probes: probes(&state),
             board: state.board,
             beats: state.beats,
             readiness: state.readiness,
@@ -204,6 +211,13 @@ pub fn document(board: &Board) -> String {
 #[must_use]
 pub fn document_schema() -> serde_json::Value {
     render::api::schema()
+}
+
+/// Everything `/metrics/probes` tells.
+fn probes(state: &State) -> Registry {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(blackbox::AllProbes { board: state.board.clone() }));
+    registry
 }
 
 /// Everything `/metrics` tells.

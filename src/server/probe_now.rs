@@ -33,7 +33,7 @@ pub async fn probe(
     let request = AccessRequest { verb: "create", namespace: &namespace, name: &name, subresource: "probe" };
     let who = match admin.access.check(&headers, request, &admin.home).await {
         Ok(who) => who,
-        Err(refusal) => return refusal,
+        Err(refusal) => return refusal.into_response(),
     };
     let Ok(body) = to_bytes(body, MAX_QUESTION).await else {
         let why = format!("the body has more than {MAX_QUESTION} bytes, or broke off");
@@ -74,14 +74,15 @@ pub async fn probe(
             again(Failure::new(StatusCode::TOO_MANY_REQUESTS, why).into_response())
         }
         Err(Refusal::NotProbing) => {
-            let why = "this replica does not probe; ask the one that holds the lease (status.prober)";
+            let why = "nothing is probed by this replica at the moment: it has just begun, or changes roles; try again";
             again(Failure::new(StatusCode::SERVICE_UNAVAILABLE, why).into_response())
         }
+        Err(Refusal::Unavailable(why)) => again(Failure::new(StatusCode::SERVICE_UNAVAILABLE, why).into_response()),
     }
 }
 
 /// What was refused now may go well in a second.
-fn again(mut response: Response) -> Response {
+pub(super) fn again(mut response: Response) -> Response {
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }

@@ -11,9 +11,12 @@ use axum::{
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::runtime::Handle;
 
 use super::{
+    auth::Access,
     config::{Answers, Details},
+    fresh,
     query::{self, Asked},
     render::{
         health_json,
@@ -26,6 +29,7 @@ use super::{
 use crate::{
     check::ObjectKey,
     engine::{Board, CheckView, WRITER_SILENCE},
+    on_demand::OnDemand,
     telemetry::Beats,
 };
 
@@ -35,6 +39,11 @@ pub struct Public {
     pub beats: Beats,
     pub answers: Answers,
     pub details: Details,
+    /// Who may have probes made.
+    pub access: Access,
+    pub on_demand: Option<OnDemand>,
+    /// Where `access` may ask others.
+    pub home: Handle,
 }
 
 type Shared = State<Arc<Public>>;
@@ -109,6 +118,9 @@ async fn answer(public: Arc<Public>, subject: Subject, uri: &Uri, headers: &Head
         Err(why) => return respond::text(StatusCode::BAD_REQUEST, why + "\n"),
     };
     let form = asked.form.unwrap_or_else(|| respond::preferred(headers, usual));
+    if asked.fresh {
+        return fresh::answer(&public, subject, &asked, headers, form).await;
+    }
     let listed = public.details != Details::None && (asked.verbose || form != Form::Text);
     let many = listed && matches!(subject, Subject::All | Subject::Namespace(_));
     let make = move || match judge(&public.board, subject, &asked.filter, listed) {
@@ -119,7 +131,7 @@ async fn answer(public: Arc<Public>, subject: Subject, uri: &Uri, headers: &Head
 }
 
 impl Public {
-    fn render(&self, verdict: &Verdict, form: Form, asked: &Asked) -> Response {
+    pub fn render(&self, verdict: &Verdict, form: Form, asked: &Asked) -> Response {
         let code = self.answers.code(verdict.health);
         match form {
             Form::Json => {

@@ -11,6 +11,8 @@ use crate::check::ObjectKey;
 pub struct Asked {
     pub filter: Filter,
     pub verbose: bool,
+    /// Probe now instead of reading the board.
+    pub fresh: bool,
     /// Overrides what the headers say.
     pub form: Option<Form>,
     /// What a page is to show of the set; the verdict is the same whatever is searched for.
@@ -53,8 +55,7 @@ impl Search {
     }
 }
 
-/// Reads the query of `uri`. Parameters we do not know are ignored, because load balancers and caches add their own;
-/// one that promises what is not done is refused.
+/// Reads the query of `uri`. Parameters we do not know are ignored, because load balancers and caches add their own.
 ///
 /// # Errors
 /// The name of the parameter, what is wrong, and the mend.
@@ -78,11 +79,7 @@ pub fn parse(uri: &Uri) -> Result<Asked, String> {
             "verbose" => asked.verbose = is_set(&value),
             "format" => asked.form = Some(form(&value)?),
             "q" => asked.search = Search::parse(&value)?,
-            "fresh" if is_set(&value) => {
-                return Err("fresh: not supported; answers are as fresh as the interval of the check, \
-                            so leave the parameter out"
-                    .into());
-            }
+            "fresh" => asked.fresh = is_set(&value),
             other => refuse_misspelt(other)?,
         }
     }

@@ -138,6 +138,18 @@ fn worst<'a>(endpoints: impl Iterator<Item = &'a EndpointView>) -> Option<Health
 }
 
 impl Verdict {
+    /// Over `checks` as they are given, whatever the board says of them.
+    ///
+    /// # Errors
+    /// When the target asked about is not declared.
+    pub fn over(self, checks: Vec<Arc<CheckView>>) -> Result<Self, NotFound> {
+        let mut totals = Totals::default();
+        checks.iter().for_each(|view| totals.add(view));
+        let mut verdict = Self { totals, checks, believed: true, ..self };
+        verdict.health = health(&verdict)?;
+        Ok(verdict)
+    }
+
     /// Over no checks at all.
     pub fn empty(subject: Subject) -> Self {
         Self {

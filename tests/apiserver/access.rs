@@ -10,6 +10,7 @@ use crate::stage::{SOON, Stage, fast, target};
 use crate::suite::Suite;
 use crate::support::control_plane::ControlPlane;
 use crate::support::identity::Credentials;
+use crate::support::netns::fresh_address;
 use crate::support::operator::Operator;
 use crate::support::targets::HttpTarget;
 use crate::support::wait::wait_until;
@@ -54,6 +55,16 @@ impl<'a> Reader<'a> {
         }
         let response = request.send().await?;
         Ok((response.status().as_u16(), response.json().await?))
+    }
+
+    /// From the public listener.
+    async fn get_public(&self, path: &str) -> anyhow::Result<(u16, String)> {
+        let mut request = self.http.get(format!("{}{path}", self.operator.url()));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.send().await?;
+        Ok((response.status().as_u16(), response.text().await?))
     }
 
     /// Waits until a path is answered with `status`: a refusal may be remembered for a while after the grant.
@@ -198,16 +209,54 @@ async fn on_demand(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
         "it counts for nothing: {check}"
     );
 
-    // The other replica does not probe, and says who does.
+    // `?fresh=true` is the same right; the board needs none.
+    let path = format!("/healthz/{home}/web");
+    let fresh = format!("{path}?fresh=true");
+    ensure!(operator.get(&fresh).await?.status == 401 && operator.get(&path).await?.status == 200);
+    let (status, said) = who.get_public(&fresh).await?;
+    ensure!(status == 503 && said.contains(told), "{status}: {said}");
+    let (status, said) = who.get_public("/healthz?fresh=true").await?;
+    ensure!(status == 403 && said.contains("healthchecks/probe"), "{status}: {said}");
+
+    // The other replica mirrors the statuses, and makes the probe itself all the same: what is behind a Service too.
+    let start = || HttpTarget::start_on((fresh_address(), 8080).into());
+    let pods = [start().await?, start().await?];
+    cluster.service(&home, "app", json!({"name": "http", "port": 80, "targetPort": 8080})).await?;
+    for (name, pod) in ["app-0", "app-1"].into_iter().zip(&pods) {
+        cluster.pod(&home, name, "app", pod.ip(), true).await?;
+    }
+    cluster.wait_endpoints(&home, "app", &[(pods[0].ip(), true), (pods[1].ip(), true)]).await?;
+    let of_service = json!({"name": "s", "service": {"name": "app"}, "probe": {"http": {}}});
+    let of_pods = json!({"name": "p", "port": 8080, "pods": {"selector": {"matchLabels": {"app": "app"}}}, "probe": {"http": {}}});
+    let both =
+        json!({"interval": "1h", "targets": [of_service, of_pods, {"name": "web", "healthCheck": {"name": "web"}}]});
+    stage.apply("both", both).await?;
     let standby = stage.operator("hco-1").await?;
     let who = Reader { operator: &standby, token: who.token.clone(), http: who.http.clone() };
-    wait_until("the standby to answer", SOON, || async {
+    wait_until("the standby to probe", SOON, || async {
         let (status, said) = who.probe(&one, "").await?;
-        ensure!(
-            status == 503 && said["error"].as_str().is_some_and(|why| why.contains("does not probe")),
-            "{status}: {said}"
-        );
+        ensure!(status == 200 && said["healthy"] == false && said["error"] == told, "{status}: {said}");
         anyhow::Ok(())
     })
-    .await
+    .await?;
+    ensure!(standby.admin_get("/metrics").await?.body.contains("healthcheck_operator_leader 0"));
+    let hits = [pods[0].hits(), pods[1].hits()];
+    let (status, said) = who.probe(&format!("/v1/healthchecks/{home}/both"), "").await?;
+    let rows = said["endpoints"].as_array().context("no endpoints")?;
+    ensure!(status == 200 && said["healthy"] == true && rows.len() == 4, "{status}: {said}");
+    ensure!([pods[0].hits(), pods[1].hits()] == [hits[0] + 2, hits[1] + 2], "as endpoints and as pods, once each");
+    let both = format!("/healthz/{home}/both?fresh=true&verbose");
+    wait_until("the standby to ask what it follows", SOON, || async {
+        let (status, said) = who.get_public(&both).await?;
+        ensure!(status == 503 && said.contains("HealthCheck web is Unhealthy"), "{status}: {said}");
+        anyhow::Ok(())
+    })
+    .await?;
+    web.set_status(200);
+    let (status, said) = who.get_public(&both).await?;
+    ensure!(status == 200 && said.contains("ok (5/5)"), "{status}: {said}");
+    let (status, said) = who.probe(&format!("/v1/healthchecks/{home}/nothing"), "").await?;
+    ensure!(status == 404 && said["error"].as_str().is_some_and(|why| why.contains("nothing")), "{status}: {said}");
+    ensure!(Reader::new(&standby, Credentials::None)?.probe(&one, "").await?.0 == 401);
+    Ok(())
 }

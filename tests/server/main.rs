@@ -2,6 +2,8 @@
 
 mod access_log;
 mod admin;
+mod blackbox;
+mod fresh;
 mod hostile;
 mod lane;
 mod metrics;
@@ -9,6 +11,7 @@ mod on_demand;
 mod page;
 mod public;
 mod schema;
+mod stalled;
 mod support;
 mod tls;
 mod wire;

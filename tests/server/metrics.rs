@@ -23,7 +23,7 @@ struct Scrape {
 
 impl Scrape {
     async fn of(fixture: &Fixture) -> Self {
-        let answer = fixture.admin("/metrics").await;
+        let answer = fixture.scrape("/metrics").await;
         assert_eq!(answer.content_type, "application/openmetrics-text; version=1.0.0; charset=utf-8");
         assert!(answer.body.ends_with("# EOF\n"));
         let mut scrape = Self::default();

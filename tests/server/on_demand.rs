@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -27,20 +27,27 @@ use crate::support::{Answer, Fixture, LONG, answer, config};
 
 /// What each target answers, by name, once it is let go; and all that was asked.
 #[derive(Clone)]
-struct Told {
-    asked: Arc<Mutex<Vec<Attempt>>>,
-    asking: Arc<AtomicUsize>,
-    free: Arc<watch::Sender<bool>>,
+pub struct Told {
+    pub asked: Arc<Mutex<Vec<Attempt>>>,
+    pub asking: Arc<AtomicUsize>,
+    pub free: Arc<watch::Sender<bool>>,
+    /// Every target is sick.
+    pub sick: Arc<AtomicBool>,
 }
 
 impl Default for Told {
     fn default() -> Self {
-        Self { asked: Arc::default(), asking: Arc::default(), free: Arc::new(watch::Sender::new(true)) }
+        Self {
+            asked: Arc::default(),
+            asking: Arc::default(),
+            free: Arc::new(watch::Sender::new(true)),
+            sick: Arc::default(),
+        }
     }
 }
 
 impl Told {
-    async fn has_asked(&self, times: usize) {
+    pub async fn has_asked(&self, times: usize) {
         tokio::time::timeout(LONG, async {
             while self.asking.load(Ordering::SeqCst) < times {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -54,6 +61,9 @@ impl Told {
 impl Lane for Told {
     async fn attempt(&self, attempt: Attempt) -> Report {
         let outcome = match &*attempt.target {
+            _ if self.sick.load(Ordering::SeqCst) => {
+                Outcome::from_reason(Reason::ConnectionRefused, "connection refused")
+            }
             "sick" => Outcome::from_reason(Reason::UnexpectedStatus, "unexpected status code; got '202', want '200'"),
             "blind" => Outcome::from_reason(Reason::NoDescriptors, "no file descriptor left"),
             _ => Outcome::Success,
@@ -66,12 +76,12 @@ impl Lane for Told {
     }
 }
 
-struct Bench {
-    fixture: Fixture,
-    board: Arc<Board>,
-    engine: Engine,
-    on_demand: OnDemand,
-    told: Told,
+pub struct Bench {
+    pub fixture: Fixture,
+    pub board: Arc<Board>,
+    pub engine: Engine,
+    pub on_demand: OnDemand,
+    pub told: Told,
     stop: CancellationToken,
 }
 
@@ -83,7 +93,12 @@ impl Drop for Bench {
 
 impl Bench {
     /// An engine that runs `specs`, which are suspended: whatever is asked was asked for.
-    async fn new(access: Access, specs: &[(&str, Value)]) -> Self {
+    pub async fn new(access: Access, specs: &[(&str, Value)]) -> Self {
+        Self::with(access, specs, json!({"suspend": true})).await
+    }
+
+    /// The same with `more` in every spec.
+    pub async fn with(access: Access, specs: &[(&str, Value)], more: Value) -> Self {
         let (board, told, stop) = (Arc::new(Board::new()), Told::default(), CancellationToken::new());
         let parts = Parts {
             lane: Arc::new(told.clone()),
@@ -96,7 +111,9 @@ impl Bench {
         let (engine, _) = engine::start(parts, stop.clone());
         for (name, spec) in specs {
             let mut spec = spec.clone();
-            spec["suspend"] = json!(true);
+            for (name, value) in more.as_object().expect("a map") {
+                spec[name] = value.clone();
+            }
             let object = json!({
                 "apiVersion": "healthcheck-operator.dev/v1alpha1", "kind": "HealthCheck",
                 "metadata": {"name": name, "namespace": "shop"}, "spec": spec,
@@ -113,7 +130,7 @@ impl Bench {
         Self { fixture, board, engine, on_demand, told, stop }
     }
 
-    async fn post(&self, name: &str, body: &str) -> Answer {
+    pub async fn post(&self, name: &str, body: &str) -> Answer {
         let url = format!("http://{}/v1/healthchecks/shop/{name}/probe", self.fixture.admin);
         answer(self.fixture.http.post(url).bearer_auth("good").body(body.to_owned())).await
     }
@@ -128,7 +145,7 @@ fn http(name: &str) -> Value {
     json!({"name": name, "host": "10.0.0.1", "port": 80, "probe": {"http": {"path": "/ready"}}})
 }
 
-fn specs() -> Vec<(&'static str, Value)> {
+pub fn specs() -> Vec<(&'static str, Value)> {
     vec![
         ("well", json!({"targets": [http("fine")]})),
         ("sick", json!({"targets": [http("sick")]})),
@@ -238,7 +255,7 @@ async fn a_replica_that_does_not_probe_says_so() {
     let bench = Bench::new(Access::Open, &specs()).await;
     bench.on_demand.end();
     let (code, said) = bench.asks("well", "").await;
-    assert!(code == 503 && said["error"].as_str().expect("text").contains("does not probe"), "{code} {said}");
+    assert!(code == 503 && said["error"].as_str().expect("text").contains("at the moment"), "{code} {said}");
     bench.on_demand.begin(Arc::new(bench.told.clone()), bench.engine.clone());
     assert_eq!(bench.asks("well", "").await.0, 200);
     bench.engine.remove(ObjectKey::new("shop", "well")).await;
@@ -247,7 +264,7 @@ async fn a_replica_that_does_not_probe_says_so() {
 }
 
 #[derive(Debug, Default)]
-struct Asked(Mutex<Vec<String>>);
+pub struct Asked(pub Mutex<Vec<String>>);
 
 impl Authorizer for Asked {
     fn authorize<'a>(&'a self, token: &'a str, request: AccessRequest<'a>) -> BoxFuture<'a, Decision> {

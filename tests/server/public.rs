@@ -129,8 +129,6 @@ async fn a_bad_parameter_is_named() {
         ("exclude=a/b/c", "exclude: "),
         ("exclude=/b", "exclude: "),
         ("format=xml", "format: \"xml\" is unknown"),
-        ("fresh=true", "fresh: not supported"),
-        ("fresh", "fresh: not supported"),
         ("labelselector=a", "labelselector: no such parameter; did you mean labelSelector?"),
         ("label-selector=a", "label-selector: no such parameter; did you mean labelSelector?"),
         ("Exclude=a/b", "Exclude: no such parameter; did you mean exclude?"),

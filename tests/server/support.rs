@@ -105,6 +105,12 @@ impl Fixture {
         answer(request).await
     }
 
+    /// GET from the admin listener, by who asks for OpenMetrics.
+    pub async fn scrape(&self, path: &str) -> Answer {
+        answer(self.http.get(format!("http://{}{path}", self.admin)).header("accept", "application/openmetrics-text"))
+            .await
+    }
+
     /// GET from the admin listener.
     pub async fn admin(&self, path: &str) -> Answer {
         answer(self.http.get(format!("http://{}{path}", self.admin))).await

@@ -73,12 +73,13 @@ async fn probe(exchange: &Exchange<'_>, address: SocketAddr, progress: &Progress
             }
             Some(Err(failure)) => Err(failure),
         };
+        let status = Some(head.status.as_u16());
         return match judged {
             Ok(judged) => {
                 let neutral = (judged == Judged::Neither).then(|| head.status.as_u16());
-                Ok(Answer { certificate_expires, neutral, at: head.at })
+                Ok(Answer { certificate_expires, status, neutral, at: head.at })
             }
-            Err(failure) => Err(Failure { certificate_expires, ..failure }),
+            Err(failure) => Err(Failure { certificate_expires, status, ..failure }),
         };
     }
     unreachable!("the last hop returns")
