@@ -44,8 +44,8 @@ impl EngineArgs {
         usize::try_from((descriptors() / 4).min(MOST_IN_FLIGHT)).unwrap_or(usize::MAX)
     }
 
-    /// The limits of a process that may open so many `descriptors`. Half of them is for probes; the rest is for who
-    /// asks us, for files, and for the few more that a script or a name needs.
+    /// The limits of a process that may open so many `descriptors`. Half of them is for probes and an eighth for further
+    /// addresses of names; the rest is for who asks us, for files, and for the few more that a script needs.
     fn limits_with(&self, descriptors: u64) -> Limits {
         let half = (descriptors / 2).clamp(FEWEST_IN_FLIGHT, MOST_IN_FLIGHT);
         let in_flight = self.max_in_flight.map_or(half, u64::from);

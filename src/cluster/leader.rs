@@ -44,8 +44,6 @@ use crate::{
 const TICK: Duration = Duration::from_secs(1);
 /// How often Secrets and ConfigMaps are looked up again; most answers come from the store.
 const REFERENCES: Duration = Duration::from_secs(10);
-/// How often pods are searched for conditions without a gate.
-const POD_SWEEP: Duration = Duration::from_secs(60);
 /// How long the first answer waits for checks whose Services or pods cannot be listed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -326,9 +324,6 @@ impl Leader {
         self.watched = None;
         let seconds = self.born.elapsed().as_secs();
         self.sweep_gates();
-        if self.synced && seconds > 0 && seconds.is_multiple_of(POD_SWEEP.as_secs()) {
-            self.sweep_pods();
-        }
         if seconds.is_multiple_of(REFERENCES.as_secs()) {
             for (key, version, references) in self.reconciler.referring() {
                 self.look_up(key, version, references);
@@ -336,6 +331,7 @@ impl Leader {
         }
         if self.synced {
             self.stand_in();
+            self.sweep_pods();
         }
         if self.synced && self.parts.annotations {
             self.sweep();

@@ -41,6 +41,8 @@ const POLL: Duration = Duration::from_secs(1);
 pub const LOOK: Duration = Duration::from_secs(2);
 /// An answer that takes longer than this is none, as far as gates go.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Stands for the version of a Lease that is not there.
+const GONE: &str = "gone";
 
 /// How the Lease is kept.
 #[derive(Clone, Debug)]
@@ -147,6 +149,7 @@ impl Elector {
         let answer = self.listen(call(self.leases.get_opt(&self.options.name))).await;
         match answer {
             Ok(Some(lease)) => self.judge(lease, sent).await,
+            Ok(None) if self.may_have_a_holder() => POLL,
             Ok(None) => {
                 let fresh = self.lease_of_ours(None);
                 let created = call(self.leases.create(&PostParams::default(), &fresh)).await;
@@ -158,6 +161,14 @@ impl Elector {
                 POLL
             }
         }
+    }
+
+    /// Whether somebody may still believe himself the holder of a Lease that is not there: it was seen, and somebody took
+    /// it away. The holder himself makes it anew at his next look.
+    fn may_have_a_holder(&mut self) -> bool {
+        let never_seen = std::mem::take(&mut self.first);
+        let leads = *self.role.borrow() == Role::Leader;
+        !never_seen && !leads && self.silence.read(GONE, boottime::now()) < self.options.duration
     }
 
     /// Waits for an answer, and tells whether there is any.

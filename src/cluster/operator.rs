@@ -179,6 +179,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             idle: metrics.kept_connections.clone(),
             lost: metrics.lost_connections.clone(),
         },
+        spare: options.limits.spare(),
     }));
     let operator = Operator {
         options,

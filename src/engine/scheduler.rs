@@ -52,6 +52,14 @@ pub struct Limits {
     pub per_host: usize,
 }
 
+impl Limits {
+    /// How many further addresses of names may be asked at once beside the probes in flight.
+    #[must_use]
+    pub fn spare(&self) -> usize {
+        (self.in_flight / 4).max(16)
+    }
+}
+
 /// How long the end waits for the probes that it gave up. They need but a moment each.
 const LET_GO: Duration = Duration::from_secs(2);
 

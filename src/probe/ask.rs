@@ -3,7 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use futures::future::join_all;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout, timeout_at},
+};
 
 use super::{
     egress::EgressGuard,
@@ -12,6 +15,9 @@ use super::{
     resolve::{Lookup, NameResolver},
 };
 use crate::check::{Class, Dial, Family, Found, Host, Outcome, Reason, Report};
+
+/// How many scripts of one name run at once beside the first: they share their turns with those of everybody else.
+const SCRIPTS_BESIDE: usize = 3;
 
 /// What an attempt that succeeded brought.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +66,8 @@ impl From<Failure> for Tried {
 pub(super) struct Way<'a> {
     pub resolver: &'a NameResolver,
     pub egress: &'a EgressGuard,
+    /// What the further addresses of names may take at once, of all names together: an attempt has leave for one.
+    pub spare: &'a Semaphore,
 }
 
 impl Way<'_> {
@@ -129,14 +137,17 @@ impl Way<'_> {
             Ok(lookup) => lookup,
             Err(failure) => return failure.into(),
         };
+        let beside = Semaphore::new(SCRIPTS_BESIDE);
+        let spare = if A::ON_THE_WIRE { self.spare } else { &beside };
         let mut denied = None;
         let mut asking = Vec::with_capacity(addresses.len());
         for ip in addresses {
             let address = SocketAddr::new(ip, port);
+            let spare = (!asking.is_empty()).then_some(spare);
             match self.may_dial::<A>(address) {
                 Ok(()) => asking.push(async move {
                     let progress = progress.branch();
-                    (ip, ask_one(question, address, &progress).await)
+                    (ip, in_turn(spare, &progress, ask_one(question, address, &progress)).await)
                 }),
                 Err(failure) => denied = Some(failure),
             }
@@ -148,6 +159,18 @@ impl Way<'_> {
         let asked = join_all(asking).await;
         let reports = asked.iter().map(|(ip, asked)| (*ip, report(asked.clone(), progress, None))).collect();
         Tried { asked: as_a_whole(asked, port), found: Some(Box::new(Found { reports, unheard })) }
+    }
+}
+
+/// `asked` as soon as `spare` has room. To wait for it longer than half of the time is our fault, not the target's.
+async fn in_turn(spare: Option<&Semaphore>, progress: &Progress, asked: impl Future<Output = Asked>) -> Asked {
+    let Some(spare) = spare else { return asked.await };
+    match timeout(progress.remaining() / 2, spare.acquire()).await {
+        Ok(_turn) => asked.await,
+        Err(_) => {
+            let message = "other addresses of names are being asked, and no turn was free in time";
+            Err(Failure::new(Reason::ProberOverloaded, message))
+        }
     }
 }
 

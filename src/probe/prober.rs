@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use tokio::sync::Semaphore;
+
 use super::{
     Lane,
     ask::{self, Answer, Ask, Asked, Tried, Way},
@@ -42,7 +44,12 @@ pub struct Settings {
     pub name_servers: NameServers,
     /// Of probes with `reuseConnection`.
     pub connections: KeptConnections,
+    /// How many further addresses of names may be asked at once, in all; the first one of each goes with its attempt.
+    pub spare: usize,
 }
+
+/// What is spared for further addresses unless said otherwise.
+const SPARE: usize = 1024;
 
 impl Settings {
     /// Without a cluster: every address allowed, no references, scripts run here.
@@ -54,6 +61,7 @@ impl Settings {
             scripts: ScriptBackend::Local(Arc::default()),
             name_servers: NameServers::System,
             connections: KeptConnections::default(),
+            spare: SPARE,
         }
     }
 }
@@ -67,6 +75,7 @@ pub struct Prober {
     resolver: NameResolver,
     tls: TlsClients,
     connections: KeptConnections,
+    spare: Semaphore,
 }
 
 impl Lane for Prober {
@@ -95,15 +104,16 @@ impl Prober {
     /// when the first probe needs them.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let Settings { egress, references, scripts, name_servers, connections } = settings;
+        let Settings { egress, references, scripts, name_servers, connections, spare } = settings;
         let resolver = NameResolver::new(&name_servers);
-        Self { egress, references, scripts, resolver, tls: TlsClients::new(), connections }
+        let (tls, spare) = (TlsClients::new(), Semaphore::new(spare));
+        Self { egress, references, scripts, resolver, tls, connections, spare }
     }
 
     async fn ask<A: Ask>(&self, attempt: &Attempt, progress: &Progress, question: &A) -> Tried {
         match place(attempt) {
             Ok(dial) => {
-                let way = Way { resolver: &self.resolver, egress: &self.egress };
+                let way = Way { resolver: &self.resolver, egress: &self.egress, spare: &self.spare };
                 way.ask(dial, &attempt.known, progress, question).await
             }
             Err(failure) => failure.into(),

@@ -63,7 +63,7 @@ async fn apart(room: Arc<Room>) -> anyhow::Result<()> {
 }
 
 async fn moved(room: Arc<Room>) -> anyhow::Result<()> {
-    room.operator(&[]).await?;
+    let release = room.operator(&[]).await?;
     let hosts = room.http_hosts(&["old", "new"]).await?;
     let (old, new) = (&hosts[0], &hosts[1]);
     // No host is called so.
@@ -76,12 +76,17 @@ async fn moved(room: Arc<Room>) -> anyhow::Result<()> {
     let traffic = gated.traffic().await?;
     let settled = Instant::now();
 
-    // The resolver says nothing for a while: what is known stays.
+    // The resolver says nothing for a while, and whoever leads is killed meanwhile: what is known stays.
     let resolver = resolver(&room).await?;
     signal(resolver, Signal::STOP)?;
     // Longer than any answer is kept: the probes go on where the name led to.
     let silent = async {
         traffic.more(600).await?;
+        let (holder, leader) = (release.holder().await?, release.leader().await?);
+        let processes = release.processes().await?;
+        let (_, process) = processes.iter().find(|(pod, _)| *pod == leader).context("no process of the leader")?;
+        signal(*process, Signal::KILL)?;
+        release.held_by_another(&holder).await?;
         let before = old.hits_of(PROBED).await?;
         traffic.more(300).await?;
         let now = old.hits_of(PROBED).await?;

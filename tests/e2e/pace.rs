@@ -60,7 +60,7 @@ impl Pace {
         // What answers tells when its last answer was; what does not answer cannot.
         let probe = last_failure(host, begun, written)?.map(|at| milliseconds(written - at));
         let probe = probe.map(|took| format!("last failed probe to slice {took}, ")).unwrap_or_default();
-        println!("  {fault}: {probe}slice to kube-proxy's rules {rules} (its own pace: at most each 100 ms)");
+        println!("  {fault}: {probe}slice to kube-proxy's rules {rules} (its own pace: at most once a second)");
         Ok(())
     }
 }

@@ -167,6 +167,19 @@ impl Release {
         self.lease().await?.holder_identity.filter(|holder| !holder.is_empty()).context("nobody holds the lease")
     }
 
+    /// Waits until another than `before` holds the lease.
+    ///
+    /// # Errors
+    /// After [`SOON`], with who does.
+    pub async fn held_by_another(&self, before: &str) -> anyhow::Result<()> {
+        wait_until("another holder of the lease", SOON, || async {
+            let now = self.holder().await?;
+            ensure!(now != before, "{now}");
+            anyhow::Ok(())
+        })
+        .await
+    }
+
     /// When the lease was renewed last, as the holder says.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ use crate::verdict::{State, WATCHED};
 pub fn trials(suite: &Suite) -> Vec<Trial> {
     vec![
         suite.show("services::a_host_that_dies_gets_no_requests_until_it_is_back", one),
+        suite.show("services::several_that_die_at_once_are_gone_at_once", several),
         suite.show("services::when_all_die_the_policy_decides", all),
     ]
 }
@@ -50,6 +51,38 @@ async fn one(room: Arc<Room>) -> anyhow::Result<()> {
     let seen = gated.published.history(sick.ip, settled)?;
     ensure!(seen == [true, false, true, false, true, false, true].map(Some), "{} was {seen:?}", sick.name);
     never_withheld(&gated, &[&hosts[0], &hosts[2]], settled)
+}
+
+/// Three of five, each in a way of its own. kube-proxy writes its rules once a second at most: what does not go with the
+/// first change waits for that long.
+async fn several(room: Arc<Room>) -> anyhow::Result<()> {
+    room.operator(&[]).await?;
+    let hosts = room.http_hosts(&["a", "b", "c", "d", "e"]).await?;
+    let gated = Gated::new(&room, "many-backends", &hosts, gated::spec(&hosts), json!({})).await?;
+    let settled = gated.settled(&[true; 5]).await?;
+    let traffic = gated.traffic().await?;
+    let (begun, dying) = (Instant::now(), [(&hosts[0], "500"), (&hosts[1], "killed"), (&hosts[2], "dropped")]);
+    futures::future::try_join_all(dying.map(|(host, fault)| host.break_by(fault))).await?;
+    let mut verdict = begun;
+    for (host, _) in dying {
+        verdict = verdict.max(gated.verdict(host, State::Unhealthy, begun).await?);
+    }
+    gated.says(&[false, false, false, true, true]).await?;
+    traffic.until("requests after the verdicts", verdict + WATCHED, |seen| seen.len() >= 100).await?;
+    let mended = Instant::now();
+    futures::future::try_join_all(dying.map(|(host, fault)| host.mend(fault))).await?;
+    for (host, _) in dying {
+        gated.published.turned(host.ip, true, mended).await?;
+        traffic.answered_by(&host.name).await?;
+    }
+    traffic.more(100).await?;
+    let report = traffic.stop("kube-proxy: three of five at once").await?;
+    report.over_by(begun, verdict)?;
+    for (host, _) in dying {
+        let seen = gated.published.history(host.ip, settled)?;
+        ensure!(seen == [true, false, true].map(Some), "{} was {seen:?}", host.name);
+    }
+    never_withheld(&gated, &[&hosts[3], &hosts[4]], settled)
 }
 
 fn never_withheld(gated: &Gated, hosts: &[&Host], since: Instant) -> anyhow::Result<()> {

@@ -83,15 +83,6 @@ impl Scene {
         self.gated.says(&[true, true, false]).await.map(|_| ())
     }
 
-    async fn held_by_another(&self, before: &str) -> anyhow::Result<()> {
-        wait_until("another holder of the lease", SOON, || async {
-            let now = self.release.holder().await?;
-            ensure!(now != before, "{now}");
-            anyhow::Ok(())
-        })
-        .await
-    }
-
     async fn processes(&self) -> anyhow::Result<(String, u32, Vec<u32>)> {
         let (holder, leader) = (self.release.holder().await?, self.release.leader().await?);
         let all = self.release.processes().await?;
@@ -103,14 +94,14 @@ impl Scene {
     async fn killed(&self) -> anyhow::Result<()> {
         let (holder, leader, _) = self.processes().await?;
         signal(leader, Signal::KILL)?;
-        self.held_by_another(&holder).await
+        self.release.held_by_another(&holder).await
     }
 
     async fn upgraded(&self) -> anyhow::Result<()> {
         let before = self.release.holder().await?;
         let values = ["--set", "livenessProbe.failureThreshold=30", "--set", "logFormat=json"];
         self.release.upgrade(&self.room.own_values(&values)).await?;
-        self.held_by_another(&before).await
+        self.release.held_by_another(&before).await
     }
 
     /// The chart's budget lets one go at a time, so a drain waits for the other's successor, which needs the node back.
@@ -195,7 +186,7 @@ impl Scene {
         let begun = Instant::now();
         signal(leader, Signal::STOP)?;
         let asleep = async {
-            self.held_by_another(&holder).await?;
+            self.release.held_by_another(&holder).await?;
             self.gated.probed_on().await?;
             for other in &others {
                 signal(*other, Signal::STOP)?;

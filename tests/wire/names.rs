@@ -404,3 +404,53 @@ async fn while_no_name_server_answers_the_known_addresses_are_asked() {
     let asked: Vec<_> = each(&ask(half).await).into_iter().map(|(ip, _)| ip).collect();
     assert_eq!(asked, [known[0], known[2]], "of IPv6 nobody said anything");
 }
+
+/// Forty addresses behind one port: how many of them were being asked at once at the most.
+async fn crowd(answers: bool) -> (u16, Arc<AtomicUsize>) {
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let told = most.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (now, most) = (now.clone(), most.clone());
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                read_head(&mut stream).await;
+                if answers {
+                    // Long enough for the others to come, if they may.
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    now.fetch_sub(1, Ordering::SeqCst);
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+                } else {
+                    std::future::pending::<()>().await;
+                }
+            });
+        }
+    });
+    (port, told)
+}
+
+#[tokio::test]
+async fn further_addresses_take_no_more_than_is_spared_for_them() {
+    let (server, _) = name_server(|_, kind| match kind {
+        RecordType::A => Some(Ok((1..=40).map(|last| [127, 0, 3, last].into()).collect())),
+        _ => Some(Ok(vec![])),
+    })
+    .await;
+    let name_servers = NameServers::Given { servers: vec![server], search: vec![] };
+    let prober = Prober::new(Settings { name_servers, spare: 3, ..Settings::standalone() });
+    let ask = async |port, timeout| {
+        run(&prober, attempt(Some(named("many.example", port)), ProbeKind::Http(get()), timeout)).await
+    };
+    let (port, most) = crowd(true).await;
+    let report = ask(port, ENOUGH).await;
+    assert!(each(&report).iter().all(|(_, reason)| reason.is_none()), "{report:?}");
+    assert_eq!(each(&report).len(), 40);
+    assert!(most.load(Ordering::SeqCst) <= 4, "one that goes with the attempt, and three");
+    // Where no turn comes in time that is our fault.
+    let (port, _) = crowd(false).await;
+    let told = each(&ask(port, SHORT).await);
+    let late = |reason| told.iter().filter(|(_, told)| *told == Some(reason)).count();
+    assert_eq!((late(Reason::TimeoutResponse), late(Reason::ProberOverloaded)), (4, 36), "{told:?}");
+}

@@ -68,6 +68,10 @@ struct Running {
     ended: tokio::task::JoinHandle<()>,
 }
 
+fn prober(args: &EngineArgs, connections: KeptConnections) -> Prober {
+    Prober::new(Settings { connections, spare: args.limits().spare(), ..Settings::standalone() })
+}
+
 impl Running {
     fn start(args: &EngineArgs, lane: Arc<impl Lane>, metrics: Metrics) -> Self {
         let (board, stop) = (Arc::new(Board::new()), CancellationToken::new());
@@ -122,7 +126,7 @@ pub async fn run(args: StandaloneArgs) -> anyhow::Result<Exit> {
             return Ok(Exit::Usage);
         }
         let blind = Blind::default();
-        let lane = Arc::new(Counting { lane: Prober::new(Settings::standalone()), blind: blind.clone() });
+        let lane = Arc::new(Counting { lane: prober(&args.engine, KeptConnections::default()), blind: blind.clone() });
         let running = Running::start(&args.engine, lane, Metrics::default());
         let exit = once::run(&running, &blind, checks, args.output).await;
         running.stop().await;
@@ -143,7 +147,7 @@ pub async fn run(args: StandaloneArgs) -> anyhow::Result<Exit> {
         idle: metrics.kept_connections.clone(),
         lost: metrics.lost_connections.clone(),
     };
-    let lane = Arc::new(Prober::new(Settings { connections, ..Settings::standalone() }));
+    let lane = Arc::new(prober(&args.engine, connections));
     let running = Running::start(&args.engine, lane.clone(), metrics);
     let on_demand = OnDemand::new();
     on_demand.begin(lane, running.engine.clone());

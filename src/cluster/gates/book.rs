@@ -16,11 +16,11 @@ const AGAIN: Duration = Duration::from_secs(2);
 const REFUSED_AGAIN: Duration = Duration::from_secs(10);
 /// So often in a row a write may find something else than it was computed from before that is told.
 const CONFLICTS: u32 = 3;
-/// So often what was written to a slice is put right at once: a hand that slipped.
+/// So often what was written is put right at once: a hand that slipped.
 const AT_ONCE: u32 = 2;
 /// How long it is then left alone at first, and at most.
 const UNDONE_AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
-/// How long a slice has to stay as it was written until what was done to it before is forgotten.
+/// How long something has to stay as it was written until what was done to it before is forgotten.
 const QUIET: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
@@ -30,7 +30,7 @@ struct Sent {
     again: Option<Instant>,
 }
 
-/// What was last written to a slice.
+/// What was last written to a slice or a condition.
 #[derive(Debug)]
 struct Kept {
     says: u64,
@@ -84,13 +84,17 @@ impl Book {
         until.is_some()
     }
 
-    /// Why a slice is told to be in conflict, though nothing is refused: it does not stay as it is written.
+    /// Why `key` is told to be in conflict, though nothing is refused: it does not stay as it is written.
     #[must_use]
     pub fn undone(&self, key: &GateKey, now: Instant) -> Option<String> {
         self.kept.get(key).filter(|kept| kept.undone >= AT_ONCE && !kept.is_forgotten(now))?;
         let name = &key.object().name;
+        let (what, leave) = match key {
+            GateKey::Slice(_) => (format!("EndpointSlice '{name}'"), format!("slices that are managed by {MANAGER}")),
+            GateKey::Pod(_, kind) => (format!("condition {kind} of pod '{name}'"), "this condition".to_owned()),
+        };
         Some(format!(
-            "EndpointSlice '{name}' does not stay as it is written, so it is put right ever more seldom; find what changes it, a mutating webhook or another controller, and have it leave out slices that are managed by {MANAGER}"
+            "{what} does not stay as it is written, so it is put right ever more seldom; find what changes it, a mutating webhook or another controller, and have it leave out {leave}"
         ))
     }
 
@@ -200,7 +204,7 @@ mod tests {
         check::{Family, ObjectKey},
         cluster::gates::{
             slice::{Body, Entry, Owner},
-            write::{Turns, Written},
+            write::{PodWrite, Turns, Written},
         },
     };
 
@@ -266,6 +270,29 @@ mod tests {
         assert_eq!(book.due(last + Duration::from_secs(300)), [key()], "it is not forgotten");
         let later = last + Duration::from_secs(400);
         assert!(!book.is_fought(&key(), &change(9, true), later) && book.undone(&key(), later).is_none());
+    }
+
+    #[test]
+    fn a_condition_that_does_not_stay_is_put_right_ever_more_seldom_too() {
+        let (start, mut book) = (Instant::now(), Book::default());
+        let key = GateKey::Pod(ObjectKey::new("shop", "web-0"), "healthcheck-operator.dev/traffic".into());
+        let write = |version: u32, status| {
+            let resource_version = version.to_string();
+            GateWrite::Pod(PodWrite { resource_version, status, reason: "R", message: "m".into(), turns: true })
+        };
+        let mut writes = vec![];
+        for second in 1..600 {
+            let now = start + second * SECOND;
+            if !book.is_fought(&key, &write(second, false), now) {
+                writes.push(second);
+                let result = Ok(Written::Slice(None));
+                book.ended(&GateEnded { key: key.clone(), write: write(second, false), result }, now);
+            }
+        }
+        assert!(writes.len() < 15, "{writes:?}");
+        let told = book.undone(&key, start + 600 * SECOND).expect("told");
+        assert!(told.starts_with("condition healthcheck-operator.dev/traffic of pod 'web-0' does not stay"), "{told}");
+        assert!(!book.is_fought(&key, &write(700, true), start + 600 * SECOND), "another word waits for nothing");
     }
 
     #[test]

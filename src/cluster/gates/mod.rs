@@ -23,6 +23,7 @@ mod pace;
 mod pod_claims;
 mod pod_readiness;
 mod pod_release;
+mod pod_search;
 mod release;
 mod remains;
 pub mod report;
@@ -101,8 +102,6 @@ pub struct Turn {
     /// Owners of slices, with their namespace, that nobody here knows. Whether they are there is to be handed to
     /// [`Gates::judge`].
     pub owners: Vec<(Arc<str>, Owner)>,
-    /// Pods with conditions of ours are to be searched for, for [`Gates::found_pods`].
-    pub search_pods: bool,
 }
 
 /// See the module's own words.
@@ -228,14 +227,16 @@ impl Gates {
         }
     }
 
-    /// Whether pods with conditions of ours are to be looked for everywhere now: once in each life, and as long as there
-    /// is a gate that sets some.
+    /// Whether pods with conditions of ours are to be looked for everywhere now, for [`Self::found_pods`]: once in each
+    /// life, and as long as a gate sets some or something is left to be let go.
     pub fn begin_pod_search(&mut self, scene: Scene<'_>) -> bool {
+        let unfinished = self.pods.is_unfinished();
         let sets = |key: &ObjectKey| {
             let gates = scene.reconciler.accepted(key).into_iter().flat_map(|check| &check.gates);
             gates.into_iter().any(|gate| matches!(gate.kind, GateKind::PodReadiness { .. }))
         };
-        self.features.pod_readiness && self.pods.begin_search(scene.reconciler.gated().any(|key| sets(&key)))
+        let wanted = || unfinished || scene.reconciler.gated().any(|key| sets(&key));
+        self.features.pod_readiness && self.pods.search.begin(Instant::now(), wanted)
     }
 
     /// Whether slices of ours are to be looked for everywhere now, for [`Self::found`].
@@ -293,7 +294,6 @@ impl Gates {
             self.release_pods(&namespace, scene, now, &mut turn);
         }
         self.judge_strays(scene, now, &mut turn);
-        turn.search_pods = self.pods.take_search(now);
         turn
     }
 

@@ -132,6 +132,9 @@ impl KindCtx<'_> {
                 write(candidate.spot, kind, *published, reason, message)
             })
             .collect();
+        if let Some(message) = writes.iter().find_map(|(key, _)| self.book.undone(key, self.now)) {
+            report = GateReport { effective: GateReason::Conflict, message, ..report };
+        }
         if let Some((reason, message)) = writes.iter().find_map(|(key, _)| self.book.failure(key)) {
             report = GateReport { effective: *reason, message: message.clone(), ..report };
         }

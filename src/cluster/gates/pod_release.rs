@@ -15,6 +15,7 @@ use super::{
     GateEnded, Gates, Scene, Turn,
     pod_claims::{Claim, claims},
     pod_readiness::{RELEASED, release, said_by},
+    pod_search::PodSearch,
     slice::Owner,
     write::{GateKey, GateWrite, Written},
 };
@@ -39,37 +40,22 @@ pub struct PodRelease {
     unclaimed: HashMap<GateKey, Instant>,
     /// Pods as they were found by a search, by namespace and name. Those that are watched are better known.
     strays: HashMap<Arc<str>, BTreeMap<Arc<str>, PodFacts>>,
-    /// When to search again, before it is time anyway.
-    search: Option<Instant>,
-    /// A search has been made, or is under way.
-    searched: bool,
-    searching: bool,
+    pub(super) search: PodSearch,
 }
 
 impl PodRelease {
-    /// Whether to search now. The pods of a whole cluster are many: so one search at a time, and after the first only as
-    /// long as a gate sets conditions (`wanted`) or something is left to be let go.
-    pub fn begin_search(&mut self, wanted: bool) -> bool {
-        let idle = self.searched && !wanted && self.strays.is_empty() && self.releasing.is_empty();
-        if self.searching || idle {
-            return false;
-        }
-        (self.searched, self.searching) = (true, true);
-        true
+    /// Whether something is left to be let go.
+    pub fn is_unfinished(&self) -> bool {
+        !self.strays.is_empty() || !self.releasing.is_empty()
     }
 
     /// Takes in what a search has found.
-    fn found(&mut self, pods: Vec<PodFacts>) {
-        self.searching = false;
+    fn found(&mut self, pods: Vec<PodFacts>, now: Instant) {
+        self.search.ended(now);
         self.strays.clear();
         for pod in pods {
             self.strays.entry(pod.key.namespace.clone()).or_default().insert(pod.key.name.clone(), pod);
         }
-    }
-
-    /// Whether pods are to be searched for once more. Asked once.
-    pub fn take_search(&mut self, now: Instant) -> bool {
-        self.search.take_if(|at| *at <= now).is_some()
     }
 
     /// Namespaces in which a wait is over.
@@ -111,9 +97,9 @@ impl Gates {
     }
 
     /// Takes in every pod with conditions of ours, wherever: those in namespaces that nobody watches are judged too.
-    pub fn found_pods(&mut self, pods: Vec<PodFacts>) {
+    pub fn found_pods(&mut self, pods: Vec<PodFacts>, now: Instant) {
         self.namespaces.extend(pods.iter().map(|pod| pod.key.namespace.clone()));
-        self.pods.found(pods);
+        self.pods.found(pods, now);
     }
 
     /// A write to a pod has ended: what was found of it is as old as that.
@@ -128,7 +114,7 @@ impl Gates {
                 strays.insert(pod.name.clone(), (**facts).clone());
             }
             Err(CallError::NotFound(_)) => {}
-            _ => self.pods.search = Some(now + GRACE),
+            _ => self.pods.search.hasten(now + GRACE),
         }
     }
 
@@ -204,32 +190,4 @@ pub fn bearing(pod: &Pod) -> Option<PodFacts> {
     let facts = PodFacts::of(pod);
     let bears = facts.readiness.as_ref().is_some_and(|each| !each.conditions.is_empty());
     bears.then_some(facts)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pod() -> PodFacts {
-        let pod = serde_json::json!({"metadata": {"name": "web-0", "namespace": "shop"}});
-        PodFacts::of(&serde_json::from_value::<Pod>(pod).expect("readable"))
-    }
-
-    #[test]
-    fn pods_are_searched_for_once_and_then_only_while_there_is_a_reason() {
-        let mut release = PodRelease::default();
-        assert!(release.begin_search(false), "once in each life");
-        assert!(!release.begin_search(true), "one at a time");
-        release.found(vec![]);
-        assert!(!release.begin_search(false), "no gate sets any");
-        assert!(release.begin_search(true), "a gate does");
-        release.found(vec![pod()]);
-        assert!(release.begin_search(false), "one may be left to be let go");
-        release.found(vec![]);
-        release.releasing.insert("shop".into(), HashSet::new());
-        assert!(release.begin_search(false), "one is being let go");
-        release.releasing.clear();
-        release.found(vec![]);
-        assert!(!release.begin_search(false));
-    }
 }

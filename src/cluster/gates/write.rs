@@ -85,7 +85,7 @@ impl GateWrite {
         }
     }
 
-    /// What a slice comes to say, as a number; `None` where it goes, or where something else is written to.
+    /// What a slice or a condition comes to say, as a number; `None` where a slice goes.
     #[must_use]
     pub fn says(&self) -> Option<u64> {
         let mut hasher = DefaultHasher::new();
@@ -95,7 +95,8 @@ impl GateWrite {
                 (owned.gate, owned.body?).hash(&mut hasher);
             }
             Self::Slice(SliceWrite::Change { gate, body, .. }) => (gate, body).hash(&mut hasher),
-            Self::Slice(SliceWrite::Delete { .. }) | Self::Pod(_) => return None,
+            Self::Slice(SliceWrite::Delete { .. }) => return None,
+            Self::Pod(PodWrite { status, reason, message, .. }) => (status, reason, message).hash(&mut hasher),
         }
         Some(hasher.finish())
     }

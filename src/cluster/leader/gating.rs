@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kube::Api;
+use tokio::time::Instant;
 
 use super::{Input, Leader};
 use crate::{
@@ -68,9 +69,6 @@ impl Leader {
         for (namespace, owner) in turn.owners {
             self.ask_for(namespace, owner);
         }
-        if turn.search_pods {
-            self.sweep_pods();
-        }
     }
 
     /// Asks whether the HealthCheck that owns a slice is really gone: it may be one that this replica was told not to
@@ -97,7 +95,7 @@ impl Leader {
         match learnt {
             Learnt::Owner(namespace, owner, gone) => gates.judge(&namespace, owner, gone, scene),
             Learnt::Slices(slices) => gates.found(slices),
-            Learnt::Pods(pods) => gates.found_pods(pods),
+            Learnt::Pods(pods) => gates.found_pods(pods, Instant::now()),
         }
     }
 

@@ -143,3 +143,52 @@ async fn what_an_uninstall_has_freed_is_for_the_next_installation() {
     assert!(takes_marked("", 15, true, Some("former/1")).await, "another installation");
     assert!(!takes_marked("hco-1_1", 15, true, Some("former/1")).await, "it is held");
 }
+
+/// Whether a replica that has seen a Lease makes it anew when somebody deletes it: each entry is what it does at a look, and
+/// how long after the former one.
+#[tokio::test]
+async fn a_lease_that_is_deleted_is_made_anew_by_its_holder_alone_for_as_long_as_he_may_believe_in_it() {
+    let made = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let service = tower::service_fn({
+        let made = made.clone();
+        move |request: http::Request<kube::client::Body>| {
+            let (status, body) = if request.method() == http::Method::POST {
+                made.fetch_add(1, Relaxed);
+                let lease = serde_json::json!({"metadata": {"name": "l", "namespace": "n", "resourceVersion": "1"}});
+                (201, lease.to_string())
+            } else {
+                let gone = serde_json::json!({
+                    "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404,
+                    "message": "leases \"l\" not found", "metadata": {},
+                });
+                (404, gone.to_string())
+            };
+            let response = http::Response::builder().status(status).body(kube::client::Body::from(body.into_bytes()));
+            async move { response.map_err(tower::BoxError::from) }
+        }
+    });
+    let elector = || {
+        let options = LeaseOptions {
+            namespace: "n".into(),
+            name: "l".into(),
+            pod: None,
+            duration: seconds(15),
+            renew: seconds(10),
+        };
+        Elector::new(Client::new(service.clone(), "n"), options, Beats::default(), Surroundings::default())
+    };
+    let (mut new, _role, _held) = elector();
+    new.turn().await;
+    assert_eq!(made.load(Relaxed), 1, "there was never one");
+    new.turn().await;
+    assert_eq!(made.load(Relaxed), 2, "it is the holder");
+
+    let (mut standby, role, _held) = elector();
+    standby.first = false;
+    standby.silence.read("7", boottime::now());
+    standby.turn().await;
+    assert_eq!((made.load(Relaxed), *role.borrow()), (2, Role::Unknown), "who held it may not know yet");
+    standby.silence = Silence { version: GONE.into(), witnessed: seconds(15), last_read: Some(boottime::now()) };
+    standby.turn().await;
+    assert_eq!((made.load(Relaxed), *role.borrow()), (3, Role::Leader), "nobody can believe in it any more");
+}

@@ -16,6 +16,8 @@ pub enum Question {
     Http,
     /// A row into the table `orders` of a PostgreSQL, which answers with the address that it was asked at.
     Insert,
+    /// A value set in a Redis, which a replica refuses; answered by the address that it was asked at.
+    Set,
 }
 
 impl Question {
@@ -28,6 +30,7 @@ impl Question {
         match self {
             Self::Http => http(&mut stream).await,
             Self::Insert => insert(&mut stream).await,
+            Self::Set => set(&mut stream).await,
         }
     }
 }
@@ -56,6 +59,16 @@ async fn http_whole(stream: &mut TcpStream) -> anyhow::Result<(String, String)> 
     let (head, body) = answer.split_once("\r\n\r\n").context("the answer has no end of its head")?;
     let status = head.split(' ').nth(1).unwrap_or_default();
     Ok((status.to_owned(), body.trim().to_owned()))
+}
+
+/// Redis's protocol, as one would type it.
+async fn set(stream: &mut TcpStream) -> anyhow::Result<String> {
+    stream.write_all(b"SET orders 1\r\nCLIENT INFO\r\nQUIT\r\n").await.context("send")?;
+    let mut answer = String::new();
+    stream.take(ANSWER_MAX).read_to_string(&mut answer).await.context("receive")?;
+    ensure!(answer.starts_with("+OK\r\n"), "{}", answer.lines().next().unwrap_or("nothing"));
+    let at = answer.split(' ').find_map(|word| word.strip_prefix("laddr=")).context("no address in the answer")?;
+    Ok(at.rsplit_once(':').map_or(at, |(ip, _)| ip).to_owned())
 }
 
 /// PostgreSQL's protocol 3.0, as far as a user who is trusted needs it.

@@ -45,7 +45,6 @@ start_proxy() {
 		clusterCIDR: $POD_CIDR
 		detectLocalMode: ClusterCIDR
 		hostnameOverride: $NODE
-		nftables: {minSyncPeriod: 100ms}
 		conntrack: {maxPerCore: 0} # the machine's own limit stays
 	END
 	start kube-proxy "$programs/kube-proxy" --config="$run/config/kube-proxy.yaml"
