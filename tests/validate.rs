@@ -69,6 +69,15 @@ spec:
 }
 
 #[test]
+fn an_override_that_cannot_be_read_is_a_warning() {
+    let annotations =
+        "namespace: shop, annotations: {healthcheck-operator.dev/override: \"pq=Healthy until 2030-01-31T18:00:00Z\"}";
+    let (code, out, err) = told(&run(&["validate", "-f", "-"], &GOOD.replace("namespace: shop", annotations)));
+    let warning = "-:1: override 'pq=Healthy until 2030-01-31T18:00:00Z': there is no target 'pq'; did you mean pg?";
+    assert_eq!((code, out, err), (0, "ok shop/orders-db (-:1)\n".to_owned(), format!("warning: {warning}\n")));
+}
+
+#[test]
 fn every_fault_of_every_file_is_told_and_the_exit_code_is_2() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let a = write(directory.path(), "a.yaml", &GOOD.replace("5432", "0"));

@@ -49,12 +49,10 @@ pub enum HealthReason {
     NoTargets,
     ProberIsolated,
     ProbeError,
-    /// Endpoints flip so often that gates wait; the verdict is as true as ever.
-    Flapping,
 }
 
 impl HealthReason {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 9] = [
         Self::AllTargetsHealthy,
         Self::MinimumMet,
         Self::TargetsUnhealthy,
@@ -64,7 +62,6 @@ impl HealthReason {
         Self::NoTargets,
         Self::ProberIsolated,
         Self::ProbeError,
-        Self::Flapping,
     ];
 
     #[must_use]
@@ -79,7 +76,6 @@ impl HealthReason {
             Self::NoTargets => "NoTargets",
             Self::ProberIsolated => "ProberIsolated",
             Self::ProbeError => "ProbeError",
-            Self::Flapping => "Flapping",
         }
     }
 

@@ -92,6 +92,12 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Every command with its flags, for the reference.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// What is asked of the program, by `words` and by the name it is called by, which is the first of them.
 fn parse(words: Vec<OsString>) -> clap::error::Result<(Command, LogArgs)> {
     let alone = health_checker::is_called(words.first());

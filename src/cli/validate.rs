@@ -82,11 +82,13 @@ fn print(loaded: &Loaded, mode: Mode, output: Output) -> anyhow::Result<()> {
     }
 }
 
-/// Members that none of the files declares: right where they are in the cluster already, and a slip where they are not.
+/// What is taken as it is, and may be a slip: overrides that cannot be read, and members that none of the files declares,
+/// which is right where they are in the cluster already.
 fn warnings(loaded: &Loaded) -> Vec<String> {
     let known: HashSet<_> = loaded.declared.iter().map(|one| &one.check.key).collect();
     let mut warnings = vec![];
     for Declared { check, file, line, .. } in &loaded.declared {
+        warnings.extend(check.overrides.problems.iter().map(|problem| format!("{file}:{line}: {problem}")));
         for target in &check.targets {
             let Place::Check { name } = &target.place else { continue };
             let key = ObjectKey::new(&check.key.namespace, name);

@@ -35,6 +35,7 @@ mod writer;
 pub use checks::Selection;
 pub use client::{CallError, Connection, call, client};
 pub use gates::Features;
+pub use index::ProblemKind;
 pub use operator::{Identity, Options, run};
 pub use uninstall::{Release, Report, release};
 

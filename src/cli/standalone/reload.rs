@@ -89,6 +89,9 @@ impl Files {
                     if !check.gates.is_empty() {
                         tracing::warn!(check = %check.key, "gates need a cluster to act on: here they do nothing");
                     }
+                    for problem in &check.overrides.problems {
+                        tracing::warn!(check = %check.key, "{problem}; it is left out");
+                    }
                     let check = Arc::new(check);
                     super::send(engine, check.clone()).await;
                     check

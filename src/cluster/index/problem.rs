@@ -20,6 +20,9 @@ pub enum ProblemKind {
 }
 
 impl ProblemKind {
+    pub const ALL: [Self; 6] =
+        [Self::InvalidSpec, Self::Cycle, Self::TooDeep, Self::InvalidReference, Self::Forbidden, Self::ScriptsDisabled];
+
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
