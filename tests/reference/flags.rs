@@ -66,8 +66,6 @@ fn row(arg: &Arg) -> String {
         (None, None) => String::new(),
     };
     let spelt = if takes && !names.is_empty() { format!("{spelt} {names}") } else { spelt };
-    let often =
-        if matches!(arg.get_action(), ArgAction::Append) && !arg.is_positional() { " (may be repeated)" } else { "" };
     let environment = arg.get_env().map(|name| format!("`{}`", name.to_string_lossy())).unwrap_or_default();
     let default: Vec<_> = arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
     let default = match (takes, default.is_empty()) {
@@ -84,6 +82,6 @@ fn row(arg: &Arg) -> String {
             .collect(),
         _ => vec![],
     };
-    let values = if values.is_empty() { String::new() } else { format!(" One of {}.", values.join(", ")) };
-    format!("| `{}` | {environment} | {default} | {}{values}{often} |\n", cell(spelt.trim()), cell(&help))
+    let values = if values.is_empty() { String::new() } else { format!(": {}", values.join(", ")) };
+    format!("| `{}` | {environment} | {default} | {}{values} |\n", cell(spelt.trim()), cell(&help))
 }
