@@ -65,7 +65,8 @@ fn bounds(field: &Value) -> String {
         ("maxItems", "items: at most"),
         ("maxProperties", "entries: at most"),
     ] {
-        told.extend((!field[key].is_null()).then(|| format!("{words} {}", field[key])));
+        // The schema has whole numbers as 1.0.
+        told.extend(field[key].as_f64().map(|bound| format!("{words} {bound}")));
     }
     if let Some(words) = field["enum"].as_array() {
         let words: Vec<_> = words.iter().map(|word| format!("`{}`", word.as_str().unwrap_or_default())).collect();

@@ -10,8 +10,8 @@ use crate::{cell, hold};
 const HEAD: &str = "\
 # Commands, flags and exit codes
 
-Written from the program's own help by `UPDATE_REFERENCE=1 cargo test --test reference`; a test holds the two together. Every flag has an environment
-variable; the flag wins.
+Written from the program's own help by `UPDATE_REFERENCE=1 cargo test --test reference`; a test holds the two together. A command that goes on
+running has an environment variable for every flag; the flag wins.
 
 | exit code | meaning |
 |---|---|
@@ -68,7 +68,7 @@ fn row(arg: &Arg) -> String {
     let spelt = if takes && !names.is_empty() { format!("{spelt} {names}") } else { spelt };
     let environment = arg.get_env().map(|name| format!("`{}`", name.to_string_lossy())).unwrap_or_default();
     let default: Vec<_> = arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
-    let default = match (takes, default.is_empty()) {
+    let default = match (takes, default.iter().all(|value| value.is_empty())) {
         (true, false) => format!("`{}`", default.join(" ")),
         _ => String::new(),
     };
