@@ -231,6 +231,8 @@ async fn on_demand(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     let both =
         json!({"interval": "1h", "targets": [of_service, of_pods, {"name": "web", "healthCheck": {"name": "web"}}]});
     stage.apply("both", both).await?;
+    // Once probed by who leads, it is not probed again for an hour but by who asks.
+    stage.wait_health("both", "Healthy").await?;
     let standby = stage.operator("hco-1").await?;
     let who = Reader { operator: &standby, token: who.token.clone(), http: who.http.clone() };
     wait_until("the standby to probe", SOON, || async {
