@@ -99,13 +99,21 @@ impl Step {
     /// # Errors
     /// When `sh` cannot be run.
     pub fn run(&self, binary: &Path) -> anyhow::Result<String> {
+        self.run_in(binary, Path::new(env!("CARGO_MANIFEST_DIR")))
+    }
+
+    /// The same in another directory.
+    ///
+    /// # Errors
+    /// When `sh` cannot be run.
+    pub fn run_in(&self, binary: &Path, directory: &Path) -> anyhow::Result<String> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let own = binary.parent().map(Path::to_owned);
         let path = std::env::join_paths(own.into_iter().chain(std::env::split_paths(&path)))?;
         let both = format!("exec 2>&1\n{}", self.command);
         let ran = Command::new("sh")
             .args(["-c", &both])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .current_dir(directory)
             .env("PATH", path)
             .stdin(Stdio::null())
             .output()
