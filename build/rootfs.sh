@@ -61,6 +61,8 @@ rm -rf "$dir/operator" "$dir/runner"
 mkdir -p "$dir"
 base "$dir/operator"
 base "$dir/runner"
+# Whom the chart runs scripts as: of the same group, so that the operator may open the runner's socket.
+echo 'runner:x:65533:65532:runner:/tmp:/sbin/nologin' >>"$dir/runner/etc/passwd"
 mkdir -p "$dir/runner/bin"
 install -m 0755 "$busybox" "$dir/runner/bin/busybox"
 for applet in $("$busybox" --list); do

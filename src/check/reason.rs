@@ -68,7 +68,7 @@ reasons! {
     }
     Local {
         NoDescriptors, NoPorts, ResolverUnreachable, NoRoute, EgressDenied, SecretMissing, SecretForbidden,
-        RunnerUnreachable, CannotStart, ScriptsDisabled, ProberOverloaded, ProberIsolated,
+        RunnerUnreachable, CannotStart, ScriptLimitReached, ScriptsDisabled, ProberOverloaded, ProberIsolated,
     }
 }
 

@@ -1,7 +1,8 @@
 //! `controller`: the operator in a cluster.
 
-use std::{env, path::PathBuf, time::Duration};
+use std::{env, path::PathBuf, sync::Arc, time::Duration};
 
+use anyhow::Context as _;
 use clap::Args;
 use ipnet::IpNet;
 use kube::config::{InClusterError, KubeconfigError};
@@ -11,6 +12,10 @@ use super::{EngineArgs, Exit, exit::Failed, signals};
 use crate::{
     api,
     cluster::{self, Connection, Features, Identity, Options, Selection},
+    probe::{
+        ScriptBackend,
+        runner::{PemFiles, Place, Remote},
+    },
     server::{AdminDefault, ServerArgs, ServerError},
 };
 
@@ -36,7 +41,7 @@ pub struct ControllerArgs {
         env = "HEALTHCHECK_OPERATOR_LABEL_SELECTOR"
     )]
     label_selector: Option<String>,
-    /// Run script probes, by the runner behind --runner-socket
+    /// Run script probes, by the runner behind --runner-socket or --runner-address
     #[arg(long, env = "HEALTHCHECK_OPERATOR_ALLOW_SCRIPTS")]
     allow_scripts: bool,
     /// Socket of the runner
@@ -47,6 +52,21 @@ pub struct ControllerArgs {
         env = "HEALTHCHECK_OPERATOR_RUNNER_SOCKET"
     )]
     runner_socket: PathBuf,
+    /// Where a runner in another pod listens, instead of --runner-socket: the name its certificate bears, and a port
+    #[arg(
+        long, value_name = "HOST:PORT", requires_all = ["runner_ca", "runner_cert", "runner_key"],
+        env = "HEALTHCHECK_OPERATOR_RUNNER_ADDRESS"
+    )]
+    runner_address: Option<Place>,
+    /// Certificate authorities of that runner, in PEM; read again when they change, as are the two below
+    #[arg(long, value_name = "FILE", requires = "runner_address", env = "HEALTHCHECK_OPERATOR_RUNNER_CA")]
+    runner_ca: Option<PathBuf>,
+    /// Certificate to show to that runner, in PEM
+    #[arg(long, value_name = "FILE", requires = "runner_address", env = "HEALTHCHECK_OPERATOR_RUNNER_CERT")]
+    runner_cert: Option<PathBuf>,
+    /// Private key of that certificate, in PEM
+    #[arg(long, value_name = "FILE", requires = "runner_address", env = "HEALTHCHECK_OPERATOR_RUNNER_KEY")]
+    runner_key: Option<PathBuf>,
     /// Range that probes may dial although it is denied in a cluster, like 127.0.0.0/8 (may be given many times)
     #[arg(long, value_name = "CIDR", value_delimiter = ',', env = "HEALTHCHECK_OPERATOR_EGRESS_ALLOW")]
     egress_allow: Vec<IpNet>,
@@ -131,7 +151,7 @@ impl ControllerArgs {
             lease_name: self.lease_name.clone(),
             lease_duration: self.lease_duration,
             lease_renew: self.lease_renew,
-            scripts: self.allow_scripts.then(|| self.runner_socket.clone()),
+            scripts: self.scripts()?,
             egress_allow: self.egress_allow.clone(),
             annotations: !self.disable_annotations,
             gates: Features {
@@ -143,6 +163,19 @@ impl ControllerArgs {
             limits: self.engine.limits(),
             kept_connections: EngineArgs::kept_connections(),
         })
+    }
+
+    /// Who runs scripts.
+    fn scripts(&self) -> anyhow::Result<ScriptBackend> {
+        if !self.allow_scripts {
+            return Ok(ScriptBackend::Disabled);
+        }
+        let files = self.runner_ca.clone().zip(self.runner_cert.clone()).zip(self.runner_key.clone());
+        let Some((place, ((authorities, certificate), key))) = self.runner_address.clone().zip(files) else {
+            return Ok(ScriptBackend::Runner { socket: self.runner_socket.clone() });
+        };
+        let remote = Remote::new(place, PemFiles { authorities, certificate, key }).context("--runner-address")?;
+        Ok(ScriptBackend::Remote(Arc::new(remote)))
     }
 
     fn namespaces(&self) -> Vec<String> {
@@ -236,7 +269,7 @@ mod tests {
 
     fn options(flags: &[&str]) -> Result<Options, String> {
         let cli = Cli::try_parse_from([&["test"], flags].concat()).map_err(|error| error.to_string())?;
-        cli.controller.options().map_err(|error| error.to_string())
+        cli.controller.options().map_err(|error| format!("{error:#}"))
     }
 
     #[test]
@@ -245,7 +278,7 @@ mod tests {
         assert_eq!(options.refresh, Duration::from_secs(300));
         assert_eq!((options.lease_duration, options.lease_renew), (Duration::from_secs(15), Duration::from_secs(10)));
         assert_eq!(options.lease_name, "healthcheck-operator");
-        assert!(options.scripts.is_none() && options.annotations && options.events);
+        assert!(matches!(options.scripts, ScriptBackend::Disabled) && options.annotations && options.events);
         assert!(options.gates.endpoint_slices && options.gates.pod_readiness);
         assert!(options.selection.namespaces.is_empty() && options.selection.labels.is_none());
     }
@@ -262,6 +295,23 @@ mod tests {
             (&["--watch-namespace", "Shop"], "lower-case"),
             (&["--watch-namespace", ""], "lower-case"),
             (&["--label-selector", "a in (b"], "--label-selector"),
+            (&["--runner-address", "runner"], "HOST:PORT"),
+            (&["--runner-address", "runner:8443", "--runner-ca", "ca", "--runner-cert", "cert"], "--runner-key"),
+            (&["--runner-ca", "ca"], "--runner-address"),
+            (
+                &[
+                    "--allow-scripts",
+                    "--runner-address",
+                    "runner:8443",
+                    "--runner-ca",
+                    "/no/ca",
+                    "--runner-cert",
+                    "/no/cert",
+                    "--runner-key",
+                    "/no/key",
+                ],
+                "/no/ca",
+            ),
         ] {
             let error = options(flags).expect_err(part);
             assert!(error.contains(part), "{flags:?}: {error}");
@@ -288,6 +338,6 @@ mod tests {
         .expect("all is valid");
         assert_eq!(options.selection.namespaces, ["a", "b"]);
         assert_eq!(options.egress_allow.len(), 2);
-        assert!(options.scripts.is_some());
+        assert!(matches!(options.scripts, ScriptBackend::Runner { .. }));
     }
 }

@@ -8,10 +8,13 @@ mod doctor;
 mod engine_args;
 mod exit;
 mod health_checker;
+mod install;
 mod output;
 mod print;
 mod probe;
 mod runner;
+mod runner_door;
+mod script_args;
 mod signals;
 mod standalone;
 mod table;
@@ -27,7 +30,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 pub use engine_args::EngineArgs;
 pub use exit::Exit;
 
-use crate::telemetry::LogArgs;
+use crate::{probe::script, telemetry::LogArgs};
 use health_checker::Alone;
 use print::print;
 
@@ -50,8 +53,12 @@ enum Command {
     Crds(crds::CrdsArgs),
     /// Probe something once, from here
     Probe(Box<probe::ProbeArgs>),
+    /// Copy this program to a file, so that a container of another image can run it
+    Install(install::InstallArgs),
     /// Run scripts for the controller, without its credentials
     Runner(runner::RunnerArgs),
+    /// Let a controller in another pod ask a runner, by mutual TLS
+    RunnerDoor(runner_door::RunnerDoorArgs),
     Standalone(Box<standalone::StandaloneArgs>),
     HealthChecker(health_checker::HealthCheckerArgs),
     /// Check whether the operator can do its work in this cluster
@@ -72,6 +79,16 @@ enum Command {
 /// Parses the arguments, runs the command, and says how it ended.
 #[must_use]
 pub fn main() -> ExitCode {
+    // First and without a word of clap's: a worker is started for scripts, and nobody types this.
+    if let Some(worked) = script::work_if_asked(std::env::args_os().skip(1)) {
+        return match worked {
+            Ok(()) => Exit::Ok.into(),
+            Err(error) => {
+                print::complain(&error.to_string());
+                Exit::Usage.into()
+            }
+        };
+    }
     // One crypto provider, whoever asks for the default. It is refused only where one was installed before.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let (command, logs) = match parse(std::env::args_os().collect()) {
@@ -121,7 +138,9 @@ fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Doctor(args) => block_on(doctor::run(args))?,
         Command::HealthChecker(args) => block_on(health_checker::run(args))?,
         Command::Probe(args) => probe::run(&args),
+        Command::Install(args) => install::run(&args),
         Command::Runner(args) => runner::run(&args),
+        Command::RunnerDoor(args) => block_on(runner_door::run(args))?,
         Command::Standalone(args) => block_on(standalone::run(*args))?,
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -155,14 +174,17 @@ mod tests {
     /// Flags that ask for one thing now, and are no configuration of a server.
     const WITHOUT: [&str; 4] = ["help", "version", "once", "output"];
     /// What one side calls by another name than the other, and is the same.
-    const SHARED: [(&str, &str, &str); 1] = [("runner", "socket", "HEALTHCHECK_OPERATOR_RUNNER_SOCKET")];
+    const SHARED: [(&str, &str, &str); 2] = [
+        ("runner", "socket", "HEALTHCHECK_OPERATOR_RUNNER_SOCKET"),
+        ("runner-door", "socket", "HEALTHCHECK_OPERATOR_RUNNER_SOCKET"),
+    ];
 
     #[test]
     fn every_flag_of_what_serves_has_an_environment_variable_of_its_name() {
         let mut cli = Cli::command();
         cli.build();
         let mut seen = 0;
-        for name in ["controller", "standalone", "runner"] {
+        for name in ["controller", "standalone", "runner", "runner-door"] {
             let Some(command) = cli.find_subcommand(name) else {
                 assert!(name == "controller" && !cfg!(feature = "cluster"), "no {name}");
                 continue;

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, value_parser};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Exit;
+use super::{Exit, script_args::ScriptLimitArgs};
 use crate::probe::{
     runner::Server,
-    script::{DEFAULT_CONCURRENCY, Scripts, adopt_orphans, reap_orphans},
+    script::{DEFAULT_CONCURRENCY, Scripts, Setup, adopt_orphans, end_orphans},
 };
 
 /// Where Kubernetes mounts a pod's credentials.
@@ -32,9 +33,29 @@ pub struct RunnerArgs {
         env = "HEALTHCHECK_OPERATOR_MAX_SCRIPTS"
     )]
     max_scripts: u32,
+    /// Scripts of one namespace that run at once [default: half of --max-scripts]
+    #[arg(
+        long, value_name = "N", value_parser = value_parser!(u32).range(1..=1024),
+        env = "HEALTHCHECK_OPERATOR_MAX_SCRIPTS_PER_NAMESPACE"
+    )]
+    max_scripts_per_namespace: Option<u32>,
+    #[command(flatten)]
+    limits: ScriptLimitArgs,
     /// Start even where a service account token is mounted, which every script can then read
     #[arg(long, env = "HEALTHCHECK_OPERATOR_ALLOW_SERVICE_ACCOUNT_TOKEN")]
     allow_service_account_token: bool,
+}
+
+impl RunnerArgs {
+    fn setup(&self) -> Setup {
+        let half = self.max_scripts.div_ceil(2);
+        Setup {
+            at_once: self.max_scripts as usize,
+            per_namespace: self.max_scripts_per_namespace.unwrap_or(half) as usize,
+            limits: self.limits.limits(),
+            ..Setup::default()
+        }
+    }
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -65,12 +86,15 @@ fn refuse_token(token: &Path) -> anyhow::Result<()> {
 }
 
 async fn serve(args: &RunnerArgs) -> anyhow::Result<()> {
+    // Scripts run as the same user: they may neither read this process's environment nor take it over.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .context("cannot keep scripts from looking into this process")?;
     // What a script leaves behind becomes our child, also where we are not the container's first process.
     adopt_orphans().context("cannot become the parent of what scripts leave behind")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut child = signal(SignalKind::child()).context("cannot wait for SIGCHLD")?;
-    let scripts = Scripts::new(args.max_scripts as usize);
+    let scripts = Scripts::new(&args.setup());
     let server = Server::bind(&args.socket, scripts).with_context(|| format!("socket {}", args.socket.display()))?;
     tracing::info!(socket = %args.socket.display(), "scripts are run");
     server
@@ -79,7 +103,7 @@ async fn serve(args: &RunnerArgs) -> anyhow::Result<()> {
                 tokio::select! {
                     _ = terminate.recv() => return,
                     _ = interrupt.recv() => return,
-                    _ = child.recv() => reap_orphans(),
+                    _ = child.recv() => end_orphans(),
                 }
             }
         })

@@ -1,6 +1,6 @@
 //! Wiring and supervision: one process, two roles, and a clean end.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
 use ipnet::IpNet;
@@ -55,8 +55,8 @@ pub struct Options {
     pub lease_name: String,
     pub lease_duration: Duration,
     pub lease_renew: Duration,
-    /// The runner's socket; `None`: scripts are off.
-    pub scripts: Option<PathBuf>,
+    /// Who runs scripts, if anybody does.
+    pub scripts: ScriptBackend,
     pub egress_allow: Vec<IpNet>,
     pub annotations: bool,
     pub gates: Features,
@@ -165,14 +165,10 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let mut elector = tokio::spawn(elector.run(lease_stop.clone(), may_release.clone()));
 
     let references = ReferenceStore::new(api.clone(), grant(&api, &options.identity).await);
-    let scripts = match &options.scripts {
-        Some(socket) => ScriptBackend::Runner { socket: socket.clone() },
-        None => ScriptBackend::Disabled,
-    };
     let prober = Arc::new(Prober::new(Settings {
         egress: guard,
         references: Arc::new(references.clone()),
-        scripts,
+        scripts: options.scripts.clone(),
         name_servers: NameServers::System,
         connections: KeptConnections {
             limit: options.kept_connections,
@@ -388,7 +384,7 @@ impl Operator {
             prober: options.identity.prober.clone(),
             selection: options.selection.clone(),
             refresh: options.refresh,
-            scripts_allowed: options.scripts.is_some(),
+            scripts_allowed: !matches!(options.scripts, ScriptBackend::Disabled),
             annotations: options.annotations,
             gates: options.gates,
             events: options.events,

@@ -12,7 +12,10 @@ use futures::future::join_all;
 use crate::{
     check::Outcome,
     engine::SingleFlight,
-    probe::{Lane as _, Prober, ScriptBackend, Settings, script::Scripts},
+    probe::{
+        Lane as _, Prober, ScriptBackend, Settings,
+        script::{Scripts, Setup},
+    },
 };
 use answer::Verdict;
 use checks::OneCheck;
@@ -45,7 +48,8 @@ impl HealthChecker {
     /// Ready to be asked. Scripts get the environment of this process, as it is now.
     #[must_use]
     pub fn new(asked: &Asked) -> Self {
-        let scripts = Scripts::new(SCRIPTS_AT_ONCE.max(asked.scripts.len()));
+        let at_once = SCRIPTS_AT_ONCE.max(asked.scripts.len());
+        let scripts = Scripts::new(&Setup { at_once, per_namespace: at_once, ..Setup::default() });
         let settings = Settings { scripts: ScriptBackend::Local(Arc::new(scripts)), ..Settings::standalone() };
         Self {
             prober: Arc::new(Prober::new(settings)),

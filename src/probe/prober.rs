@@ -19,7 +19,7 @@ use super::{
     progress::Progress,
     references::{NoReferences, References},
     resolve::{NameResolver, NameServers},
-    runner,
+    runner::{self, Remote},
     script::{self, Scripts},
     tls::{self, TlsClients},
 };
@@ -32,6 +32,8 @@ pub enum ScriptBackend {
     Local(Arc<Scripts>),
     /// By the `runner` that listens on this socket.
     Runner { socket: PathBuf },
+    /// By one in another pod.
+    Remote(Arc<Remote>),
     /// Nowhere: an attempt is local, `ScriptsDisabled`.
     Disabled,
 }
@@ -170,7 +172,7 @@ impl Prober {
             let message = "scripts are off; whoever installs the operator may turn them on (scripts.enabled)";
             return Failure::new(Reason::ScriptsDisabled, message).into();
         }
-        let script = Script { probe, attempt, scripts: &self.scripts };
+        let script = Script { probe, attempt, scripts: &self.scripts, resolver: &self.resolver };
         match attempt.dial {
             Some(_) => self.ask(attempt, progress, &script).await,
             None => Tried { asked: script.run(None, progress).await, found: None },
@@ -183,6 +185,7 @@ struct Script<'a> {
     probe: &'a ScriptProbe,
     attempt: &'a Attempt,
     scripts: &'a ScriptBackend,
+    resolver: &'a NameResolver,
 }
 
 impl Ask for Script<'_> {
@@ -196,14 +199,16 @@ impl Ask for Script<'_> {
 impl Script<'_> {
     async fn run(&self, address: Option<IpAddr>, progress: &Progress) -> Asked {
         let run = script::Run {
+            namespace: self.attempt.check.namespace.to_string(),
             command: self.probe.command.iter().map(ToString::to_string).collect(),
             source: self.probe.source.as_deref().map(str::to_owned),
             env: self.environment(address),
             timeout: progress.remaining(),
         };
         let ended = match self.scripts {
-            ScriptBackend::Local(scripts) => scripts.run(&run).await,
+            ScriptBackend::Local(scripts) => scripts.run(run).await,
             ScriptBackend::Runner { socket } => runner::ask(socket, &run).await?,
+            ScriptBackend::Remote(remote) => remote.ask(&run, self.resolver).await?,
             ScriptBackend::Disabled => script::Ended::disabled(),
         };
         script::judge(&ended, self.attempt.probe.timeout)?;

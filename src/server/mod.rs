@@ -35,7 +35,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 pub use auth::{Access, AccessRequest, Authorizer, Decision, TokenFile};
-pub use bind::BindError;
+pub use bind::{BindError, listen};
 pub use config::{AdminDefault, Answers, Details, Limits, ServerArgs, ServerConfig, TlsFiles};
 pub use one::OneListener;
 pub use readiness::Readiness;

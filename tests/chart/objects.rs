@@ -79,12 +79,14 @@ fn names_are_unique_and_namespaced_objects_say_where() {
 fn selectors_are_name_and_instance_and_select_the_right_pods() {
     for file in tools::ci_values() {
         let Some(objects) = tools::objects(&Values::File(file.clone())) else { return };
-        let deployment = only(&objects, "Deployment");
+        let deployment = tools::operator(&objects);
         let labels = &deployment["spec"]["template"]["metadata"]["labels"];
         let want = json!({
             "app.kubernetes.io/name": labels["app.kubernetes.io/name"],
             "app.kubernetes.io/instance": RELEASE,
         });
+        // The runner's own objects select its own pods: the test after this one looks at them.
+        let objects: Vec<Value> = objects.iter().filter(|object| !is_runners(object)).cloned().collect();
         let mut selectors = vec![&deployment["spec"]["selector"]["matchLabels"]];
         selectors.extend(of_kind(&objects, "Service").iter().map(|s| &s["spec"]["selector"]));
         selectors
@@ -101,10 +103,44 @@ fn selectors_are_name_and_instance_and_select_the_right_pods() {
     }
 }
 
+fn is_runners(object: &Value) -> bool {
+    object["metadata"]["labels"]["app.kubernetes.io/component"] == "runner"
+}
+
+#[test]
+fn the_runners_objects_select_the_runners_pods_alone() {
+    let Some(objects) = tools::objects(&Values::ci("runner")) else { return };
+    let pods = &tools::part(&objects, "Deployment", "runner")["spec"]["template"]["metadata"]["labels"];
+    let operator = &tools::operator(&objects)["spec"]["template"]["metadata"]["labels"];
+    let selects = |selector: &Value, labels: &Value| {
+        let wanted = selector.as_object().expect("labels");
+        !wanted.is_empty() && wanted.iter().all(|(key, value)| labels[key] == *value)
+    };
+    let policy = tools::part(&objects, "NetworkPolicy", "runner");
+    for selector in [
+        &tools::part(&objects, "Deployment", "runner")["spec"]["selector"]["matchLabels"],
+        &tools::part(&objects, "Service", "runner")["spec"]["selector"],
+        &policy["spec"]["podSelector"]["matchLabels"],
+    ] {
+        assert!(selects(selector, pods) && !selects(selector, operator), "{selector}");
+    }
+    for service in of_kind(&objects, "Service").iter().filter(|service| !is_runners(service)) {
+        assert!(!selects(&service["spec"]["selector"], pods), "{service}");
+    }
+    // Only the operator comes in, and only by the door.
+    let ingress = policy["spec"]["ingress"].as_array().expect("rules");
+    assert_eq!(ingress.len(), 1);
+    assert_eq!(ingress[0]["ports"], json!([{"port": "runner", "protocol": "TCP"}]));
+    let from = ingress[0]["from"].as_array().expect("peers");
+    assert_eq!(from.len(), 1);
+    assert!(selects(&from[0]["podSelector"]["matchLabels"], operator));
+    assert!(!selects(&from[0]["podSelector"]["matchLabels"], pods));
+}
+
 #[test]
 fn the_operator_knows_who_it_is_and_what_was_set() {
     let Some(objects) = tools::objects(&Values::ci("everything")) else { return };
-    let pod = &only(&objects, "Deployment")["spec"]["template"];
+    let pod = &tools::operator(&objects)["spec"]["template"];
     let controller = container(pod, "controller").expect("a controller");
     let env: BTreeSet<_> =
         controller["env"].as_array().expect("env").iter().map(|e| e["name"].as_str().unwrap()).collect();
@@ -219,7 +255,7 @@ fn an_image_is_named_by_registry_repository_and_tag_or_digest() {
     ];
     for (pairs, want) in cases {
         let Some(objects) = tools::objects(&Values::Set(pairs.clone())) else { return };
-        let pod = &only(&objects, "Deployment")["spec"]["template"];
+        let pod = &tools::operator(&objects)["spec"]["template"];
         assert_eq!(container(pod, "controller").expect("a controller")["image"], want, "{pairs:?}");
     }
 }
@@ -349,7 +385,7 @@ fn what_is_let_go_before_the_uninstall_is_what_the_operator_holds() {
             .into_iter()
             .find(|job| job["metadata"]["annotations"]["helm.sh/hook"] == "pre-delete");
         let job = job.unwrap_or_else(|| panic!("{values:?}: no hook"));
-        let held = shared(&only(&objects, "Deployment")["spec"]["template"], "controller");
+        let held = shared(&tools::operator(&objects)["spec"]["template"], "controller");
         assert_eq!(shared(&job["spec"]["template"], "uninstall"), held, "{values:?}");
         // It is Helm that says how long a node may be waited for.
         assert!(job["spec"]["activeDeadlineSeconds"].as_u64() >= Some(3600), "{job}");

@@ -86,6 +86,32 @@ const CASES: &[Case] = &[
         &[r#"runner.image.tag="1""#, "scripts.enabled=true"],
     ),
     (
+        &[r#"runner.mode="Deployment""#],
+        &["runner.mode is Deployment, but scripts.enabled is false"],
+        &[r#"runner.mode="Deployment""#, "scripts.enabled=true"],
+    ),
+    (&[r#"runner.mode="DaemonSet""#], &["/runner/mode"], &[r#"runner.mode="Sidecar""#]),
+    (&["runner.runAsUser=0"], &["/runner/runAsUser"], &["runner.runAsUser=null"]),
+    (
+        &[r#"runner.extraArgs=["--max-scripts=8"]"#],
+        &["runner.extraArgs is set, but scripts.enabled is false"],
+        &[r#"runner.extraArgs=["--max-scripts=8"]"#, "scripts.enabled=true"],
+    ),
+    (
+        &["scripts.enabled=true", r#"runner.mode="Deployment""#, r#"runner.tls={"serverSecretName":"a"}"#],
+        &["runner.tls has one of serverSecretName and clientSecretName"],
+        &[
+            "scripts.enabled=true",
+            r#"runner.mode="Deployment""#,
+            r#"runner.tls={"serverSecretName":"a","clientSecretName":"b"}"#,
+        ],
+    ),
+    (
+        &["scripts.enabled=true", r#"runner.tls={"serverSecretName":"a","clientSecretName":"b"}"#],
+        &["runner.tls is set, but runner.mode is Sidecar"],
+        &["scripts.enabled=true", "runner.tls={}"],
+    ),
+    (
         &[r#"runner.extraEnv=[{"name":"A","value":"b"}]"#],
         &["runner.extraEnv is set, but scripts.enabled is false"],
         &[r#"runner.extraEnv=[{"name":"A","value":"b"}]"#, "scripts.enabled=true"],

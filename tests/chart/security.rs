@@ -1,8 +1,9 @@
 //! Every pod passes the restricted Pod Security Standard as it is, and only what needs credentials has them.
 
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
 
-use crate::tools::{self, Values, container, containers, only, strings};
+use crate::tools::{self, Values, container, containers, of_kind, only, strings};
 
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
@@ -41,7 +42,7 @@ fn every_container_is_restricted() {
     every_pod(|file, pod| {
         for container in containers(pod) {
             let name = &container["name"];
-            let want = json!({
+            let mut want = json!({
                 "allowPrivilegeEscalation": false,
                 "capabilities": {"drop": ["ALL"]},
                 "privileged": false,
@@ -49,6 +50,13 @@ fn every_container_is_restricted() {
                 "runAsNonRoot": true,
                 "seccompProfile": {"type": "RuntimeDefault"},
             });
+            if name == "runner" {
+                // Scripts are another user than whoever holds credentials, of the group that may open the socket.
+                let user = container["securityContext"]["runAsUser"].as_u64();
+                assert!(user.is_some_and(|user| user != 0 && user != 65532), "{file}: {user:?}");
+                want["runAsUser"] = json!(user);
+                want["runAsGroup"] = json!(65532);
+            }
             assert_eq!(container["securityContext"], want, "{file}: {name}");
             assert!(container["resources"]["limits"]["memory"].is_string(), "{file}: {name}: a memory limit");
             for port in container["ports"].as_array().into_iter().flatten() {
@@ -78,6 +86,7 @@ fn the_token_is_mounted_where_it_is_used_and_nowhere_else() {
             Some(_) if own_credentials => &[],
             Some(_) => &["controller"],
             None if container(pod, "uninstall").is_some() => &["uninstall"],
+            None if container(pod, "runner").is_some() => &[],
             None => &["doctor"],
         };
         assert_eq!(with_token, want, "{file}");
@@ -93,7 +102,7 @@ fn the_service_account_mounts_no_token_by_itself() {
 #[test]
 fn there_is_no_runner_unless_scripts_are_on() {
     let Some(objects) = tools::objects(&Values::ci("default")) else { return };
-    let pod = &only(&objects, "Deployment")["spec"]["template"];
+    let pod = &tools::operator(&objects)["spec"]["template"];
     assert_eq!(containers(pod).len(), 1);
     let args = strings(&container(pod, "controller").expect("a controller")["args"]).join(" ");
     assert!(!args.contains("script") && !args.contains("runner"), "{args}");
@@ -102,7 +111,7 @@ fn there_is_no_runner_unless_scripts_are_on() {
 #[test]
 fn the_runner_shares_a_socket_with_the_controller_and_nothing_else() {
     let Some(objects) = tools::objects(&Values::ci("scripts")) else { return };
-    let pod = &only(&objects, "Deployment")["spec"]["template"];
+    let pod = &tools::operator(&objects)["spec"]["template"];
     let runner = container(pod, "runner").expect("a runner");
     let controller = container(pod, "controller").expect("a controller");
     let mounts = |container: &Value| -> Vec<(String, String)> {
@@ -129,5 +138,112 @@ fn the_runner_shares_a_socket_with_the_controller_and_nothing_else() {
     for name in ["runner-socket", "runner-tmp"] {
         let volume = volumes.iter().find(|v| v["name"] == name).expect(name);
         assert!(volume["emptyDir"]["sizeLimit"].is_string(), "{name} is bounded");
+        // A full disk would have the whole pod evicted, the operator with it.
+        assert_eq!(volume["emptyDir"]["medium"], "Memory", "{name} is bounded at once");
+    }
+}
+
+/// What a container of a pod mounts: the volume's name, and where.
+fn mounts(container: &Value) -> Vec<(&str, &str)> {
+    let list = container["volumeMounts"].as_array().expect("mounts");
+    list.iter().map(|m| (m["name"].as_str().expect("a name"), m["mountPath"].as_str().expect("a path"))).collect()
+}
+
+#[test]
+fn a_runner_of_its_own_is_asked_over_tls_and_cannot_read_the_key() {
+    let Some(objects) = tools::objects(&Values::ci("runner")) else { return };
+    let pod = &tools::part(&objects, "Deployment", "runner")["spec"]["template"];
+    let runner = container(pod, "runner").expect("a runner");
+    let door = container(pod, "door").expect("a door");
+    let install = container(pod, "install").expect("an installer");
+    assert_eq!(pod["spec"]["serviceAccountName"], Value::Null);
+
+    // The image is the user's, the binary is ours: the operator's own.
+    assert_eq!(runner["image"], "docker.example/team/tools:7");
+    assert_eq!(runner["command"], json!(["/opt/healthcheck-operator/healthcheck-operator"]));
+    assert_eq!(install["args"], json!(["install", "/opt/healthcheck-operator/healthcheck-operator"]));
+    assert_eq!(runner["securityContext"]["runAsUser"], 1234);
+    let flags = strings(&runner["args"]);
+    assert!(flags.ends_with(&["--max-scripts=8", "--script-memory=64Mi"]), "{flags:?}");
+    let paths = [
+        ("runner-socket", "/run/healthcheck-operator"),
+        ("runner-tmp", "/tmp"),
+        ("runner-program", "/opt/healthcheck-operator"),
+        ("tools", "/tools"),
+    ];
+    assert_eq!(mounts(runner), paths);
+    assert_eq!(runner["volumeMounts"][2]["readOnly"], true, "scripts cannot change what runs them");
+    assert!(mounts(door).contains(&("runner-tls", "/etc/healthcheck-operator/runner-tls")));
+
+    // Of the operator's volumes the pod has those that the runner mounts, and no other Secret than the door's.
+    let volumes: Vec<_> = pod["spec"]["volumes"].as_array().expect("volumes").iter().collect();
+    let names: Vec<_> = volumes.iter().map(|v| v["name"].as_str().expect("a name")).collect();
+    assert_eq!(names, ["runner-socket", "runner-tmp", "runner-program", "runner-tls", "tools"]);
+    assert_eq!(volumes[3]["secret"]["secretName"], "runner-cert");
+
+    let operator = &tools::operator(&objects)["spec"]["template"];
+    assert!(container(operator, "runner").is_none(), "not beside the operator as well");
+    let controller = container(operator, "controller").expect("a controller");
+    assert!(mounts(controller).contains(&("runner-tls", "/etc/healthcheck-operator/runner-tls")));
+    assert!(!mounts(controller).iter().any(|mount| mount.0 == "runner-socket"));
+    let volumes = operator["spec"]["volumes"].as_array().expect("volumes");
+    let tls = volumes.iter().find(|v| v["name"] == "runner-tls").expect("certificates");
+    assert_eq!(tls["secret"]["secretName"], "controller-cert");
+
+    // Both sides mean the same names.
+    let service = tools::part(&objects, "Service", "runner");
+    let host = format!("{}.{}.svc", service["metadata"]["name"].as_str().expect("a name"), tools::NAMESPACE);
+    let args = strings(&controller["args"]);
+    assert!(args.contains(&&*format!("--runner-address={host}:8443")), "{args:?}");
+    assert!(
+        args.contains(&"--allow-scripts") && !args.iter().any(|arg| arg.starts_with("--runner-socket")),
+        "{args:?}"
+    );
+    let door_args = strings(&door["args"]);
+    assert!(door_args.iter().any(|arg| arg.starts_with("--client-name=")), "{door_args:?}");
+    assert!(of_kind(&objects, "Secret").is_empty(), "the user's own are used");
+}
+
+/// A pair that the chart makes must be one that both sides take.
+#[test]
+fn the_certificates_that_the_chart_makes_bear_the_names_that_are_asked_for() {
+    let values = Values::set(&["scripts.enabled=true", r#"runner.mode="Deployment""#]);
+    let Some(objects) = tools::objects(&values) else { return };
+    let pem = |secret: &Value, key: &str| -> Vec<u8> {
+        let text = secret["data"][key].as_str().unwrap_or_else(|| panic!("no {key}"));
+        base64::Engine::decode(&base64::prelude::BASE64_STANDARD, text).expect("base64")
+    };
+    let secrets = of_kind(&objects, "Secret");
+    assert_eq!(secrets.len(), 2);
+    let operator = &tools::operator(&objects)["spec"]["template"];
+    let address = strings(&container(operator, "controller").expect("a controller")["args"])
+        .iter()
+        .find_map(|arg| arg.strip_prefix("--runner-address=")?.strip_suffix(":8443").map(str::to_owned))
+        .expect("an address");
+    let runner = &tools::part(&objects, "Deployment", "runner")["spec"]["template"];
+    let client = strings(&container(runner, "door").expect("a door")["args"])
+        .iter()
+        .find_map(|arg| arg.strip_prefix("--client-name=").map(str::to_owned))
+        .expect("a name");
+    let mounted = |pod: &Value| {
+        let volumes = pod["spec"]["volumes"].as_array().expect("volumes").clone();
+        let volume = volumes.into_iter().find(|v| v["name"] == "runner-tls").expect("certificates");
+        volume["secret"]["secretName"].as_str().expect("a name").to_owned()
+    };
+    for (pod, name) in [(operator, client), (runner, address)] {
+        let secret = secrets.iter().find(|s| s["metadata"]["name"] == *mounted(pod)).expect("the Secret");
+        assert_eq!(secret["type"], "kubernetes.io/tls");
+        let certificate = CertificateDer::from_pem_slice(&pem(secret, "tls.crt")).expect("a certificate");
+        let parsed = rustls::server::ParsedCertificate::try_from(&certificate).expect("X.509");
+        let server_name = rustls::pki_types::ServerName::try_from(name.as_str()).expect("a name");
+        rustls::client::verify_server_name(&parsed, &server_name).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let authority = CertificateDer::from_pem_slice(&pem(secret, "ca.crt")).expect("an authority");
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(authority).expect("an authority");
+        let now = rustls::pki_types::UnixTime::now();
+        let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.all;
+        rustls::client::verify_server_cert_signed_by_trust_anchor(&parsed, &roots, &[], now, algorithms)
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        rustls::pki_types::PrivateKeyDer::from_pem_slice(&pem(secret, "tls.key")).expect("a key");
     }
 }

@@ -165,6 +165,20 @@ pub fn only<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
     found[0]
 }
 
+/// The operator's Deployment, whether or not the runner has one too.
+pub fn operator(objects: &[Value]) -> &Value {
+    part(objects, "Deployment", "controller")
+}
+
+/// The one object of a kind that is of this component.
+pub fn part<'a>(objects: &'a [Value], kind: &str, component: &str) -> &'a Value {
+    let of = |object: &&&Value| object["metadata"]["labels"]["app.kubernetes.io/component"] == component;
+    let all = of_kind(objects, kind);
+    let found: Vec<_> = all.iter().filter(of).collect();
+    assert_eq!(found.len(), 1, "one {kind} of {component}");
+    found[0]
+}
+
 /// `kind/name`, for messages.
 pub fn title(object: &Value) -> String {
     format!("{}/{}", object["kind"].as_str().unwrap_or("?"), object["metadata"]["name"].as_str().unwrap_or("?"))

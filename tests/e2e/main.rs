@@ -25,6 +25,7 @@ mod memory;
 mod names;
 mod pods;
 mod proxies;
+mod scripts;
 mod services;
 mod upheaval;
 
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         names::trials(&suite),
         pods::trials(&suite),
         proxies::trials(&suite),
+        scripts::trials(&suite),
         services::trials(&suite),
         upheaval::trials(&suite),
     ];

@@ -2,6 +2,7 @@
 
 mod answers;
 mod command;
+mod door;
 mod grpc;
 mod hostile;
 mod http;

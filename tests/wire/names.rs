@@ -23,7 +23,9 @@ use tokio::{
     sync::watch,
 };
 
-use crate::support::{Deaf, ENOUGH, LOOPBACK, SHORT, assert_reason, attempt, closed_port, get, named, read_head, run};
+use crate::support::{
+    Deaf, ENOUGH, LOOPBACK, SHORT, assert_reason, attempt, closed_port, get, named, read_head, run, scripts, setup,
+};
 
 /// What the name server says to one question; `None`: nothing at all.
 type Zone = fn(&str, RecordType) -> Option<Result<Vec<IpAddr>, ResponseCode>>;
@@ -73,7 +75,7 @@ fn answer(question: &Message, zone: Zone) -> Option<Message> {
 fn prober(server: SocketAddr, search: &[&str]) -> Prober {
     let search = search.iter().map(|domain| (*domain).to_owned()).collect();
     let name_servers = NameServers::Given { servers: vec![server], search };
-    Prober::new(Settings { name_servers, ..Settings::standalone() })
+    Prober::new(Settings { name_servers, scripts: scripts(&setup()), ..Settings::standalone() })
 }
 
 async fn probe(prober: &Prober, name: &str, port: u16, timeout: Duration) -> Outcome {

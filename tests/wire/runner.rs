@@ -8,7 +8,7 @@ use std::{
 };
 
 use healthcheck_operator::{
-    check::{Outcome, ProbeKind, Reason, ScriptProbe},
+    check::{Attempt, ObjectKey, Outcome, ProbeKind, Reason, ScriptProbe},
     probe::{Lane as _, Prober, ScriptBackend, Settings},
 };
 use tokio::{
@@ -27,9 +27,14 @@ struct Runner {
 
 impl Runner {
     async fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[]).await
+    }
+
+    async fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let socket = folder.path().join("runner.sock");
-        let child = command(&socket).args(arguments).spawn().expect("the runner starts");
+        let mut command = command(&socket);
+        let child = command.args(arguments).envs(variables.iter().copied()).spawn().expect("the runner starts");
         let runner = Self { child, socket, _folder: folder };
         eventually("the runner listens", || std::os::unix::net::UnixStream::connect(&runner.socket).is_ok()).await;
         runner
@@ -47,13 +52,17 @@ impl Runner {
         run(&self.prober(), attempt(None, kind, timeout)).await.outcome
     }
 
-    /// The runner's children that are not threads: running scripts, and zombies.
-    fn children(&self) -> Vec<String> {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("its threads");
-        tasks
-            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok())
-            .flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
-            .collect()
+    /// Scripts that run, what they left, and zombies: all that comes of the runner and is no worker that waits.
+    fn scripts(&self) -> Vec<String> {
+        let mut found = vec![];
+        for child in children(&self.child.id().to_string()) {
+            found.extend(children(&child));
+            let words = std::fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default();
+            if !words.contains("script-worker") {
+                found.push(child);
+            }
+        }
+        found
     }
 
     fn terminate(&mut self) {
@@ -67,6 +76,14 @@ impl Drop for Runner {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn children(process: &str) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten();
+    tasks
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok())
+        .flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        .collect()
 }
 
 fn command(socket: &Path) -> Command {
@@ -109,30 +126,76 @@ async fn a_client_that_hangs_up_has_its_script_killed() {
         let mut running = std::pin::pin!(prober.attempt(attempt(None, kind, ENOUGH * 60)));
         tokio::select! {
             report = &mut running => panic!("it ended: {report:?}"),
-            () = eventually("the script runs", || !runner.children().is_empty()) => {}
+            () = eventually("the script runs", || !runner.scripts().is_empty()) => {}
         }
     }
-    eventually("the script is dead and reaped", || runner.children().is_empty()).await;
+    eventually("the script is dead and reaped", || runner.scripts().is_empty()).await;
 }
 
 #[tokio::test]
-async fn what_leaves_its_group_is_adopted_and_ended() {
+async fn what_a_killed_worker_leaves_is_adopted_and_ended() {
     let runner = Runner::start(&[]).await;
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("pid");
-    let source =
-        format!("setsid sh -c 'echo $$ > {0}; exec sleep 600' & while [ ! -s {0} ]; do :; done", file.display());
-    assert_eq!(runner.shell(&source, ENOUGH).await, Outcome::Success);
+    let source = format!(
+        "setsid sh -c 'echo $$ > {0}; exec sleep 600' & while [ ! -s {0} ]; do :; done; kill -KILL $PPID; sleep 600",
+        file.display()
+    );
+    assert_reason(&runner.shell(&source, ENOUGH).await, Reason::ScriptLimitReached, "worker");
+    assert!(!std::fs::read_to_string(&file).expect("its number").is_empty());
+    eventually("all of it is dead and reaped", || runner.scripts().is_empty()).await;
+    assert_eq!(runner.shell("exit 0", ENOUGH).await, Outcome::Success);
+    eventually("no zombie stays", || runner.scripts().is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_runner_that_is_killed_leaves_nothing_behind() {
+    let mut runner = Runner::start(&[]).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("pid");
+    let source = format!("setsid sh -c 'echo $$ > {0}; exec sleep 600' & sleep 600", file.display());
+    let prober = runner.prober();
+    let kind = ProbeKind::Script(script(&["/bin/sh", "-c", &source]));
+    let running = tokio::spawn(async move { run(&prober, attempt(None, kind, ENOUGH * 60)).await });
+    eventually("its runaway runs", || std::fs::read_to_string(&file).is_ok_and(|text| text.ends_with('\n'))).await;
+    let workers = children(&runner.child.id().to_string());
+    assert!(!workers.is_empty());
+    runner.child.kill().expect("killed");
+    runner.child.wait().expect("ended");
+    assert_reason(&running.await.expect("a report").outcome, Reason::RunnerUnreachable, "");
     let pid = std::fs::read_to_string(&file).expect("its number");
-    eventually("the runaway is dead", || {
-        // It may be handed to the runner only after the script's end; the next one's end finds it.
-        let _ = std::fs::metadata(&file);
+    let gone = |pid: &str| {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
         stat.is_empty() || stat.contains(") Z ")
-    })
-    .await;
-    assert_eq!(runner.shell("exit 0", ENOUGH).await, Outcome::Success);
-    eventually("no zombie stays", || runner.children().is_empty()).await;
+    };
+    eventually("script and workers are gone", || gone(&pid) && workers.iter().all(|worker| gone(worker))).await;
+}
+
+#[tokio::test]
+async fn its_limits_and_its_environment_are_the_scripts_own() {
+    let flags = ["--script-open-files", "50", "--script-file-size", "1Mi", "--script-memory", "128Mi"];
+    let runner = Runner::start_with(&flags, &[("SECRET_OF_THE_RUNNER", "x")]).await;
+    assert_eq!(runner.shell("test $(ulimit -n) = 50 && test $(ulimit -d) = 131072", ENOUGH).await, Outcome::Success);
+    let outcome = runner.shell("exec head -c 2000000 /dev/zero > $(mktemp)", ENOUGH).await;
+    assert_reason(&outcome, Reason::ScriptLimitReached, "more than 1048576 bytes");
+    assert_eq!(runner.shell("env | grep SECRET_OF && exit 1; exit 0", ENOUGH).await, Outcome::Success);
+    let peek = "tr '\\0' '\\n' < /proc/$PPID/environ | grep SECRET_OF && exit 1; exit 0";
+    assert_eq!(runner.shell(peek, ENOUGH).await, Outcome::Success);
+}
+
+#[tokio::test]
+async fn half_of_the_turns_is_one_namespaces_unless_said_otherwise() {
+    let runner = Runner::start(&["--max-scripts", "2"]).await;
+    let prober = runner.prober();
+    let kind = ProbeKind::Script(script(&["/bin/sh", "-c", "exec sleep 600"]));
+    let slow = tokio::spawn(async move { run(&prober, attempt(None, kind, ENOUGH * 60)).await });
+    eventually("the slow one runs", || !runner.scripts().is_empty()).await;
+    // The same namespace waits in vain, another does not.
+    assert_reason(&runner.shell("exit 0", SHORT).await, Reason::ProberOverloaded, "too many scripts");
+    let kind = ProbeKind::Script(script(&["/bin/sh", "-c", "exit 0"]));
+    let other = Attempt { check: ObjectKey::new("other", "orders"), ..attempt(None, kind, ENOUGH) };
+    assert_eq!(run(&runner.prober(), other).await.outcome, Outcome::Success);
+    slow.abort();
 }
 
 #[tokio::test]
@@ -188,7 +251,7 @@ async fn the_socket_is_closed_to_others_replaced_when_stale_and_removed_at_the_e
     let prober = runner.prober();
     let kind = ProbeKind::Script(script(&["/bin/sh", "-c", "sleep 600"]));
     let running = tokio::spawn(async move { run(&prober, attempt(None, kind, ENOUGH * 60)).await });
-    eventually("the script runs", || !runner.children().is_empty()).await;
+    eventually("the script runs", || !runner.scripts().is_empty()).await;
     runner.terminate();
     assert_eq!(runner.child.wait().expect("ended").code(), Some(0));
     assert!(!runner.socket.exists());
@@ -206,7 +269,7 @@ async fn its_own_bound_on_scripts_is_told_as_ours() {
     let prober = runner.prober();
     let kind = ProbeKind::Script(script(&["/bin/sh", "-c", "exec sleep 600"]));
     let running = tokio::spawn(async move { run(&prober, attempt(None, kind, ENOUGH * 60)).await });
-    eventually("the first one runs", || !runner.children().is_empty()).await;
+    eventually("the first one runs", || !runner.scripts().is_empty()).await;
     assert_reason(&runner.shell("exit 0", SHORT).await, Reason::ProberOverloaded, "too many scripts");
     running.abort();
 }

@@ -7,11 +7,14 @@ use std::{
 };
 
 use healthcheck_operator::{
-    check::{Dial, Outcome, ProbeKind, Reason, ScriptProbe},
-    probe::{Lane as _, Prober, ScriptBackend, Settings, script::Scripts},
+    check::{Attempt, Dial, ObjectKey, Outcome, ProbeKind, Reason, ScriptProbe},
+    probe::{
+        Lane as _, Prober, ScriptBackend, Settings,
+        script::{Limits, Setup},
+    },
 };
 
-use crate::support::{ENOUGH, SHORT, assert_reason, attempt, eventually, prober, run, script};
+use crate::support::{ENOUGH, SHORT, assert_reason, attempt, eventually, prober, prober_with, run, script, setup};
 
 async fn run_script(probe: ScriptProbe, dial: Option<Dial>, timeout: Duration) -> Outcome {
     run(&prober(), attempt(dial, ProbeKind::Script(probe), timeout)).await.outcome
@@ -151,19 +154,171 @@ async fn a_grandchild_that_holds_the_pipe_holds_nothing_up_and_is_killed() {
     eventually("the grandchild is dead", || !alive(&child)).await;
 }
 
+/// What leaves its process group, by the ways there are: each writes its number to `$PIDS` and stays.
+const RUNAWAYS: &str = r#"
+    stay() { sh -c 'echo $$ >> "$PIDS"; trap "" TERM HUP INT; while :; do sleep 600; done' & }
+    setsid sh -c 'echo $$ >> "$PIDS"; exec sleep 600' &
+    (setsid sh -c '(echo $$ >> "$PIDS"; sh -c "echo \$\$ >> $PIDS; exec sleep 600" & ) & wait' & )
+    (stay)
+    setsid setsid -f sh -c 'echo $$ >> "$PIDS"; exec sleep 600'
+    while [ "$(grep -c . "$PIDS" 2>/dev/null)" != 5 ]; do :; done
+"#;
+
+fn numbers(file: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Whether no process with one of these numbers runs.
+fn all_dead(pids: &[String]) -> bool {
+    pids.iter().all(|pid| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+    })
+}
+
+fn with_pids(source: &str, file: &Path) -> ProbeKind {
+    let env = vec![("PIDS".into(), file.to_string_lossy().into())];
+    ProbeKind::Script(ScriptProbe { env, ..script(&["/bin/sh", "-c", source]) })
+}
+
 #[tokio::test]
-async fn one_that_left_the_group_holds_nothing_up_either() {
+async fn what_left_the_group_is_dead_when_the_answer_comes() {
+    for (end, timeout) in [("exit 0", ENOUGH * 30), ("exit 3", ENOUGH * 30), ("sleep 600", Duration::from_secs(2))] {
+        let folder = Folder::new();
+        let file = folder.file("pids");
+        let report = run(&prober(), attempt(None, with_pids(&format!("{RUNAWAYS}{end}"), &file), timeout)).await;
+        let pids = numbers(&file);
+        // No waiting: whoever gets the answer gets it after the last of them is dead.
+        assert!(pids.len() == 5 && all_dead(&pids), "{end}: {pids:?} of {report:?}");
+        match end {
+            "exit 0" => assert_eq!(report.outcome, Outcome::Success),
+            "exit 3" => assert_reason(&report.outcome, Reason::ExitCode, "exit code 3"),
+            _ => assert_reason(&report.outcome, Reason::TimeoutScript, "no answer in 2s"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_left_the_group_dies_with_an_attempt_that_is_let_go_of() {
     let folder = Folder::new();
-    let child = folder.file("child");
-    let source = format!(
-        "setsid sh -c 'echo $$ > {0}; exec sleep 600' & while [ ! -s {0} ]; do :; done; exit 0",
-        child.display()
+    let file = folder.file("pids");
+    let prober = prober();
+    {
+        let mut running = std::pin::pin!(prober.attempt(attempt(
+            None,
+            with_pids(&format!("{RUNAWAYS}sleep 600"), &file),
+            ENOUGH * 60
+        )));
+        tokio::select! {
+            report = &mut running => panic!("it ended: {report:?}"),
+            () = eventually("all of them run", || numbers(&file).len() == 5) => {}
+        }
+    }
+    let pids = numbers(&file);
+    eventually("all of them are dead", || all_dead(&pids)).await;
+}
+
+#[tokio::test]
+async fn a_family_that_forks_for_ever_ends_and_its_neighbours_live() {
+    let folder = Folder::new();
+    let (pids, file) = (folder.file("pids"), folder.file("neighbour"));
+    let prober = Arc::new(prober());
+    let neighbour = format!(
+        "(setsid sh -c 'echo $$ > {0}; exec sleep 600' &) ; while [ ! -e {0}.end ]; do :; done; exit 4",
+        file.display()
     );
-    assert_eq!(shell(&source, ENOUGH * 30).await, Outcome::Success);
-    // It is outside what a process group can reach; only the runner, which adopts it, can end it.
-    let pid = std::fs::read_to_string(&child).expect("its number");
-    let pid = rustix::process::Pid::from_raw(pid.trim().parse().expect("a number")).expect("a number");
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it lived");
+    let neighbour = tokio::spawn({
+        let prober = Arc::clone(&prober);
+        async move {
+            run(&prober, attempt(None, ProbeKind::Script(script(&["/bin/sh", "-c", &neighbour])), ENOUGH * 60)).await
+        }
+    });
+    eventually("the neighbour and its runaway run", || alive(&file)).await;
+    // Each one starts the next in a session of its own and goes: whoever is seen is gone when it is looked at.
+    let relay = r#"step='echo $$ >> "$PIDS"; [ "$(grep -c . "$PIDS")" -gt 400 ] && exec sleep 600; setsid sh -c "$STEP" &'
+        export STEP="$step"; sh -c "$STEP"; sleep 600"#;
+    let report = run(&prober, attempt(None, with_pids(relay, &pids), Duration::from_secs(1))).await;
+    assert_reason(&report.outcome, Reason::TimeoutScript, "");
+    let born = numbers(&pids);
+    assert!(born.len() > 1 && all_dead(&born), "{} were born", born.len());
+    assert!(alive(&file), "the neighbour's runaway was killed with them");
+    std::fs::write(folder.file("neighbour.end"), "").expect("a file");
+    assert_reason(&neighbour.await.expect("a report").outcome, Reason::ExitCode, "exit code 4");
+    assert!(!alive(&file), "it outlived the neighbour");
+    assert_eq!(numbers(&pids).len(), born.len(), "the relay went on");
+}
+
+#[tokio::test]
+async fn a_script_that_stops_or_kills_its_worker_is_ended_and_the_next_one_runs() {
+    let folder = Folder::new();
+    let file = folder.file("pid");
+    let prober = prober();
+    let shell = |source: String, timeout| {
+        run(&prober, attempt(None, ProbeKind::Script(script(&["/bin/sh", "-c", &source])), timeout))
+    };
+    let stop = format!("echo $$ > {}; kill -STOP $PPID; exec sleep 600", file.display());
+    assert_reason(&shell(stop, Duration::from_secs(1)).await.outcome, Reason::TimeoutScript, "");
+    eventually("the script is dead", || !alive(&file)).await;
+    let outcome = shell("kill -KILL $PPID; exec sleep 2".into(), ENOUGH).await.outcome;
+    assert_reason(&outcome, Reason::ScriptLimitReached, "worker");
+    assert_eq!(shell("exit 0".into(), ENOUGH).await.outcome, Outcome::Success);
+}
+
+#[tokio::test]
+async fn a_limit_that_is_reached_is_told_and_is_ours() {
+    let folder = Folder::new();
+    let limits = Limits {
+        cpu_seconds: Some(1),
+        memory: Some(64 << 20),
+        open_files: Some(40),
+        file_size: Some(1 << 20),
+        ..Limits::default()
+    };
+    let prober = prober_with(Setup { limits, ..setup() });
+    let shell = |source: String| {
+        run(&prober, attempt(None, ProbeKind::Script(script(&["/bin/sh", "-c", &source])), ENOUGH * 6))
+    };
+    // The last one burns in a child, of which the shell tells.
+    for burn in ["while :; do :; done", "sh -c 'while :; do :; done'; exit $?"] {
+        assert_reason(&shell(burn.into()).await.outcome, Reason::ScriptLimitReached, "more than 1 s of CPU time");
+    }
+    let (small, large) = (folder.file("small"), folder.file("large"));
+    let write = |bytes: u32, file: &Path| format!("exec head -c {bytes} /dev/zero > {}", file.display());
+    assert_eq!(shell(write(1 << 20, &small)).await.outcome, Outcome::Success);
+    assert_reason(&shell(write((1 << 20) + 1, &large)).await.outcome, Reason::ScriptLimitReached, "1048576 bytes");
+    assert_eq!(std::fs::metadata(&large).expect("the file").len(), 1 << 20);
+    // These a program learns itself, and says so.
+    assert_eq!(shell("head -c 20000000 /dev/zero | tail -n 1 | wc -c".into()).await.outcome, Outcome::Success);
+    let outcome = shell("head -c 200000000 /dev/zero | tail -n 1 > /dev/null".into()).await.outcome;
+    assert_reason(&outcome, Reason::ExitCode, "memory");
+    assert_eq!(shell("test $(ulimit -n) = 40 && test $(ulimit -c) = 0".into()).await.outcome, Outcome::Success);
+}
+
+#[tokio::test]
+async fn one_namespaces_slow_scripts_leave_room_for_anothers() {
+    let folder = Folder::new();
+    let prober = Arc::new(prober_with(Setup { at_once: 3, per_namespace: 2, ..setup() }));
+    let ask = |namespace: &str, source: String, timeout| {
+        let attempt = Attempt {
+            check: ObjectKey::new(namespace, "orders"),
+            ..attempt(None, ProbeKind::Script(script(&["/bin/sh", "-c", &source])), timeout)
+        };
+        let prober = Arc::clone(&prober);
+        async move { run(&prober, attempt).await.outcome }
+    };
+    let begun = folder.file("begun");
+    let slow: Vec<_> = (0..6)
+        .map(|_| tokio::spawn(ask("slow", format!("echo $$ >> {}; exec sleep 600", begun.display()), ENOUGH * 60)))
+        .collect();
+    eventually("two of them run", || numbers(&begun).len() == 2).await;
+    // However many wait of the one, the other has a turn at once, again and again.
+    for _ in 0..5 {
+        assert_eq!(ask("other", "exit 0".into(), ENOUGH).await, Outcome::Success);
+    }
+    assert_reason(&ask("slow", "exit 0".into(), SHORT).await, Reason::ProberOverloaded, "its turn did not come");
+    assert_eq!(numbers(&begun).len(), 2);
+    slow.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]
@@ -194,8 +349,7 @@ async fn letting_go_of_an_attempt_kills_the_script() {
 #[tokio::test]
 async fn scripts_run_a_bounded_number_at_once_and_waiting_is_never_the_targets_failure() {
     let folder = Folder::new();
-    let settings = Settings { scripts: ScriptBackend::Local(Arc::new(Scripts::new(1))), ..Settings::standalone() };
-    let prober = Arc::new(Prober::new(settings));
+    let prober = Arc::new(prober_with(Setup { at_once: 1, ..setup() }));
     let file = folder.file("pid");
     let source = format!("echo $$ > {}; exec sleep 600", file.display());
     let first = tokio::spawn({

@@ -11,7 +11,10 @@ use healthcheck_operator::{
     check::{
         Attempt, Dial, Host, HttpProbe, ObjectKey, Outcome, Probe, ProbeKind, Reason, Report, ScriptProbe, TcpProbe,
     },
-    probe::{Lane as _, Prober, Settings},
+    probe::{
+        Lane as _, Prober, ScriptBackend, Settings,
+        script::{Scripts, Setup},
+    },
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
@@ -24,7 +27,21 @@ pub const ENOUGH: Duration = Duration::from_secs(10);
 pub const SHORT: Duration = Duration::from_millis(300);
 
 pub fn prober() -> Prober {
-    Prober::new(Settings::standalone())
+    prober_with(setup())
+}
+
+/// A prober that runs scripts like this.
+pub fn prober_with(setup: Setup) -> Prober {
+    Prober::new(Settings { scripts: scripts(&setup), ..Settings::standalone() })
+}
+
+pub fn scripts(setup: &Setup) -> ScriptBackend {
+    ScriptBackend::Local(Arc::new(Scripts::new(setup)))
+}
+
+/// The usual, with workers made of the built binary: this program is a test.
+pub fn setup() -> Setup {
+    Setup { program: env!("CARGO_BIN_EXE_healthcheck-operator").into(), ..Setup::default() }
 }
 
 pub fn at(address: SocketAddr) -> Dial {

@@ -34,7 +34,15 @@
 {{- if not $v.features.podReadiness }}{{ $args = append $args "--disable-pod-readiness" }}{{ end }}
 {{- if not $v.features.events }}{{ $args = append $args "--disable-events" }}{{ end }}
 {{- if $v.scripts.enabled }}
-{{- $args = concat $args (list "--allow-scripts" "--runner-socket=/run/healthcheck-operator/runner.sock") }}
+{{- $args = append $args "--allow-scripts" }}
+{{- if include "hco.runnerApart" . }}
+{{- $args = append $args (printf "--runner-address=%s:8443" (include "hco.runnerHost" .)) }}
+{{- range $flag, $file := dict "ca" "ca.crt" "cert" "tls.crt" "key" "tls.key" }}
+{{- $args = append $args (printf "--runner-%s=/etc/healthcheck-operator/runner-tls/%s" $flag $file) }}
+{{- end }}
+{{- else }}
+{{- $args = append $args "--runner-socket=/run/healthcheck-operator/runner.sock" }}
+{{- end }}
 {{- end }}
 {{- concat $args $v.extraArgs | toYaml }}
 {{- end }}

@@ -20,11 +20,20 @@
 {{- fail (printf "runner.image.%s is set, but scripts.enabled is false, so there is no runner: set scripts.enabled=true or remove runner.image.%s" $key $key) }}
 {{- end }}
 {{- end }}
-{{- range $key := list "extraEnv" "extraVolumeMounts" }}
+{{- if eq $v.runner.mode "Deployment" }}
+{{- fail "runner.mode is Deployment, but scripts.enabled is false, so there is no runner: set scripts.enabled=true or remove runner.mode" }}
+{{- end }}
+{{- range $key := list "extraArgs" "extraEnv" "extraVolumeMounts" }}
 {{- if get $v.runner $key }}
 {{- fail (printf "runner.%s is set, but scripts.enabled is false, so there is no runner: set scripts.enabled=true or remove runner.%s" $key $key) }}
 {{- end }}
 {{- end }}
+{{- end }}
+{{- if ne (empty $v.runner.tls.serverSecretName) (empty $v.runner.tls.clientSecretName) }}
+{{- fail "runner.tls has one of serverSecretName and clientSecretName: give both, or none for a pair that the chart makes" }}
+{{- end }}
+{{- if and $v.runner.tls (ne $v.runner.mode "Deployment") }}
+{{- fail "runner.tls is set, but runner.mode is Sidecar, where nothing is asked over TLS: set runner.mode=Deployment or remove runner.tls" }}
 {{- end }}
 {{- $pdb := $v.podDisruptionBudget }}
 {{- if and (ne (toString $pdb.minAvailable) "") (ne (toString $pdb.maxUnavailable) "") }}
@@ -40,7 +49,7 @@
 {{- fail "serviceAccount.create is false and serviceAccount.name is empty: name the ServiceAccount to use, so that the chart does not grant its permissions to every pod that runs as `default`" }}
 {{- end }}
 {{- range $v.extraVolumes }}
-{{- if has .name (list "api-access" "tls" "runner-socket" "runner-tmp") }}
+{{- if has .name (list "api-access" "tls" "runner-socket" "runner-tmp" "runner-program" "runner-tls") }}
 {{- fail (printf "extraVolumes: the name %s is the chart's own: choose another" .name) }}
 {{- end }}
 {{- end }}

@@ -1,20 +1,27 @@
 //! Scripts: a program, its exit code, and nothing left behind.
 
+mod limits;
+mod memory;
+mod pool;
 mod process;
 mod tail;
+mod tree;
+mod turns;
+mod worker;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 
 use super::failure::Failure;
 use crate::check::Reason;
+use pool::Pool;
+use turns::{Turn, Turns};
 
-pub use process::{adopt_orphans, reap_orphans};
+pub use limits::{LEAST_MEMORY, LEAST_OPEN_FILES, Limits};
+pub use pool::{adopt_orphans, end_orphans};
+pub use worker::work_if_asked;
 
 /// How many scripts run at once unless said otherwise.
 pub const DEFAULT_CONCURRENCY: usize = 32;
@@ -25,6 +32,9 @@ const QUEUE_SHARE: u32 = 2;
 /// One run of a script.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
+    /// Whose script it is: one namespace's scripts do not take the turns of another's.
+    #[serde(default)]
+    pub namespace: String,
     /// The program and its arguments, or the interpreter of `source`.
     pub command: Vec<String>,
     /// An inline script; the interpreter gets the path of a file that holds it.
@@ -53,8 +63,10 @@ pub enum How {
     Exited(i32),
     /// By this signal, sent by somebody else.
     Killed(i32),
-    /// The deadline came, and the whole process group was killed.
+    /// The deadline came, and it was killed with all it started.
     TimedOut,
+    /// It took more than it may, and was ended for that.
+    LimitReached(String),
     /// It could not be started.
     CannotStart(String),
     /// Others were running and its turn came too late, or the machine takes no more processes.
@@ -73,34 +85,64 @@ impl Ended {
     }
 }
 
-/// Runs scripts beside this process, a bounded number at once.
+/// How scripts are run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// This very program, of which workers are made.
+    pub program: PathBuf,
+    /// So many at once, at least one.
+    pub at_once: usize,
+    /// So many of one namespace at once, at least one.
+    pub per_namespace: usize,
+    pub limits: Limits,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            // Also where the file was replaced meanwhile.
+            program: "/proc/self/exe".into(),
+            at_once: DEFAULT_CONCURRENCY,
+            per_namespace: DEFAULT_CONCURRENCY,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Runs scripts beside this process, a bounded number at once, each in a worker: see [`work_if_asked`], which `main`
+/// calls first.
 #[derive(Clone, Debug)]
 pub struct Scripts {
-    turns: Arc<Semaphore>,
+    turns: Turns,
+    pool: Arc<Pool>,
 }
 
 impl Default for Scripts {
     fn default() -> Self {
-        Self::new(DEFAULT_CONCURRENCY)
+        Self::new(&Setup::default())
     }
 }
 
 impl Scripts {
-    /// At most `concurrency` scripts at once, at least one.
+    /// Starts nothing yet.
     #[must_use]
-    pub fn new(concurrency: usize) -> Self {
-        Self { turns: Arc::new(Semaphore::new(concurrency.max(1))) }
+    pub fn new(setup: &Setup) -> Self {
+        Self {
+            turns: Turns::new(setup.at_once, setup.per_namespace),
+            pool: Arc::new(Pool::new(&setup.program, &setup.limits)),
+        }
     }
 
-    /// Runs one script within its timeout. Dropping the future kills its whole process group.
-    pub async fn run(&self, run: &Run) -> Ended {
+    /// Runs one script within its timeout. Dropping the future kills it with all it started.
+    pub async fn run(&self, mut run: Run) -> Ended {
         let deadline = Instant::now() + run.timeout;
-        let Some((turn, queued)) = self.turn(run.timeout / QUEUE_SHARE).await else {
+        let Some((turn, queued)) = self.turn(&run.namespace, run.timeout / QUEUE_SHARE).await else {
             return Ended::without_output(How::Overloaded(
                 "too many scripts run at once; its turn did not come".into(),
             ));
         };
-        let ended = process::run(run, deadline).await;
+        run.timeout = deadline.saturating_duration_since(Instant::now());
+        let ended = self.pool.run(&run, deadline).await;
         drop(turn);
         match ended.how {
             // Time spent in our queue is not the script's: what it might have done with it nobody knows.
@@ -112,13 +154,13 @@ impl Scripts {
         }
     }
 
-    /// A permit, and whether it had to be waited for.
-    async fn turn(&self, patience: Duration) -> Option<(OwnedSemaphorePermit, bool)> {
-        if let Ok(permit) = Arc::clone(&self.turns).try_acquire_owned() {
-            return Some((permit, false));
+    /// A turn, and whether it had to be waited for.
+    async fn turn(&self, namespace: &str, patience: Duration) -> Option<(Turn, bool)> {
+        if let Some(turn) = self.turns.now(namespace) {
+            return Some((turn, false));
         }
-        let permit = timeout(patience, Arc::clone(&self.turns).acquire_owned()).await.ok()?.ok()?;
-        Some((permit, true))
+        let turn = timeout(patience, self.turns.next(namespace)).await.ok()??;
+        Some((turn, true))
     }
 }
 
@@ -134,6 +176,7 @@ pub(super) fn judge(ended: &Ended, whole: Duration) -> Result<(), Failure> {
         How::TimedOut => {
             Failure::new(Reason::TimeoutScript, told(&format!("no answer in {whole:?} (Script)"), &ended.output))
         }
+        How::LimitReached(why) => Failure::new(Reason::ScriptLimitReached, told(why, &ended.output)),
         How::CannotStart(why) => Failure::new(Reason::CannotStart, why.clone()),
         How::Overloaded(why) => Failure::new(Reason::ProberOverloaded, why.clone()),
         How::NoDescriptors(why) => Failure::new(Reason::NoDescriptors, why.clone()),
@@ -210,7 +253,8 @@ mod tests {
 
     #[test]
     fn what_keeps_a_script_from_running_is_ours() {
-        for how in [How::CannotStart("x".into()), How::Overloaded("x".into()), How::NoDescriptors("x".into())] {
+        let ours: [fn(String) -> How; 4] = [How::CannotStart, How::Overloaded, How::NoDescriptors, How::LimitReached];
+        for how in ours.map(|how| how("x".into())) {
             let failure = judge(&ended(how, ""), Duration::ZERO).expect_err("a failure");
             assert_eq!(failure.reason.class(), None);
         }

@@ -1,118 +1,181 @@
-//! One process group, from spawn to the last trace of it.
+//! One script, from its start to the last trace of it. Runs in a worker, which has nothing else to do.
 
 use std::{
-    collections::HashSet,
-    fs, io,
-    io::Write,
-    os::{fd::OwnedFd, unix::process::ExitStatusExt},
-    path::Path,
-    process::{ExitStatus, Stdio},
-    sync::{LazyLock, Mutex, PoisonError},
-    time::Duration,
+    fs,
+    io::{self, Read, Write},
+    os::{
+        fd::{BorrowedFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    process::{Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     fs::{MemfdFlags, SealFlags},
     io::Errno,
-    process::{Pid, Signal, WaitOptions},
-};
-use tokio::{
-    io::AsyncReadExt,
-    net::unix::pipe,
-    process::{Child, Command},
-    time::{Instant, sleep, timeout, timeout_at},
+    process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, kill_process_group, pidfd_open, waitpid},
 };
 
-use super::{Ended, How, Run, tail::Tail};
+use super::{Ended, How, Limits, Run, memory, tail::Tail, tree};
 
 /// Of what a script writes, the end is kept.
 const OUTPUT_LIMIT: usize = 4096;
-/// What is still read after the end of a script, which a child of it that keeps writing must not stretch.
+/// What is still read after the end of a script.
 const DRAIN_LIMIT: usize = 256 * 1024;
-/// How long a killed process is waited for; one stuck in the kernel is left to the runtime to reap.
-const REAP_PATIENCE: Duration = Duration::from_millis(100);
+/// How long killed processes are waited for before the answer is given; one stuck in the kernel takes longer.
+const REAP_PATIENCE: Duration = Duration::from_millis(90);
 /// A program just written may be busy for a moment while another process that was forked meanwhile still holds it open.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
+/// How often the end of a script is looked for where the kernel does not tell it.
+const UNTOLD: Duration = Duration::from_millis(5);
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// What is handed on of our own environment. Nothing else is: it may hold what a script must not know.
-const INHERITED: [&str; 6] = ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"];
 
-/// Runs one script to its end or to `deadline`.
-pub(super) async fn run(run: &Run, deadline: Instant) -> Ended {
-    let (mut group, mut output) = match start(run, deadline).await {
-        Ok(started) => started,
-        Err(how) => return Ended::without_output(how),
+/// How a run ended, and what is left of it.
+pub(super) struct Done {
+    pub ended: Ended,
+    /// Who asked for it hung up meanwhile.
+    pub unheard: bool,
+    /// Processes of it are left, which do not die though they were killed.
+    pub left: bool,
+}
+
+/// Runs one script to its end, to its timeout, or until `asker` hangs up.
+pub(super) fn run(run: &Run, limits: &Limits, asker: BorrowedFd<'_>) -> Done {
+    let deadline = Instant::now() + run.timeout;
+    let mut script = match start(run, limits, deadline) {
+        Ok(script) => script,
+        Err(how) => return Done { ended: Ended::without_output(how), unheard: false, left: false },
     };
+    let shortages = memory::shortages();
     let mut tail = Tail::new(OUTPUT_LIMIT);
-    let status = timeout_at(deadline, watch(&mut group.child, &mut output, &mut tail)).await;
-    group.kill();
-    let how = match status {
-        Ok(Ok(status)) => how(status),
-        Ok(Err(error)) => How::CannotStart(format!("its end could not be waited for: {error}")),
-        Err(_) => {
-            // Its end is only waited for so that no zombie stays; how it ended is known.
-            let _ = timeout(REAP_PATIENCE, group.child.wait()).await;
-            How::TimedOut
-        }
+    let end = script.watch(asker, deadline, &mut tail);
+    if !matches!(end, Ok(End::Itself(_))) {
+        // All that is still in its group at one stroke, before the others are looked for.
+        let _ = kill_process_group(script.process, Signal::KILL);
+    }
+    let left = !tree::end_all(REAP_PATIENCE);
+    script.drain(&mut tail);
+    let (how, unheard) = match end {
+        Ok(End::Itself(status)) => (how(status, limits, shortages), false),
+        Ok(End::Deadline) => (How::TimedOut, false),
+        Ok(End::HungUp) => (How::TimedOut, true),
+        Err(error) => (How::CannotStart(format!("its end could not be waited for: {error}")), false),
     };
-    drain(&output, &mut tail);
-    drop(group);
-    Ended { how, output: tail.into_text() }
+    Done { ended: Ended { how, output: tail.into_text() }, unheard, left }
 }
 
-/// Reads what the script writes until it ends. It ends when its own process does, whoever else holds the pipe.
-async fn watch(child: &mut Child, output: &mut pipe::Receiver, tail: &mut Tail) -> io::Result<ExitStatus> {
-    let mut buffer = vec![0; 16 * 1024];
-    let mut open = true;
-    loop {
-        tokio::select! {
-            biased;
-            status = child.wait() => return status,
-            read = output.read(&mut buffer), if open => match read {
-                Ok(0) | Err(_) => open = false,
-                Ok(count) => tail.push(&buffer[..count]),
-            },
+/// What ends the watch over a script.
+enum End {
+    Itself(WaitStatus),
+    Deadline,
+    HungUp,
+}
+
+struct Script {
+    process: Pid,
+    /// Becomes readable when the script ends. Missing where the kernel has no such thing.
+    end: Option<OwnedFd>,
+    output: io::PipeReader,
+}
+
+impl Script {
+    /// Reads what the script writes until it ends. It ends when its own process does, whoever else holds the pipe.
+    fn watch(&mut self, asker: BorrowedFd<'_>, deadline: Instant, tail: &mut Tail) -> io::Result<End> {
+        let mut buffer = vec![0; 16 * 1024];
+        let mut open = true;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let pause = if self.end.is_some() { left } else { left.min(UNTOLD) };
+            let [ended, hung_up, readable] = self.look(asker, open, pause)?;
+            if (ended || self.end.is_none())
+                && let Some((_, status)) = waitpid(Some(self.process), WaitOptions::NOHANG)?
+            {
+                return Ok(End::Itself(status));
+            }
+            if hung_up {
+                return Ok(End::HungUp);
+            }
+            if left.is_zero() {
+                return Ok(End::Deadline);
+            }
+            if readable {
+                match self.output.read(&mut buffer) {
+                    Ok(0) => open = false,
+                    Ok(count) => tail.push(&buffer[..count]),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => open = false,
+                }
+            }
+        }
+    }
+
+    /// Whether the script ended, the asker hung up, there is something to read.
+    fn look(&self, asker: BorrowedFd<'_>, open: bool, pause: Duration) -> io::Result<[bool; 3]> {
+        // A request comes only after the answer to the one before: whatever is to be read from the asker is the end.
+        let asker = Some(PollFd::from_borrowed_fd(asker, PollFlags::IN));
+        let end = self.end.as_ref().map(|end| PollFd::new(end, PollFlags::IN));
+        // A pipe whose writers are gone would be told for ever.
+        let output = open.then(|| PollFd::new(&self.output, PollFlags::IN));
+        let asked = [end, asker, output];
+        let mut descriptors: Vec<PollFd<'_>> = asked.iter().flatten().cloned().collect();
+        let pause = Timespec::try_from(pause).map_err(|_| Errno::INVAL)?;
+        match poll(&mut descriptors, Some(&pause)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut told = descriptors.iter().map(|descriptor| !descriptor.revents().is_empty());
+        Ok(asked.map(|asked| asked.is_some() && told.next().unwrap_or_default()))
+    }
+
+    /// What is in the pipe already, without waiting for more.
+    fn drain(&mut self, tail: &mut Tail) {
+        let mut buffer = vec![0; 16 * 1024];
+        let mut left = DRAIN_LIMIT;
+        while let Ok(count @ 1..) = self.output.read(&mut buffer) {
+            tail.push(&buffer[..count]);
+            left = left.saturating_sub(count);
+            if left == 0 {
+                return;
+            }
         }
     }
 }
 
-/// What is in the pipe already, without waiting for more.
-fn drain(output: &pipe::Receiver, tail: &mut Tail) {
-    let mut buffer = vec![0; 16 * 1024];
-    let mut left = DRAIN_LIMIT;
-    while let Ok(count @ 1..) = output.try_read(&mut buffer) {
-        tail.push(&buffer[..count]);
-        left = left.saturating_sub(count);
-        if left == 0 {
-            return;
-        }
+fn how(status: WaitStatus, limits: &Limits, shortages: Option<u64>) -> How {
+    // A shell says of its last command's signal 128 and that number.
+    let signal = status.terminating_signal().or_else(|| status.exit_status().map(|code| code - 128));
+    if let Some(limit) = signal.and_then(|signal| limits.told_by(signal)) {
+        return How::LimitReached(limit);
     }
-}
-
-fn how(status: ExitStatus) -> How {
-    match (status.code(), status.signal()) {
+    match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => How::Exited(code),
+        (None, Some(signal)) if signal == Signal::KILL.as_raw() && memory::shortages() > shortages => {
+            How::LimitReached("the system killed it, as the memory of all scripts together was used up".to_owned())
+        }
         (None, Some(signal)) => How::Killed(signal),
-        (None, None) => How::CannotStart(format!("it ended in an unknown way: {status}")),
+        (None, None) => How::CannotStart(format!("it ended in an unknown way: {status:?}")),
     }
 }
 
-async fn start(run: &Run, deadline: Instant) -> Result<(Group, pipe::Receiver), How> {
+fn start(run: &Run, limits: &Limits, deadline: Instant) -> Result<Script, How> {
     loop {
-        match spawn(run) {
+        match spawn(run, limits) {
             Ok(started) => return Ok(started),
             Err(error)
                 if error.kind() == io::ErrorKind::ExecutableFileBusy && Instant::now() + BUSY_PAUSE < deadline =>
             {
-                sleep(BUSY_PAUSE).await;
+                sleep(BUSY_PAUSE);
             }
-            Err(error) => return Err(refused(run, &error)),
+            Err(error) => return Err(refused(run.command.first().map_or("", String::as_str), &error)),
         }
     }
 }
 
-fn refused(run: &Run, error: &io::Error) -> How {
-    let program = run.command.first().map_or("", String::as_str);
+/// What it means that `program` could not be started.
+pub(super) fn refused(program: &str, error: &io::Error) -> How {
     match Errno::from_io_error(error) {
         Some(Errno::AGAIN | Errno::NOMEM) => {
             How::Overloaded(format!("'{program}' could not be started: no process or memory left: {error}"))
@@ -127,23 +190,20 @@ fn refused(run: &Run, error: &io::Error) -> How {
     }
 }
 
-fn spawn(run: &Run) -> io::Result<(Group, pipe::Receiver)> {
+fn spawn(run: &Run, limits: &Limits) -> io::Result<Script> {
     let Some((program, arguments)) = run.command.split_first() else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it names no program"));
     };
     // One pipe for both streams keeps the order in which they were written.
-    let (reader, writer) = io::pipe()?;
-    let reader = pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?;
+    let (output, writer) = io::pipe()?;
+    rustix::io::ioctl_fionbio(&output, true)?;
     let mut command = Command::new(program);
     command
         .args(arguments)
-        .env_clear()
-        .envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
         .stdout(Stdio::from(writer.try_clone()?))
         .stderr(Stdio::from(writer))
-        // A group of its own, without `pre_exec`, which would turn posix_spawn into a fork of all our memory.
-        .process_group(0)
-        .kill_on_drop(true);
+        // A group of its own, without `pre_exec`, which would turn posix_spawn into a fork.
+        .process_group(0);
     if std::env::var_os("PATH").is_none() {
         command.env("PATH", DEFAULT_PATH);
     }
@@ -152,7 +212,10 @@ fn spawn(run: &Run) -> io::Result<(Group, pipe::Receiver)> {
         None => command.stdin(Stdio::null()),
         Some(source) => command.arg(SOURCE_PATH).stdin(Stdio::from(source_file(source)?)),
     };
-    Ok((Group::spawn(&mut command)?, reader))
+    let child = limits.start(|| command.spawn())?;
+    let process = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+    limits.fix(process);
+    Ok(Script { process, end: pidfd_open(process, PidfdFlags::empty()).ok(), output })
 }
 
 /// Where the interpreter finds an inline script. Opened anew there, it is read from its beginning, while the script's
@@ -167,74 +230,4 @@ fn source_file(source: &str) -> io::Result<OwnedFd> {
     // A script may not rewrite itself under its interpreter.
     rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
     Ok(file.into())
-}
-
-/// A script's process group; it does not outlive this.
-struct Group {
-    child: Child,
-    id: Option<Pid>,
-}
-
-impl Group {
-    fn spawn(command: &mut Command) -> io::Result<Self> {
-        // Held over the spawn, so that [`reap_orphans`] never takes a script it does not know yet for an orphan.
-        let mut live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
-        let child = command.spawn()?;
-        let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        live.extend(id);
-        Ok(Self { child, id })
-    }
-
-    /// Kills what is left of the group, grandchildren that ignore every other signal included.
-    ///
-    /// Sent right after the leader's end: its number cannot have come round to another group by then.
-    fn kill(&mut self) {
-        if let Some(id) = self.id.take() {
-            let _ = rustix::process::kill_process_group(id, Signal::KILL);
-            LIVE.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        }
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-/// The groups of scripts that run now.
-static LIVE: LazyLock<Mutex<HashSet<Pid>>> = LazyLock::new(Mutex::default);
-
-/// Makes this process the parent of every process its scripts leave behind, those included that left their process
-/// group. For a process that has no other children, the runner; it calls [`reap_orphans`] at every SIGCHLD.
-///
-/// # Errors
-/// The system does not take it.
-pub fn adopt_orphans() -> io::Result<()> {
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-    Ok(())
-}
-
-/// Kills adopted children that belong to no running script, and reaps those that are dead. The end of whoever left one
-/// behind is a SIGCHLD, and so is its own.
-pub fn reap_orphans() {
-    let live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
-    for child in children() {
-        let group = rustix::process::getpgid(Some(child)).ok();
-        if live.contains(&child) || group.is_some_and(|group| live.contains(&group)) {
-            continue;
-        }
-        let _ = rustix::process::kill_process(child, Signal::KILL);
-        let _ = rustix::process::waitpid(Some(child), WaitOptions::NOHANG);
-    }
-}
-
-/// The children of this process, whichever of its threads they hang on.
-fn children() -> Vec<Pid> {
-    let Ok(tasks) = fs::read_dir(Path::new("/proc/self/task")) else { return Vec::new() };
-    tasks
-        .filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok())
-        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>())
-        .filter_map(Pid::from_raw)
-        .collect()
 }

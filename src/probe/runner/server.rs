@@ -1,6 +1,4 @@
-//! Scripts run by another process: the controller holds credentials, so it only ever asks.
-//!
-//! One Unix socket connection is one run: a line of JSON each way. A client that hangs up has its script killed.
+//! The runner's side: scripts for whoever may open its socket.
 
 use std::{
     future::Future,
@@ -11,52 +9,19 @@ use std::{
     time::Duration,
 };
 
-use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
+    io::{AsyncRead, AsyncReadExt as _},
     net::{UnixListener, UnixStream},
     sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_util::task::TaskTracker;
 
-use super::{
-    failure::Failure,
-    script::{Ended, Run, Scripts},
-};
-use crate::check::Reason;
+use super::{MAX_CLIENTS, REQUEST_LIMIT, TALK_LIMIT, receive, send};
+use crate::probe::script::{Run, Scripts};
 
-/// The longest request: a script's source and its variables.
-const REQUEST_LIMIT: u64 = 1024 * 1024;
-/// The longest answer: 4 KiB of output, which JSON may write six times as long.
-const ANSWER_LIMIT: u64 = 64 * 1024;
-/// How long a client may take to send its request, or to take its answer.
-const TALK_LIMIT: Duration = Duration::from_secs(5);
-/// Beyond the script's own timeout: the kill, and the way back on a busy machine. An answer that is missed makes a
-/// script that hangs look like a runner that does.
-const ANSWER_GRACE: Duration = Duration::from_secs(1);
-/// Clients served at once; more wait to be accepted.
-const MAX_CLIENTS: usize = 1024;
 /// A timeout a client may ask for, at most: as long as an interval may be.
 const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
-
-/// Has the runner behind `socket` make one run.
-pub(super) async fn ask(socket: &Path, run: &Run) -> Result<Ended, Failure> {
-    let unreachable = |why: &dyn std::fmt::Display| {
-        let message = format!("the script runner at {} cannot be reached: {why}", socket.display());
-        Failure::new(Reason::RunnerUnreachable, message)
-    };
-    let exchange = async {
-        let mut stream = UnixStream::connect(socket).await?;
-        send(&mut stream, run).await?;
-        receive::<Ended>(&mut stream, ANSWER_LIMIT).await
-    };
-    match timeout(run.timeout + ANSWER_GRACE, exchange).await {
-        Ok(Ok(ended)) => Ok(ended),
-        Ok(Err(error)) => Err(unreachable(&error)),
-        Err(_) => Err(unreachable(&"it did not answer in time")),
-    }
-}
 
 /// Serves runs on a Unix socket.
 #[derive(Debug)]
@@ -136,8 +101,8 @@ async fn client(mut stream: UnixStream, scripts: &Scripts) {
     run.timeout = run.timeout.min(MAX_TIMEOUT);
     let (mut incoming, mut outgoing) = stream.split();
     let ended = tokio::select! {
-        ended = scripts.run(&run) => ended,
-        // Dropping the run kills its process group.
+        ended = scripts.run(run) => ended,
+        // Dropping the run kills it with all it started.
         () = hung_up(&mut incoming) => return,
     };
     if let Err(error) = timeout(TALK_LIMIT, send(&mut outgoing, &ended)).await.unwrap_or_else(|late| Err(late.into())) {
@@ -149,27 +114,6 @@ async fn client(mut stream: UnixStream, scripts: &Scripts) {
 async fn hung_up(incoming: &mut (impl AsyncRead + Unpin)) {
     let mut ignored = [0; 256];
     while let Ok(1..) = incoming.read(&mut ignored).await {}
-}
-
-async fn send(stream: &mut (impl AsyncWrite + Unpin), message: &impl Serialize) -> io::Result<()> {
-    let mut line = serde_json::to_vec(message)?;
-    line.push(b'\n');
-    stream.write_all(&line).await?;
-    stream.flush().await
-}
-
-async fn receive<T: DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin), limit: u64) -> io::Result<T> {
-    let mut line = Vec::new();
-    BufReader::new(stream.take(limit)).read_until(b'\n', &mut line).await?;
-    if line.last() != Some(&b'\n') {
-        let (kind, why) = if line.len() as u64 >= limit {
-            (io::ErrorKind::InvalidData, "the message is too long")
-        } else {
-            (io::ErrorKind::UnexpectedEof, "the connection closed in the middle of a message")
-        };
-        return Err(io::Error::new(kind, why));
-    }
-    Ok(serde_json::from_slice(&line)?)
 }
 
 /// Makes way for a new socket at `path`, if what is there is a socket nobody listens on.

@@ -1,0 +1,76 @@
+//! A small process that runs one script after the other, so that nothing of a script outlives its run.
+//!
+//! It is this program once more, and parent of all that its script leaves behind, whatever session or group that moved
+//! to: when a run ends, all its descendants are that script's, and none is another's. It holds neither threads nor
+//! credentials, and ends with who started it.
+
+use std::{
+    ffi::OsString,
+    io::{self, BufRead as _, BufReader, Write as _},
+    os::{fd::AsFd as _, unix::net::UnixStream},
+    time::Duration,
+};
+
+use rustix::process::{DumpableBehavior, getpid, set_child_subreaper, set_dumpable_behavior};
+use serde::{Deserialize, Serialize};
+
+use super::{Ended, Limits, Run, process, tree};
+
+/// The first argument of a worker; the second are its limits.
+pub(super) const COMMAND: &str = "script-worker";
+/// How long a worker tries to end what does not die before it leaves it to others.
+const LAST_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a worker says to a request.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Answer {
+    pub ended: Ended,
+    /// This worker takes no more requests.
+    pub last: bool,
+}
+
+/// Whether the arguments of this process, its name left out, are those of a worker; works, and says how it ended.
+///
+/// # Errors
+/// The system refuses a limit or to be asked.
+pub fn work_if_asked(mut words: impl Iterator<Item = OsString>) -> Option<io::Result<()>> {
+    if words.next()? != COMMAND {
+        return None;
+    }
+    let limits = words.next().and_then(|word| serde_json::from_str(word.to_str()?).ok());
+    Some(match limits {
+        Some(limits) => work(&limits),
+        None => Err(io::Error::new(io::ErrorKind::InvalidInput, "a script worker is started by the runner alone")),
+    })
+}
+
+/// Serves standard input, a socket, until that is closed.
+fn work(limits: &Limits) -> io::Result<()> {
+    let mut asker = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    // Scripts of the same user may neither look into this process nor take it over.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    set_child_subreaper(Some(getpid()))?;
+    limits.take_on()?;
+    let mut requests = BufReader::new(asker.try_clone()?);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if requests.read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        let run: Run = serde_json::from_slice(&line)?;
+        let done = process::run(&run, limits, asker.as_fd());
+        if done.unheard {
+            tree::end_all(LAST_PATIENCE);
+            return Ok(());
+        }
+        let last = done.left || limits.worn();
+        let mut answer = serde_json::to_vec(&Answer { ended: done.ended, last })?;
+        answer.push(b'\n');
+        asker.write_all(&answer)?;
+        if last {
+            tree::end_all(LAST_PATIENCE);
+            return Ok(());
+        }
+    }
+}
