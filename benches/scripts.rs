@@ -92,6 +92,7 @@ async fn ours(prober: &Prober) -> anyhow::Result<()> {
             dial: None,
             probe: Arc::new(Probe { timeout: Duration::from_secs(10), kind }),
             known: vec![],
+            kept: None,
         })
         .await;
     ensure!(report.outcome == Outcome::Success, "{report:?}");

@@ -20,7 +20,9 @@ pub struct InstallArgs {
 /// # Errors
 /// The file cannot be written.
 pub fn run(args: &InstallArgs) -> anyhow::Result<Exit> {
-    let part = args.file.with_added_extension("part");
+    let mut part = args.file.clone().into_os_string();
+    part.push(".part");
+    let part = PathBuf::from(part);
     let copied = fs::copy("/proc/self/exe", &part)
         .and_then(|_| fs::set_permissions(&part, PermissionsExt::from_mode(0o755)))
         .and_then(|()| fs::rename(&part, &args.file));

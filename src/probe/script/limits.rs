@@ -60,7 +60,7 @@ impl Limits {
         let before = getrlimit(Resource::Cpu);
         // Ours may be less already.
         let current = Some(before.maximum.map_or(seconds, |ours| ours.min(seconds)));
-        setrlimit(Resource::Cpu, Rlimit { current, ..before.clone() })?;
+        setrlimit(Resource::Cpu, Rlimit { current, ..before })?;
         let started = start();
         setrlimit(Resource::Cpu, before)?;
         started
