@@ -46,9 +46,10 @@ async fn a_grandchild_with_a_session_of_its_own_holds_nothing() -> anyhow::Resul
         let path = script(files.path(), name, &lines).display().to_string();
         let checker = Checker::start(&["--script", &path, "--script-timeout", "1"]).await?;
         let answer = checker.get("/").await;
-        // Outside the group, so it is the test's to end.
+        // Outside the group and dead all the same, and reaped.
         let sleeper = std::fs::read_to_string(&pid)?.trim().parse().ok().and_then(Pid::from_raw);
-        kill_process(sleeper.expect("a process id"), Signal::KILL)?;
+        let killed = kill_process(sleeper.expect("a process id"), Signal::KILL);
+        assert_eq!(killed, Err(rustix::io::Errno::SRCH), "{name}: it lived on");
         let answer = answer?;
         assert_eq!((is_good(&answer), failed(&answer).is_some()), (good, !good), "{name}: {answer:?}");
     }
