@@ -2,10 +2,8 @@
 //!
 //!     cargo bench --bench scripts
 
-#[allow(dead_code)]
 mod common;
 #[path = "../tests/support/mod.rs"]
-#[allow(dead_code)]
 mod support;
 
 use std::{
@@ -54,7 +52,7 @@ fn main() -> anyhow::Result<()> {
         let mut costs = [vec![], vec![]];
         // The first round starts the worker and is thrown away.
         for round in 0..=rounds {
-            let bare = measure(runs, || bare())?;
+            let bare = measure(runs, bare)?;
             let ours = measure(runs, || runtime.block_on(ours(&prober)))?;
             if round > 0 {
                 costs[0].push(bare);
