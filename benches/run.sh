@@ -20,7 +20,7 @@ for command in nginx size taskset wrk; do
 done
 
 cargo build --release --locked
-[ $# -gt 0 ] || set -- size probing healthz scripts cluster
+[ $# -gt 0 ] || set -- size probing healthz passive scripts cluster
 for bench in "$@"; do
 	cargo bench --locked --bench "$bench"
 done

@@ -14,6 +14,7 @@ pub mod engine;
 pub mod gate;
 pub mod health_checker;
 pub mod on_demand;
+pub mod passive;
 pub mod probe;
 pub mod server;
 pub mod source;

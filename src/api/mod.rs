@@ -8,6 +8,7 @@ pub mod crd;
 mod duration;
 mod gate;
 mod int_or_string;
+mod passive;
 pub mod probe;
 pub mod rules;
 mod spec;
@@ -17,6 +18,7 @@ mod target;
 pub use duration::{Duration, ParseDurationError};
 pub use gate::{AnnotationGate, EndpointSliceGate, Gate, GateMode, GatePolicy, PodReadinessGate};
 pub use int_or_string::IntOrString;
+pub use passive::{ActiveProbes, Passive, PassiveThresholds};
 pub use spec::{Annotations, FailureThresholds, HealthCheck, HealthCheckSpec, InitialState};
 pub use status::HealthCheckStatus;
 pub use target::{

@@ -172,6 +172,20 @@ pub const STATUSES: &str =
 pub const UNHEALTHY_STATUSES: &str =
     "unhealthyStatuses takes statuses from 100 to 599 and ranges such as \"500-599\", lower end first";
 
+pub const HEALTHY_STATUSES: &str =
+    "healthyStatuses takes statuses from 100 to 599 and ranges such as \"200-399\", lower end first";
+pub const EJECTION_TIME: Span =
+    Span { min: Duration::from_secs(1), max: LONGEST_INTERVAL, message: "ejectionTime must be from 1s to 24h" };
+pub const EJECTION_TIME_WITH_PROBES: &str = "ejectionTime has no effect where endpoints are probed, as they return by \
+     their probe: set activeProbes to Off or remove ejectionTime";
+
+#[must_use]
+pub fn ejection_time_without_probes() -> Rule {
+    Rule::new("!has(self.ejectionTime) || self.activeProbes == 'Off'")
+        .message(EJECTION_TIME_WITH_PROBES)
+        .field_path(".ejectionTime")
+}
+
 #[must_use]
 pub fn statuses(message: &'static str) -> Rule {
     Rule::new(

@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Duration, Gate, HealthCheckStatus, IntOrString, Target, probe::Probe, rules};
+use super::{Duration, Gate, HealthCheckStatus, IntOrString, Passive, Target, probe::Probe, rules};
 
 /// What is probed, how often, and when it counts as healthy.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -149,6 +149,11 @@ pub struct HealthCheckSpec {
     /// Whether the EndpointSlices of service targets carry the health as an annotation: On or Off. Default On.
     #[serde(default)]
     pub annotations: Annotations,
+
+    /// How reports of a data plane about the traffic of the endpoints are judged, beside their probes. Default: no reports are taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Passive")]
+    pub passive: Option<Passive>,
 
     /// What may move traffic by the verdicts, at most 8 gates with different names. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
-use super::{Gate, ObjectKey, Overrides, Probe};
+use super::{Gate, ObjectKey, Overrides, Passive, Probe};
 
 /// One HealthCheck, with every default filled in and every rule checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Check {
     /// Whether EndpointSlices of `service` targets are annotated.
     pub annotations: bool,
     pub targets: Vec<Target>,
+    /// How a data plane's reports are judged; `None`: they are not taken.
+    pub passive: Option<Passive>,
     /// What may move traffic by the verdicts; without a cluster, nothing does.
     pub gates: Vec<Gate>,
     /// What an operator says by hand, in place of verdicts.
@@ -34,6 +36,12 @@ impl Check {
     #[must_use]
     pub fn target_names(&self) -> Arc<[Arc<str>]> {
         self.targets.iter().map(|target| target.name.clone()).collect()
+    }
+
+    /// Whether its endpoints are probed, and not judged by a data plane's reports alone.
+    #[must_use]
+    pub fn is_probed(&self) -> bool {
+        self.passive.as_ref().is_none_or(|passive| passive.unprobed.is_none())
     }
 
     /// `"http,tcp"`: the kinds of probe this check uses, sorted.
@@ -79,8 +87,8 @@ impl Rhythm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thresholds {
     pub success: u8,
-    /// Failures in a row of any class.
-    pub failure: u8,
+    /// Failures in a row of any class; `None`: only those of one class count together.
+    pub failure: Option<u8>,
     pub connect: Option<u8>,
     pub http: Option<u8>,
     pub timeout: Option<u8>,

@@ -143,6 +143,16 @@ impl EndpointState {
         }
     }
 
+    /// The state without its doubt: as it was before the last result that speaks against it.
+    #[must_use]
+    pub const fn plain(self) -> Self {
+        match self {
+            Self::MostlyHealthy => Self::Healthy,
+            Self::MostlyUnhealthy => Self::Unhealthy,
+            plain => plain,
+        }
+    }
+
     /// The state for `text`, if it is one of ours.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -12,6 +12,7 @@ mod kept;
 mod key;
 mod outcome;
 mod overrides;
+mod passive;
 mod probe;
 mod reason;
 mod selector;
@@ -29,6 +30,7 @@ pub use kept::Kept;
 pub use key::ObjectKey;
 pub use outcome::{Found, Outcome, Report, clean_message};
 pub use overrides::{Override, Overrides, Word};
+pub use passive::{Judged, Observed, Passive};
 pub use probe::{
     ClientCertificate, Connection, GrpcProbe, Handshake, HeaderSource, HttpHeader, HttpProbe, HttpVersion, Probe,
     ProbeKind, Redirects, Reference, ReferenceKind, Scheme, ScriptProbe, StatusRange, TcpProbe, Tls, TlsMode,

@@ -57,14 +57,16 @@ enum Group {
 reasons! {
     Connect {
         ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, NameNotFound,
-        TlsHandshakeFailed, CertificateInvalid, CertificateExpired, ConnectionClosed,
+        TlsHandshakeFailed, CertificateInvalid, CertificateExpired, ConnectionClosed, PassiveConnectFailure,
     }
     Http {
         UnexpectedStatus, UnexpectedBody, BodyTooLarge, MalformedResponse, HeadersTooLarge, RedirectRefused, TooSlow,
         CertificateExpiring, ReceiveMismatch, GrpcNotServing, GrpcServiceUnknown, GrpcUnimplemented, ExitCode, KilledBySignal,
+        PassiveUnexpectedStatus,
     }
     Timeout {
         TimeoutResolve, TimeoutConnect, TimeoutTls, TimeoutRequest, TimeoutResponse, TimeoutReceive, TimeoutScript,
+        PassiveTimeout,
     }
     Local {
         NoDescriptors, NoPorts, ResolverUnreachable, NoRoute, EgressDenied, SecretMissing, SecretForbidden,
@@ -82,6 +84,12 @@ impl Reason {
             Group::Timeout => Some(Class::Timeout),
             Group::Local => None,
         }
+    }
+
+    /// Whether traffic has shown it, as a data plane reports, and no probe of ours.
+    #[must_use]
+    pub const fn is_passive(self) -> bool {
+        matches!(self, Self::PassiveConnectFailure | Self::PassiveUnexpectedStatus | Self::PassiveTimeout)
     }
 
     /// The reason for `text`, if it is one of ours.

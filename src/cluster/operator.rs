@@ -27,6 +27,7 @@ use super::{
 use crate::{
     engine::{self, Board, Limits, Surroundings},
     on_demand::OnDemand,
+    passive::Intake,
     probe::{DeniedDynamic, EgressGuard, KeptConnections, NameServers, Prober, ScriptBackend, Settings, canary},
     server::{self, Access, Readiness, ServerConfig, Servers},
     telemetry::{Beats, Metrics},
@@ -84,6 +85,7 @@ struct Operator {
     egress_known: CancellationToken,
     prober: Arc<Prober>,
     on_demand: OnDemand,
+    passive: Intake,
     references: ReferenceStore,
     /// What keeps HealthChecks from being watched, whichever role it is met in.
     complaints: Complaints,
@@ -99,6 +101,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let config = options.connection.load().await?;
     let api = client(&config, &metrics)?;
     let on_demand = OnDemand::new();
+    let passive = Intake::new(metrics.observations.clone());
     let access = Access::Cluster(Arc::new(ClusterAuthorizer::new(api.clone())));
     readiness.not_ready("crd", "HealthChecks have not been listed yet");
     readiness.not_ready("egress", "the API server has not been reached yet");
@@ -109,6 +112,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         metrics: metrics.clone(),
         access,
         on_demand: Some(on_demand.clone()),
+        passive: passive.clone(),
     };
     let servers = Servers::bind(&options.server, state)?;
     let mut essential = JoinSet::new();
@@ -189,6 +193,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         egress_known,
         prober,
         on_demand,
+        passive,
         references,
         complaints: Complaints::default(),
     };
@@ -376,6 +381,7 @@ impl Operator {
         };
         let (engine, engine_task) = engine::start(parts, engine_stop.clone());
         self.on_demand.begin(self.prober.clone(), engine.clone());
+        self.passive.begin(engine.clone());
         let parts = leader::Parts {
             client: self.client.clone(),
             board: self.board.clone(),
@@ -403,6 +409,7 @@ impl Operator {
         // Who failed first is told; the other one may have failed of it.
         let (led, engine) = tokio::join!(leading, watch_engine(engine_task, &leader_stop, &engine_stop));
         self.on_demand.end();
+        self.passive.end();
         engine.and(led)
     }
 

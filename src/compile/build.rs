@@ -11,9 +11,9 @@ use crate::{
     check::{
         BodyRule, Check, ClientCertificate, Connection, Gate, GateKind, GateLimits, GateMode, GatePolicy, GrpcProbe,
         Handshake, HeaderSource, Host, HttpHeader, HttpProbe, HttpVersion, InitialState, MinHealthy, ObjectKey,
-        Overrides, Pattern, Place, PodSelector, PortRef, Probe, ProbeKind, Redirects, Reference, ReferenceKind,
-        Resolve, Rhythm, Scheme, ScriptProbe, SelectorOperator, SelectorRequirement, Target, TcpProbe, Thresholds, Tls,
-        TlsMode,
+        Overrides, Passive, Pattern, Place, PodSelector, PortRef, Probe, ProbeKind, Redirects, Reference,
+        ReferenceKind, Resolve, Rhythm, Scheme, ScriptProbe, SelectorOperator, SelectorRequirement, Target, TcpProbe,
+        Thresholds, Tls, TlsMode,
     },
 };
 
@@ -21,6 +21,8 @@ use crate::{
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A verdict is believed for at least this long, however short the intervals.
 const SHORTEST_DEFAULT_STALE_AFTER: Duration = Duration::from_secs(30);
+/// As long as a proxy that ejects by itself holds back an endpoint at first (Envoy's `base_ejection_time`).
+const DEFAULT_EJECTION: Duration = Duration::from_secs(30);
 /// A namespace is always there in a cluster; files may leave it out.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
@@ -57,6 +59,7 @@ pub fn check(object: &HealthCheck) -> Check {
         min_healthy: members(&spec.min_healthy),
         annotations: spec.annotations == api::Annotations::On,
         targets,
+        passive: spec.passive.as_ref().map(passive),
         gates: spec.gates.iter().map(gate).collect(),
         overrides: said.map(|said| Overrides::parse(said, &names)).unwrap_or_default(),
     }
@@ -80,10 +83,32 @@ fn thresholds(spec: &HealthCheckSpec) -> Thresholds {
     let classes = spec.failure_thresholds.clone().unwrap_or_default();
     Thresholds {
         success: spec.success_threshold,
-        failure: spec.failure_threshold,
+        failure: Some(spec.failure_threshold),
         connect: classes.connect,
         http: classes.http,
         timeout: classes.timeout,
+    }
+}
+
+fn passive(passive: &api::Passive) -> Passive {
+    let statuses = |list: &[IntOrString]| list.iter().filter_map(parse_statuses).collect();
+    // 0 stands for no limit.
+    let limit = |limit: u8| (limit > 0).then_some(limit);
+    let classes = &passive.failure_thresholds;
+    Passive {
+        healthy: statuses(&passive.healthy_statuses),
+        unhealthy: statuses(&passive.unhealthy_statuses),
+        limits: Thresholds {
+            success: passive.success_threshold,
+            failure: None,
+            connect: limit(classes.connect),
+            http: limit(classes.http),
+            timeout: limit(classes.timeout),
+        },
+        unprobed: match passive.active_probes {
+            api::ActiveProbes::On => None,
+            api::ActiveProbes::Off => Some(passive.ejection_time.map_or(DEFAULT_EJECTION, api::Duration::to_std)),
+        },
     }
 }
 

@@ -1,12 +1,15 @@
 //! The rules over a whole spec.
 
 use super::{Mode, Problems, build::default_timeout, probe_rules, target_rules};
-use crate::api::{Duration, HealthCheckSpec, IntOrString, rules, rules::Span};
+use crate::api::{ActiveProbes, Duration, HealthCheckSpec, IntOrString, Passive, rules, rules::Span};
 
 pub fn check(spec: &HealthCheckSpec, mode: Mode, problems: &mut Problems) {
     check_durations(spec, problems);
     check_thresholds(spec, problems);
     check_min_healthy(spec, problems);
+    if let Some(passive) = &spec.passive {
+        check_passive(passive, problems);
+    }
     if let Some(probe) = &spec.probe {
         probe_rules::check(probe, "spec.probe", mode, problems);
         check_script_timeout(spec, probe, "spec.probe", problems);
@@ -60,6 +63,23 @@ fn check_thresholds(spec: &HealthCheckSpec, problems: &mut Problems) {
         let reachable = threshold.is_none_or(|threshold| threshold <= spec.failure_threshold);
         problems.require(reachable, format!("spec.failureThresholds.{class}"), message);
     }
+}
+
+fn check_passive(passive: &Passive, problems: &mut Problems) {
+    for (field, statuses, message) in [
+        ("healthyStatuses", &passive.healthy_statuses, rules::HEALTHY_STATUSES),
+        ("unhealthyStatuses", &passive.unhealthy_statuses, rules::UNHEALTHY_STATUSES),
+    ] {
+        for (index, status) in statuses.iter().enumerate() {
+            let path = format!("spec.passive.{field}[{index}]");
+            problems.require(probe_rules::parse_statuses(status).is_some(), path, message);
+        }
+    }
+    let (path, time) = ("spec.passive.ejectionTime", passive.ejection_time);
+    let span = rules::EJECTION_TIME;
+    problems.require(time.is_none_or(|time| span.contains(time)), path, span.message);
+    let used = time.is_none() || passive.active_probes == ActiveProbes::Off;
+    problems.require(used, path, rules::EJECTION_TIME_WITH_PROBES);
 }
 
 fn check_min_healthy(spec: &HealthCheckSpec, problems: &mut Problems) {

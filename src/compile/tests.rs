@@ -42,7 +42,7 @@ fn a_spec_with_nothing_but_a_target_has_every_default() {
     assert_eq!(check.rhythm.interval, Duration::from_secs(10));
     assert_eq!(check.rhythm.longest(), check.rhythm.shortest());
     assert_eq!(check.rhythm.jitter_percent, 0);
-    assert_eq!((check.thresholds.failure, check.thresholds.success), (3, 2));
+    assert_eq!((check.thresholds.failure, check.thresholds.success), (Some(3), 2));
     assert_eq!(check.initial_state, InitialState::Unknown);
     assert_eq!(check.stale_after, Duration::from_secs(32));
     assert_eq!(check.min_healthy, MinHealthy::Percent(100));

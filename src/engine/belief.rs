@@ -4,8 +4,13 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{group::Row, judgement::Judgement, scheduler::GRACE, view::EndpointView};
-use crate::check::{Endpoint, Family, Host, InitialState, Report, Resolve, Rhythm, Thresholds};
+use super::{
+    group::Row,
+    judgement::{Hearing, Judgement},
+    scheduler::GRACE,
+    view::EndpointView,
+};
+use crate::check::{Endpoint, Family, Host, InitialState, Observed, Passive, Report, Resolve, Rhythm, Thresholds};
 
 /// See the module's own words.
 #[derive(Debug)]
@@ -71,6 +76,61 @@ impl Belief {
         std::iter::once(&mut self.whole).chain(addresses.map(|address| &mut address.judgement))
     }
 
+    /// From now on reports are judged by `passive`, or not at all.
+    pub fn listen(&mut self, passive: Option<&Passive>, now: u64, wall: Timestamp) {
+        self.each_mut().for_each(|judgement| judgement.listen(passive, now, wall));
+    }
+
+    /// When the first ejection ends by itself.
+    pub fn lapses(&self) -> Option<u64> {
+        self.each().filter_map(Judgement::lapses).min()
+    }
+
+    /// Ends what ejections have lasted long enough by `now`. Whether there was any.
+    pub fn lapse(&mut self, now: u64, wall: Timestamp) -> bool {
+        let mut any = false;
+        for judgement in self.each_mut() {
+            any |= judgement.lapse(now, wall);
+        }
+        any
+    }
+
+    /// Whether a name leads to `ip`.
+    pub fn leads_to(&self, ip: IpAddr) -> bool {
+        self.addresses.iter().flat_map(|addresses| addresses.living()).any(|address| address.ip == ip)
+    }
+
+    /// Takes in reports of a data plane about the endpoint, or about one address of a name. Whether anything that readers
+    /// see has changed.
+    pub fn observe(
+        &mut self,
+        at: Option<IpAddr>,
+        (observed, times): (Observed, u16),
+        hearing: &Hearing<'_>,
+        now: u64,
+        wall: Timestamp,
+    ) -> bool {
+        let take = |judgement: &mut Judgement| judgement.observe(observed, times, hearing, now, wall);
+        let Some(addresses) = &mut self.addresses else { return take(&mut self.whole) };
+        let living = addresses.known.iter_mut().filter(|address| address.left.is_none());
+        let Some(ip) = at else {
+            // Nobody says at which of them.
+            let whole = take(&mut self.whole);
+            return living.fold(whole, |changed, address| take(&mut address.judgement) || changed);
+        };
+        let Some(address) = living.into_iter().find(|address| address.ip == ip) else { return false };
+        let changed = take(&mut address.judgement);
+        // One address that serves is enough for the name as a whole.
+        let last = addresses.living().find(|address| address.ip == ip).map(|address| &address.judgement);
+        let all = addresses.living().all(|address| address.judgement.is_ejected());
+        match (all, self.whole.is_ejected(), last) {
+            (true, false, Some(last)) => self.whole.eject_like(last, wall),
+            (false, true, _) => self.whole.release(wall),
+            _ => return changed,
+        }
+        true
+    }
+
     /// The check is probed again.
     pub fn resume(&mut self, wall: Timestamp) {
         self.each_mut().for_each(|judgement| judgement.resume(wall));
@@ -127,7 +187,8 @@ impl Belief {
             let changes = addresses.known.iter_mut().filter(|address| address.left.is_none());
             return changes.fold(changed, |changed, address| update(address, report) || changed);
         };
-        let mut changed = changed || !std::mem::replace(&mut addresses.looked, true);
+        let first = !std::mem::replace(&mut addresses.looked, true);
+        let mut changed = changed || first;
         for address in &mut addresses.known {
             let gone = found.reports.iter().all(|(ip, _)| *ip != address.ip);
             if gone && address.left.is_none() && found.unheard != Some(Family::of(address.ip)) {
@@ -196,7 +257,7 @@ fn row(
             stale: judgement.stale,
             measured: !judgement.is_undecided(),
             since: judgement.since,
-            reason: judgement.reason,
+            reason: judgement.reason(),
             message: judgement.told(),
             certificate_expires: judgement.certificate_expires,
             named: endpoint.is_named(),
@@ -215,7 +276,8 @@ mod tests {
     use super::*;
     use crate::check::{Dial, EndpointState, Found, Outcome, Probe, ProbeKind, Reason, TcpProbe};
 
-    const THRESHOLDS: Thresholds = Thresholds { success: 2, failure: 2, connect: None, http: None, timeout: None };
+    const THRESHOLDS: Thresholds =
+        Thresholds { success: 2, failure: Some(2), connect: None, http: None, timeout: None };
     const MILLIS: Duration = Duration::from_millis(1);
 
     fn endpoint(resolve: Resolve) -> Endpoint {
@@ -362,6 +424,36 @@ mod tests {
         assert!(name.belief.expire(first + 5000, 5000, Timestamp::UNIX_EPOCH));
         assert_eq!(name.rows(), rows(&[("10.0.0.1:80", Healthy), ("10.0.0.2:80", Unknown)]));
         assert!(!name.belief.expire(first + 5000, 5000, Timestamp::UNIX_EPOCH));
+    }
+
+    #[test]
+    fn traffic_ejects_an_address_and_the_name_only_with_the_last_of_them() {
+        let mut name = Name::new(Resolve::Any);
+        name.finds(&[(1, true), (2, true)], None);
+        let range = |first, last| crate::check::StatusRange { first, last };
+        let limits = Thresholds { success: 2, failure: None, connect: Some(2), http: None, timeout: None };
+        let passive =
+            Passive { healthy: vec![range(200, 399)], unhealthy: vec![range(500, 599)], limits, unprobed: None };
+        let hearing = Hearing { passive: &passive, stale_after: 60_000 };
+        let report = |name: &mut Name, last: Option<u8>, seen| {
+            let at = last.map(|last| [10, 0, 0, last].into());
+            name.belief.observe(at, seen, &hearing, name.now, Timestamp::UNIX_EPOCH);
+            let mut drawn = vec![];
+            name.belief.draw(&name.endpoint, InitialState::Unknown, &mut drawn);
+            (drawn[0].view.state, name.rows().into_iter().map(|(_, state)| state).collect::<Vec<_>>())
+        };
+        let refused = (Observed::ConnectFailure, 2);
+        assert_eq!(report(&mut name, Some(1), refused), (Healthy, vec![Unhealthy, Healthy]));
+        assert_eq!(report(&mut name, Some(2), refused), (Unhealthy, vec![Unhealthy, Unhealthy]));
+        assert_eq!(report(&mut name, Some(2), (Observed::Status(200), 2)), (Healthy, vec![Unhealthy, Healthy]));
+        // Who names no address means all of them.
+        assert_eq!(report(&mut name, None, refused), (Unhealthy, vec![Unhealthy, Unhealthy]));
+        for _ in 0..2 {
+            name.finds(&[(1, true), (2, false)], None);
+        }
+        let drawn = report(&mut name, Some(9), refused);
+        assert_eq!(drawn, (Healthy, vec![Healthy, Unhealthy]), "one that answers its probes is enough");
+        assert!(name.belief.leads_to([10, 0, 0, 1].into()) && !name.belief.leads_to([10, 0, 0, 9].into()));
     }
 
     #[test]

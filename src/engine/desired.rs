@@ -4,7 +4,10 @@ use std::{net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::view::Outage;
+use super::{
+    hearsay::{Fate, Observation},
+    view::Outage,
+};
 use crate::check::{Check, Endpoint, EndpointState, Health, HealthReason, ObjectKey, Reason};
 
 /// A check as it shall run from now on. Sent whole at every change; the engine finds the difference itself, so sending
@@ -77,6 +80,8 @@ pub(super) enum Command {
     Remove(ObjectKey),
     /// Answered with what runs under the key.
     Declared(ObjectKey, tokio::sync::oneshot::Sender<Option<Declared>>),
+    /// Answered with what became of each report.
+    Observe(Vec<Observation>, tokio::sync::oneshot::Sender<Vec<Fate>>),
     /// Answered once every command before it is on the board.
     Settle(tokio::sync::oneshot::Sender<()>),
 }
@@ -104,6 +109,14 @@ impl Engine {
         let (answer, answered) = tokio::sync::oneshot::channel();
         self.commands.send(Command::Declared(key.clone(), answer)).await.ok()?;
         answered.await.ok().flatten()
+    }
+
+    /// Takes in what a data plane has seen, in its order, and says what became of each report; `None` where the engine has
+    /// stopped. The caller bounds how many there are at once: all of them are taken in within one turn of the loop.
+    pub async fn observe(&self, reports: Vec<Observation>) -> Option<Vec<Fate>> {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        self.commands.send(Command::Observe(reports, answer)).await.ok()?;
+        answered.await.ok()
     }
 
     /// Waits until everything sent before is on the board. Until it is called for the first time, with every check sent

@@ -1,6 +1,9 @@
 //! One check as the engine keeps it: its members, and the word over them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
@@ -44,6 +47,8 @@ pub(super) struct Departed {
 pub(super) struct Group {
     pub check: Arc<Check>,
     pub members: Vec<Member>,
+    /// Its endpoints by what a data plane may call them; `None` until somebody asks, and after every change.
+    pub places: Option<HashMap<Arc<str>, u32>>,
     pub departed: Vec<Departed>,
     pub dirty: bool,
     pub live: Arc<CheckLive>,
@@ -75,6 +80,7 @@ impl Group {
     pub fn new(check: Arc<Check>, prior: Option<&Prior>, wall: Timestamp) -> Self {
         let mut group = Self {
             members: vec![],
+            places: None,
             departed: vec![],
             dirty: false,
             live: Arc::default(),

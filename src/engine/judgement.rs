@@ -8,9 +8,12 @@ use jiff::Timestamp;
 
 use super::{
     machine::{Machine, Seen},
+    testimony::{Reports, Testimony},
     view::EndpointLive,
 };
-use crate::check::{EndpointState, InitialState, Outcome, Reason, Report, Rhythm, Thresholds};
+use crate::check::{
+    EndpointState, InitialState, Judged, Observed, Outcome, Passive, Reason, Report, Rhythm, Thresholds,
+};
 
 #[derive(Debug)]
 pub(super) struct Judgement {
@@ -29,10 +32,30 @@ pub(super) struct Judgement {
     rested: bool,
     /// The last attempt could not look.
     pub blind: bool,
-    pub reason: Option<Reason>,
-    pub message: Arc<str>,
+    /// Of the last attempt.
+    reason: Option<Reason>,
+    message: Arc<str>,
+    /// What a data plane reports; `None` where nothing was reported yet, or nobody listens.
+    testimony: Option<Box<Testimony>>,
     pub certificate_expires: Option<i64>,
     pub live: Arc<EndpointLive>,
+}
+
+/// By what rules reports of a data plane are taken in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hearing<'a> {
+    pub passive: &'a Passive,
+    /// Older reports are not counted together with newer ones. In milliseconds.
+    pub stale_after: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Picture {
+    state: EndpointState,
+    /// Stale, superseded, blind.
+    flags: [bool; 3],
+    reason: Option<Reason>,
+    quiet: bool,
 }
 
 impl Judgement {
@@ -50,6 +73,7 @@ impl Judgement {
             blind: false,
             reason: None,
             message: Arc::from(""),
+            testimony: None,
             certificate_expires: None,
             live: Arc::default(),
         }
@@ -83,10 +107,142 @@ impl Judgement {
         }
     }
 
+    /// The verdict of probes and traffic together.
+    fn state(&self) -> EndpointState {
+        let probed = self.machine.state();
+        self.testimony.as_ref().map_or(probed, |testimony| testimony.verdict(probed))
+    }
+
+    /// From now on reports are judged by `passive`, or not at all.
+    pub fn listen(&mut self, passive: Option<&Passive>, now: u64, wall: Timestamp) {
+        let Some(passive) = passive else {
+            if let Some(testimony) = self.testimony.take()
+                && testimony.is_alone()
+            {
+                self.machine = Machine::resumed(testimony.verdict(EndpointState::Unknown).plain());
+            }
+            self.live.set_traffic(None);
+            return;
+        };
+        let unprobed = passive.unprobed.map(super::scheduler::millis);
+        let was_alone = self.testimony.as_ref().is_some_and(|testimony| testimony.is_alone());
+        // What an earlier life says of traffic is traffic's, and the probes had found nothing wrong.
+        let told = self.reason.filter(|reason| reason.is_passive() && self.machine.state().is_unhealthy());
+        if let (None, Some(reason)) = (&self.testimony, told) {
+            let since = i64::try_from(wall.duration_since(self.since).as_millis()).unwrap_or(0).max(0);
+            let message = std::mem::replace(&mut self.message, Arc::from(""));
+            self.reason = None;
+            self.machine = Machine::resumed(EndpointState::Healthy);
+            let ejection = Testimony::ejected(reason, message, now.cast_signed() - since);
+            self.testimony = Some(Box::new(ejection));
+        } else if unprobed.is_some() && !was_alone {
+            let state = self.state();
+            self.testimony = Some(Box::new(Testimony::resumed(state, now)));
+        } else if unprobed.is_none()
+            && was_alone
+            && let Some(testimony) = self.testimony.take()
+        {
+            self.machine = Machine::resumed(testimony.verdict(EndpointState::Unknown).plain());
+        }
+        if unprobed.is_some() {
+            self.machine = Machine::default();
+        }
+        if let Some(testimony) = &mut self.testimony {
+            testimony.set_alone(unprobed);
+        }
+        self.tell_counters(None);
+    }
+
+    /// When an ejection ends by itself, where nothing is probed.
+    pub fn lapses(&self) -> Option<u64> {
+        self.testimony.as_ref()?.lapses()
+    }
+
+    /// Ends an ejection that has lasted long enough by `now`: the endpoint is believed until it fails again.
+    pub fn lapse(&mut self, now: u64, wall: Timestamp) -> bool {
+        if self.lapses().is_none_or(|at| at > now) {
+            return false;
+        }
+        self.release(wall);
+        self.looked = Some(now);
+        true
+    }
+
+    pub fn is_ejected(&self) -> bool {
+        self.testimony.as_ref().is_some_and(|testimony| testimony.is_ejected())
+    }
+
+    /// Ejected no longer.
+    pub fn release(&mut self, wall: Timestamp) {
+        let before = self.state();
+        if let Some(testimony) = &mut self.testimony {
+            testimony.release();
+        }
+        self.tell_counters(None);
+        self.note_since(before, wall);
+    }
+
+    /// Ejected as `other` is.
+    pub fn eject_like(&mut self, other: &Self, wall: Timestamp) {
+        let before = self.state();
+        self.testimony.clone_from(&other.testimony);
+        self.tell_counters(None);
+        self.note_since(before, wall);
+    }
+
+    /// Takes in reports of a data plane. Whether anything that readers see has changed.
+    pub fn observe(
+        &mut self,
+        observed: Observed,
+        times: u16,
+        hearing: &Hearing<'_>,
+        now: u64,
+        wall: Timestamp,
+    ) -> bool {
+        let before = self.picture();
+        let reports = Reports { judged: hearing.passive.judge(observed), observed, times };
+        let testimony = self.testimony.get_or_insert_default();
+        let counts = testimony.take(&reports, hearing, now);
+        let (alone, state) = (testimony.is_alone(), self.state());
+        // A success does not keep the verdict fresh that it speaks against.
+        let confirms = counts.is_failure() || state.is_healthy();
+        if confirms && (alone || state != EndpointState::Unknown) {
+            self.looked = Some(now);
+        }
+        self.overdue &= !alone || counts == Judged::Neutral;
+        self.stale &= state == EndpointState::Unknown;
+        self.tell_counters(None);
+        self.note_since(before.state, wall);
+        before != self.picture()
+    }
+
+    fn tell_counters(&self, latency: Option<Duration>) {
+        self.live.set(self.machine.counters(), latency);
+        self.live.set_traffic(self.testimony.as_ref().map(|testimony| testimony.counters()));
+    }
+
+    fn note_since(&mut self, before: EndpointState, wall: Timestamp) {
+        let routes_as = |state: EndpointState| (state.is_healthy(), state.is_unhealthy());
+        if routes_as(before) != routes_as(self.state()) {
+            self.since = wall;
+        }
+    }
+
+    /// Whether it is traffic that the verdict comes from.
+    fn traffic_speaks(&self) -> Option<&Testimony> {
+        let testimony = self.testimony.as_deref()?;
+        (testimony.is_alone() || testimony.is_ejected() && !self.machine.state().is_unhealthy()).then_some(testimony)
+    }
+
+    /// Why it is as it is; `None` where all is well.
+    pub fn reason(&self) -> Option<Reason> {
+        self.traffic_speaks().map_or(self.reason, |testimony| testimony.reason())
+    }
+
     /// What may be believed now.
     pub fn shown(&self, initial: InitialState) -> EndpointState {
         // A declared state is believed for as long as a verdict would be: what never could be looked at must show.
-        match (self.machine.state(), self.is_newcomer(), initial) {
+        match (self.state(), self.is_newcomer(), initial) {
             (EndpointState::Unknown, true, InitialState::Healthy) => EndpointState::Healthy,
             (EndpointState::Unknown, true, InitialState::Unhealthy) => EndpointState::Unhealthy,
             (state, ..) => state,
@@ -95,7 +251,7 @@ impl Judgement {
 
     /// No verdict yet, and none was ever there.
     pub fn is_undecided(&self) -> bool {
-        self.machine.state() == EndpointState::Unknown && !self.stale
+        self.state() == EndpointState::Unknown && !self.stale
     }
 
     /// Undecided, and not for long.
@@ -105,7 +261,7 @@ impl Judgement {
 
     /// How long from one probe to the next, in this state.
     pub fn cadence(&self, rhythm: &Rhythm) -> Duration {
-        match self.machine.state() {
+        match self.state() {
             EndpointState::Healthy | EndpointState::Unknown => rhythm.interval,
             EndpointState::MostlyHealthy => rhythm.confirm_interval,
             EndpointState::Unhealthy | EndpointState::MostlyUnhealthy => rhythm.unhealthy_interval,
@@ -115,7 +271,9 @@ impl Judgement {
     /// When what is believed stops being believable, if nothing arrives; `None` when it already has.
     pub fn expires(&self, stale_after: u64) -> Option<u64> {
         let expired = self.stale || self.overdue;
-        (!expired).then(|| self.looked.unwrap_or(self.born) + stale_after)
+        let stale = self.looked.unwrap_or(self.born) + stale_after;
+        // An ejection that ends by itself is not forgotten before.
+        (!expired).then(|| self.lapses().map_or(stale, |lapses| stale.max(lapses)))
     }
 
     /// Too old now. The next success counts as a first one.
@@ -125,7 +283,10 @@ impl Judgement {
             return;
         }
         self.machine = Machine::default();
-        self.live.set(self.machine.counters(), None);
+        if let Some(testimony) = &mut self.testimony {
+            testimony.forget();
+        }
+        self.tell_counters(None);
         self.stale = true;
         self.superseded = false;
         self.since = wall;
@@ -134,7 +295,7 @@ impl Judgement {
     /// The question changed: the verdict stays, marked as one from before, until it is decided again.
     pub fn supersede(&mut self) {
         self.machine.restart();
-        self.live.set(self.machine.counters(), None);
+        self.tell_counters(None);
         self.live.set_found(None, None);
         self.superseded = self.machine.state() != EndpointState::Unknown;
     }
@@ -142,11 +303,17 @@ impl Judgement {
     /// An operator has spoken in its place so far: what was counted meanwhile decides nothing.
     pub fn recount(&mut self) {
         self.machine.restart();
-        self.live.set(self.machine.counters(), None);
+        if let Some(testimony) = &mut self.testimony {
+            testimony.recount();
+        }
+        self.tell_counters(None);
     }
 
     /// For people: the last attempt's message, and whether the verdict is older than the question.
     pub fn told(&self) -> Arc<str> {
+        if let Some(testimony) = self.traffic_speaks() {
+            return testimony.message();
+        }
         if self.superseded {
             return Arc::from("verdict from before the probe was changed");
         }
@@ -155,7 +322,7 @@ impl Judgement {
 
     /// Takes in what an attempt ended in. Whether anything that readers see has changed.
     pub fn take(&mut self, report: &Report, thresholds: &Thresholds, now: u64, wall: Timestamp) -> bool {
-        let before = (self.machine.state(), self.stale, self.superseded, self.blind, self.reason, self.is_quiet());
+        let before = self.picture();
         self.blind = matches!(report.outcome, Outcome::Local { .. });
         match &report.outcome {
             Outcome::Success => self.look(Seen::Success, thresholds, now),
@@ -170,23 +337,27 @@ impl Judgement {
         if report.certificate_expires.is_some() {
             self.certificate_expires = report.certificate_expires;
         }
-        self.live.set(self.machine.counters(), Some(report.latency));
+        self.tell_counters(Some(report.latency));
         self.live.set_found(report.status, report.lookup);
-        let after = self.machine.state();
-        let routes_as = |state: EndpointState| (state.is_healthy(), state.is_unhealthy());
-        if routes_as(before.0) != routes_as(after) {
-            self.since = wall;
-        }
-        before != (after, self.stale, self.superseded, self.blind, self.reason, self.is_quiet())
+        self.note_since(before.state, wall);
+        before != self.picture()
     }
 
-    /// Whether there is nothing to be told: neither a failure nor an answer that counts for nothing.
-    fn is_quiet(&self) -> bool {
-        self.message.is_empty()
+    /// What readers see, but for what moves at every probe.
+    fn picture(&self) -> Picture {
+        Picture {
+            state: self.state(),
+            flags: [self.stale, self.superseded, self.blind],
+            reason: self.reason(),
+            quiet: self.told().is_empty(),
+        }
     }
 
     fn look(&mut self, seen: Seen, thresholds: &Thresholds, now: u64) {
         self.machine.step(seen, thresholds);
+        if let Some(testimony) = &mut self.testimony {
+            testimony.probed(seen, thresholds);
+        }
         self.looked = Some(now);
         self.overdue = false;
         if self.machine.state() != EndpointState::Unknown {
@@ -199,11 +370,15 @@ impl Judgement {
 }
 
 #[cfg(test)]
+mod oracle;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::check::Reason;
 
-    const THRESHOLDS: Thresholds = Thresholds { success: 2, failure: 2, connect: None, http: None, timeout: None };
+    const THRESHOLDS: Thresholds =
+        Thresholds { success: 2, failure: Some(2), connect: None, http: None, timeout: None };
 
     fn success() -> Report {
         Report::new(Outcome::Success, Duration::from_millis(3))

@@ -42,19 +42,21 @@ impl Machine {
 
     /// The question changed: counting starts again and the verdict stays, in its plain form.
     pub fn restart(&mut self) {
-        let state = match self.state {
-            EndpointState::MostlyHealthy => EndpointState::Healthy,
-            EndpointState::MostlyUnhealthy => EndpointState::Unhealthy,
-            plain => plain,
-        };
-        *self = Self::resumed(state);
+        *self = Self::resumed(self.state.plain());
     }
 
     /// Takes in one result. The flip happens at the count that a threshold names.
     pub fn step(&mut self, seen: Seen, thresholds: &Thresholds) {
+        self.step_times(seen, 1, thresholds);
+    }
+
+    /// Takes in the same result `times` times over, at least once: nothing depends on the steps between.
+    pub fn step_times(&mut self, seen: Seen, times: u16, thresholds: &Thresholds) {
+        let times = times.max(1);
         match seen {
             Seen::Success => {
-                self.counters = Counters { success: self.counters.success.saturating_add(1), ..Counters::default() };
+                self.counters =
+                    Counters { success: self.counters.success.saturating_add(times), ..Counters::default() };
                 self.consecutive = 0;
                 self.state = self.after_success(thresholds);
             }
@@ -65,8 +67,8 @@ impl Machine {
                     Class::Http => &mut self.counters.http,
                     Class::Timeout => &mut self.counters.timeout,
                 };
-                *counter = counter.saturating_add(1);
-                self.consecutive = self.consecutive.saturating_add(1);
+                *counter = counter.saturating_add(times);
+                self.consecutive = self.consecutive.saturating_add(times);
                 self.state = self.after_failure(thresholds);
             }
         }
@@ -97,7 +99,7 @@ impl Machine {
 
     fn limit_reached(&self, thresholds: &Thresholds) -> bool {
         let reached = |count: u16, limit: Option<u8>| limit.is_some_and(|limit| count >= u16::from(limit));
-        reached(self.consecutive, Some(thresholds.failure))
+        reached(self.consecutive, thresholds.failure)
             || reached(self.counters.connect, thresholds.connect)
             || reached(self.counters.http, thresholds.http)
             || reached(self.counters.timeout, thresholds.timeout)
@@ -142,7 +144,7 @@ mod tests {
             } else {
                 let of = |class| streak.iter().filter(|event| **event == Seen::Failure(class)).count();
                 let over = |count: usize, limit: Option<u8>| limit.is_some_and(|limit| count >= limit.into());
-                if streak.len() >= thresholds.failure.into()
+                if over(streak.len(), thresholds.failure)
                     || over(of(Class::Connect), thresholds.connect)
                     || over(of(Class::Http), thresholds.http)
                     || over(of(Class::Timeout), thresholds.timeout)
@@ -169,7 +171,8 @@ mod tests {
     }
 
     fn threshold_sets() -> Vec<Thresholds> {
-        let plain = |success, failure| Thresholds { success, failure, connect: None, http: None, timeout: None };
+        let plain =
+            |success, failure| Thresholds { success, failure: Some(failure), connect: None, http: None, timeout: None };
         vec![
             plain(2, 3),
             plain(1, 1),
@@ -224,7 +227,7 @@ mod tests {
             let limit = || proptest::option::of(1..=failure);
             (limit(), limit(), limit()).prop_map(move |(connect, http, timeout)| Thresholds {
                 success,
-                failure,
+                failure: Some(failure),
                 connect,
                 http,
                 timeout,

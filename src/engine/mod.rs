@@ -1,7 +1,8 @@
 //! The scheduler, the state machine and the board.
 //!
-//! `scheduler` is the loop; `roster` changes what it runs, `rounds` runs it; `table`, `record` and `group` are what it keeps. The rest is
-//! pure: `spoken`, `wheel`, `phase`, `permits`, `stall`, `isolation`, `machine`, `judgement`, `belief`, `aggregate`. Beside it
+//! `scheduler` is the loop; `roster` changes what it runs, `rounds` runs it, `hearsay` takes in what a data plane reports; `table`, `record` and `group` are what it keeps. The rest is
+//! pure: `spoken`, `wheel`, `phase`, `permits`, `stall`, `isolation`, `machine`, `judgement`, `belief`, `aggregate`,
+//! and of what a data plane reports: `traffic`, `testimony`. Beside it
 //! stands `single_flight`, for what is probed when somebody asks.
 
 mod aggregate;
@@ -9,6 +10,7 @@ mod belief;
 mod board;
 mod desired;
 mod group;
+mod hearsay;
 mod isolation;
 mod judgement;
 mod machine;
@@ -23,8 +25,10 @@ mod spoken;
 mod stall;
 mod surroundings;
 mod table;
+mod testimony;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod view;
 mod wheel;
 
@@ -32,6 +36,7 @@ pub use aggregate::{Demand, Member, aggregate};
 pub use board::{Board, Subscription, Totals, WRITER_SILENCE};
 pub use desired::{Declared, Desired, Engine, Prior, PriorAddress, PriorEndpoint};
 pub use group::OUTAGE_TARGETS;
+pub use hearsay::{About, Fate, Observation, Scope};
 pub use phase::stable_hash;
 pub use scheduler::{Limits, Parts, start};
 pub use single_flight::{Boarded, SingleFlight};

@@ -2,8 +2,8 @@
 
 use tokio::task::AbortHandle;
 
-use super::{belief::Belief, group::Row};
-use crate::check::{Endpoint, Host, InitialState, Kept};
+use super::{belief::Belief, group::Row, scheduler::millis};
+use crate::check::{Check, Endpoint, Host, InitialState, Kept};
 
 #[derive(Debug)]
 pub(super) struct Record {
@@ -12,7 +12,7 @@ pub(super) struct Record {
     pub group: u32,
     /// Seeds phase and jitter.
     pub hash: u64,
-    /// The next slot on the grid, and when within it the probe starts; `None` while suspended.
+    /// The next slot on the grid, and when within it the probe starts; `None` while it is not probed.
     pub due: Option<Due>,
     /// The slot of the last round.
     pub round: u64,
@@ -53,9 +53,13 @@ impl Record {
     }
 
     /// When the wheel has to look at it next.
-    pub fn wake(&self, stale_after: u64) -> Option<u64> {
-        let due = self.due?;
-        Some(self.belief.expires(stale_after).map_or(due.at, |expires| expires.min(due.at)))
+    pub fn wake(&self, check: &Check) -> Option<u64> {
+        if check.suspend {
+            return None;
+        }
+        let due = self.due.map(|due| due.at);
+        let expires = self.belief.expires(millis(check.stale_after));
+        [due, expires, self.belief.lapses()].into_iter().flatten().min()
     }
 
     /// Adds what readers are shown of it.

@@ -106,7 +106,9 @@ impl<L: Lane> Scheduler<L> {
         if let Some(group) = self.table.group_mut(at) {
             group.members = members;
             group.departed = departed;
+            group.places = None;
         }
+        self.addresses = None;
         self.hear(at);
         self.mark(at);
     }
@@ -123,6 +125,7 @@ impl<L: Lane> Scheduler<L> {
             }
         }
         self.table.remove_group(at);
+        self.addresses = None;
         self.removed.push(key.clone());
         self.mark_dependents(key);
     }
@@ -139,7 +142,8 @@ impl<L: Lane> Scheduler<L> {
         let old = &record.endpoint;
         // A longer timeout does not change what is asked.
         let asks_anew = old.dial != endpoint.dial || old.probe.kind != endpoint.probe.kind;
-        if asks_anew || before.suspend != check.suspend {
+        let probed = check.is_probed() && !check.suspend;
+        if asks_anew || before.suspend != check.suspend || !probed {
             self.interrupt(id);
         }
         let Some(record) = self.table.record_mut(id) else { return };
@@ -150,18 +154,21 @@ impl<L: Lane> Scheduler<L> {
             record.belief.supersede();
         }
         record.belief.set_resolve(endpoint.resolve);
+        if before.passive != check.passive {
+            record.belief.listen(check.passive.as_ref(), now, Timestamp::now());
+        }
         if asks_anew || check.suspend {
             record.kept = endpoint.probe.keeps().then(Kept::default);
         }
         record.endpoint = endpoint;
-        if check.suspend {
+        if !probed {
             record.due = None;
         } else if record.due.is_none() || before.rhythm != check.rhythm {
             let cadence = millis(record.belief.cadence(&check.rhythm));
             let slot = phase::next_on_grid(now, cadence, record.hash);
             record.due = Some(due(slot, cadence, check, record.hash));
         }
-        if asks_anew && !check.suspend {
+        if asks_anew && probed {
             record.first = true;
             record.due = Some(soon(record.hash, check, now));
         }
@@ -175,7 +182,7 @@ impl<L: Lane> Scheduler<L> {
             .iter()
             .position(|gone| gone.target == endpoint.target && gone.identity == endpoint.identity)
             .map(|at| departed.swap_remove(at));
-        let belief = match returning {
+        let mut belief = match returning {
             Some(gone) => {
                 let mut belief = gone.belief;
                 if gone.probe.kind != endpoint.probe.kind || gone.dial != endpoint.dial {
@@ -186,7 +193,8 @@ impl<L: Lane> Scheduler<L> {
             }
             None => adoption.belief(&endpoint),
         };
-        let due = if check.suspend {
+        belief.listen(check.passive.as_ref(), now, adoption.wall);
+        let due = if check.suspend || !check.is_probed() {
             None
         } else if adoption.prior.is_some() {
             // After a restart or a takeover the first probes are spread over one interval.

@@ -1,6 +1,6 @@
 //! One round of an endpoint: due, waiting for a permit, in flight, ended.
 
-use std::panic::AssertUnwindSafe;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use futures::FutureExt as _;
 use jiff::Timestamp;
@@ -12,7 +12,7 @@ use super::{
     scheduler::{Scheduler, millis},
 };
 use crate::{
-    check::{Attempt, Class, Outcome, Reason, Report},
+    check::{Attempt, Class, Outcome, Reason, Report, Rhythm},
     probe::Lane,
 };
 
@@ -150,16 +150,8 @@ impl<L: Lane> Scheduler<L> {
         group.live.beat(wall);
         let reason = report.outcome.reason().map_or("", Reason::as_str);
         self.metrics.probe_ended(record.endpoint.probe.kind_name(), report.outcome.as_str(), reason, report.latency);
-        if before != after && record.due.is_some() {
-            // The new cadence counts from the round that brought it about.
-            record.pending = None;
-            let cadence = millis(after);
-            let slot = if after == rhythm.interval {
-                phase::next_on_grid(now, cadence, record.hash)
-            } else {
-                phase::next_slot(record.round, cadence, now).0
-            };
-            record.due = Some(Due { slot, at: phase::jittered(slot, cadence, rhythm.jitter_percent, record.hash) });
+        if before != after {
+            record.change_pace(after, rhythm, now);
         }
         let pending = record.pending.take();
         let group = record.group;
@@ -171,5 +163,22 @@ impl<L: Lane> Scheduler<L> {
             self.ask(id, now);
         }
         self.reschedule(id);
+    }
+}
+
+impl Record {
+    /// From now on it is probed every `cadence`, counted from the round that brought that about.
+    pub(super) fn change_pace(&mut self, cadence: Duration, rhythm: &Rhythm, now: u64) {
+        if self.due.is_none() {
+            return;
+        }
+        self.pending = None;
+        let pace = millis(cadence);
+        let slot = if cadence == rhythm.interval {
+            phase::next_on_grid(now, pace, self.hash)
+        } else {
+            phase::next_slot(self.round, pace, now).0
+        };
+        self.due = Some(Due { slot, at: phase::jittered(slot, pace, rhythm.jitter_percent, self.hash) });
     }
 }

@@ -17,6 +17,7 @@ use super::{
     board::Board,
     desired::{Command, Declared, Engine},
     group::{Group, Member, member_row},
+    hearsay::Addresses,
     isolation::Isolation,
     permits::Permits,
     record::Flight,
@@ -91,6 +92,7 @@ pub fn start<L: Lane>(parts: Parts<L>, stop: CancellationToken) -> (Engine, toki
         stalls: Stalls::default(),
         isolation: Isolation::default(),
         surroundings: parts.surroundings,
+        addresses: None,
         dirty: vec![],
         removed: vec![],
         settling: vec![],
@@ -113,6 +115,8 @@ pub(super) struct Scheduler<L> {
     pub(super) stalls: Stalls,
     pub(super) isolation: Isolation,
     pub(super) surroundings: Surroundings,
+    /// Who may be meant by an address; `None` until somebody asks, and after every change.
+    pub(super) addresses: Option<Addresses>,
     pub(super) dirty: Vec<u32>,
     pub(super) removed: Vec<ObjectKey>,
     settling: Vec<tokio::sync::oneshot::Sender<()>>,
@@ -198,6 +202,10 @@ impl<L: Lane> Scheduler<L> {
                 // Whoever asked has gone away.
                 let _ = answer.send(self.table.declared(&key));
             }
+            Command::Observe(batch, answer) => {
+                // Whoever told us has gone away.
+                let _ = answer.send(self.observe(&batch, now));
+            }
             Command::Settle(done) => {
                 self.opened = true;
                 self.settling.push(done);
@@ -209,7 +217,9 @@ impl<L: Lane> Scheduler<L> {
     fn look_at(&mut self, id: u32, now: u64) {
         let Some((record, group)) = self.table.with_group(id) else { return };
         let stale_after = millis(group.check.stale_after);
-        if record.belief.expire(now, stale_after, Timestamp::now()) {
+        let wall = Timestamp::now();
+        let lapsed = record.belief.lapse(now, wall);
+        if record.belief.expire(now, stale_after, wall) || lapsed {
             let group = record.group;
             self.mark(group);
         }
@@ -228,7 +238,7 @@ impl<L: Lane> Scheduler<L> {
     /// Tells the wheel when to look at `id` next.
     pub(super) fn reschedule(&mut self, id: u32) {
         let Some((record, group)) = self.table.with_group(id) else { return };
-        match record.wake(millis(group.check.stale_after)) {
+        match record.wake(&group.check) {
             Some(at) => self.wheel.schedule(id, at),
             None => self.wheel.cancel(id),
         }

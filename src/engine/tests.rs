@@ -3,6 +3,7 @@
 mod changes;
 mod isolation;
 mod overrides;
+mod reports;
 mod restart;
 mod rounds;
 
@@ -196,12 +197,13 @@ fn check(name: &str, targets: Vec<Target>) -> Check {
         labels: [].into(),
         suspend: false,
         rhythm: Rhythm { interval: second, unhealthy_interval: second, confirm_interval: second, jitter_percent: 0 },
-        thresholds: Thresholds { success: 2, failure: 3, connect: None, http: None, timeout: None },
+        thresholds: Thresholds { success: 2, failure: Some(3), connect: None, http: None, timeout: None },
         initial_state: InitialState::Unknown,
         stale_after: Duration::from_secs(30),
         min_healthy: MinHealthy::Percent(100),
         annotations: true,
         targets,
+        passive: None,
         gates: vec![],
         overrides: Overrides::default(),
     }

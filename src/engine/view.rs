@@ -165,10 +165,28 @@ pub struct Counters {
     pub timeout: u16,
 }
 
-/// What moves at every probe of an endpoint, shared by all its views.
+impl Counters {
+    fn pack(self) -> u64 {
+        u64::from(self.success)
+            | u64::from(self.connect) << 16
+            | u64::from(self.http) << 32
+            | u64::from(self.timeout) << 48
+    }
+
+    const fn unpack(packed: u64) -> Self {
+        const fn part(packed: u64, shift: u32) -> u16 {
+            ((packed >> shift) & 0xffff) as u16
+        }
+        Self { success: part(packed, 0), connect: part(packed, 16), http: part(packed, 32), timeout: part(packed, 48) }
+    }
+}
+
+/// What moves at every probe of an endpoint, and at every report of its traffic, shared by all its views.
 #[derive(Debug, Default)]
 pub struct EndpointLive {
     counters: AtomicU64,
+    /// Of what a data plane reports, plus one; 0 where nothing was reported.
+    traffic: AtomicU64,
     latency_micros: AtomicU32,
     lookup_micros: AtomicU32,
     status: AtomicU16,
@@ -176,11 +194,7 @@ pub struct EndpointLive {
 
 impl EndpointLive {
     pub fn set(&self, counters: Counters, latency: Option<Duration>) {
-        let packed = u64::from(counters.success)
-            | u64::from(counters.connect) << 16
-            | u64::from(counters.http) << 32
-            | u64::from(counters.timeout) << 48;
-        self.counters.store(packed, Relaxed);
+        self.counters.store(counters.pack(), Relaxed);
         if let Some(latency) = latency {
             self.latency_micros.store(micros(latency), Relaxed);
         }
@@ -206,9 +220,19 @@ impl EndpointLive {
 
     #[must_use]
     pub fn counters(&self) -> Counters {
-        let packed = self.counters.load(Relaxed);
-        let part = |shift: u32| ((packed >> shift) & 0xffff) as u16;
-        Counters { success: part(0), connect: part(16), http: part(32), timeout: part(48) }
+        Counters::unpack(self.counters.load(Relaxed))
+    }
+
+    /// What a data plane has reported; `None`: nothing.
+    pub fn set_traffic(&self, counters: Option<Counters>) {
+        // A success and a failure are never counted at once, so that not every bit is ever set.
+        self.traffic.store(counters.map_or(0, |counters| counters.pack().saturating_add(1)), Relaxed);
+    }
+
+    /// What a data plane has reported, as the state machine of its reports counts it; `None` where it has nothing.
+    #[must_use]
+    pub fn traffic(&self) -> Option<Counters> {
+        self.traffic.load(Relaxed).checked_sub(1).map(Counters::unpack)
     }
 
     /// How long the last attempt took; `None` before the first.

@@ -18,7 +18,7 @@ use super::{
     blackbox,
     config::Details,
     exposition::expose,
-    probe_now,
+    observations, probe_now,
     public::{html, read},
     query::{self, Asked},
     readiness::{self, Readiness},
@@ -26,10 +26,11 @@ use super::{
         api,
         page::{self, Reader},
     },
+    reporters::Reporters,
     respond::{self, Failure, Form},
     verdict::{Subject, Verdict, judge},
 };
-use crate::{check::ObjectKey, engine::Board, on_demand::OnDemand, telemetry::Beats};
+use crate::{check::ObjectKey, engine::Board, on_demand::OnDemand, passive::Intake, telemetry::Beats};
 
 pub struct Admin {
     pub board: Arc<Board>,
@@ -40,6 +41,8 @@ pub struct Admin {
     pub probes: Registry,
     pub access: Access,
     pub on_demand: Option<OnDemand>,
+    pub intake: Intake,
+    pub reporters: Arc<Reporters>,
     /// Where `access` may ask others.
     pub home: Handle,
 }
@@ -65,6 +68,8 @@ pub fn router(admin: Admin) -> Router {
         .route("/v1/healthchecks/{namespace}", read(list_namespace))
         .route("/v1/healthchecks/{namespace}/{name}", read(get_check))
         .route("/v1/healthchecks/{namespace}/{name}/probe", post(probe_now::probe))
+        .route("/v1/observations", post(observations::report))
+        .route("/v1/observations/access-log", post(observations::access_log))
         .fallback(|uri: Uri| async move {
             let why = format!(
                 "nothing is served at {}; try /v1/healthchecks, /metrics, /metrics/probes, /probe, /livez or /readyz",
@@ -73,7 +78,7 @@ pub fn router(admin: Admin) -> Router {
             Failure::new(StatusCode::NOT_FOUND, why)
         })
         .method_not_allowed_fallback(|| async {
-            let why = "only GET, HEAD and OPTIONS are answered here, and POST where a path ends in /probe";
+            let why = "only GET, HEAD and OPTIONS are answered here, and POST where a path ends in /probe or begins with /v1/observations";
             Failure::new(StatusCode::METHOD_NOT_ALLOWED, why)
         })
         .with_state(Arc::new(admin))

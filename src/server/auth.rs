@@ -143,6 +143,21 @@ fn challenge(mut response: Response) -> Response {
 }
 
 impl Access {
+    /// Whether a request with `headers` has anything to show, where that is asked for.
+    pub(super) fn may_be(&self, headers: &HeaderMap) -> bool {
+        matches!(self, Self::Open) || bearer(headers).is_some()
+    }
+
+    /// What is thought of a request with `headers`. An authorizer is asked on `home`.
+    pub(super) async fn decide(&self, headers: &HeaderMap, request: AccessRequest<'_>, home: &Handle) -> Decision {
+        match (self, bearer(headers)) {
+            (Self::Open, _) => Decision::Allowed(None),
+            (_, None) => Decision::Unauthenticated,
+            (Self::Token(file), Some(token)) => file.decide(token).await,
+            (Self::Cluster(authorizer), Some(token)) => ask(authorizer.clone(), token, request, home).await,
+        }
+    }
+
     /// Lets a request with `headers` pass, or says why not. An authorizer is asked on `home`. Who it is, where that is known.
     pub(super) async fn check(
         &self,
@@ -150,19 +165,11 @@ impl Access {
         request: AccessRequest<'_>,
         home: &Handle,
     ) -> Result<Option<Arc<str>>, Refused> {
-        if matches!(self, Self::Open) {
-            return Ok(None);
-        }
         let refused = |code, why: String| Err(Refused { code, why });
-        let Some(token) = bearer(headers) else {
+        if !self.may_be(headers) {
             return refused(StatusCode::UNAUTHORIZED, "a bearer token is needed".into());
-        };
-        let decision = match self {
-            Self::Open => Decision::Allowed(None),
-            Self::Token(file) => file.decide(token).await,
-            Self::Cluster(authorizer) => ask(authorizer.clone(), token, request, home).await,
-        };
-        match decision {
+        }
+        match self.decide(headers, request, home).await {
             Decision::Allowed(who) => Ok(who),
             Decision::Unauthenticated => refused(StatusCode::UNAUTHORIZED, "the bearer token is not valid".into()),
             Decision::Forbidden(why) => refused(StatusCode::FORBIDDEN, why),

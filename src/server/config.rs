@@ -37,7 +37,10 @@ pub struct ServerArgs {
     /// Where metrics, /livez, /readyz and the API are served [default: [::]:8081; standalone: 127.0.0.1:8081]
     #[arg(long, value_name = "ADDRESS", value_parser = parse_address, env = "HEALTHCHECK_OPERATOR_ADMIN_LISTEN")]
     admin_listen: Option<SocketAddr>,
-    /// Certificate chain (PEM) of both listeners, read again when it changes
+    /// Where Envoy's access logs are taken in by gRPC, like :8083, for spec.passive [default: nowhere]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address, env = "HEALTHCHECK_OPERATOR_ENVOY_LISTEN")]
+    envoy_listen: Option<SocketAddr>,
+    /// Certificate chain (PEM) of all listeners, read again when it changes
     #[arg(long, value_name = "FILE", requires = "tls_key", env = "HEALTHCHECK_OPERATOR_TLS_CERT")]
     tls_cert: Option<PathBuf>,
     /// Private key (PEM) of --tls-cert
@@ -110,6 +113,8 @@ pub enum Details {
 pub struct ServerConfig {
     pub listen: SocketAddr,
     pub admin_listen: SocketAddr,
+    /// `None`: Envoy's access logs are not taken in.
+    pub envoy_listen: Option<SocketAddr>,
     pub tls: Option<TlsFiles>,
     pub answers: Answers,
     pub details: Details,
@@ -197,6 +202,11 @@ impl ServerArgs {
         if self.listen.port() != 0 && self.listen == admin_listen {
             return Err(format!("--listen and --admin-listen are both {admin_listen}; give each a port of its own"));
         }
+        if let Some(envoy) = self.envoy_listen.filter(|envoy| envoy.port() != 0)
+            && (envoy == self.listen || envoy == admin_listen)
+        {
+            return Err(format!("--envoy-listen is {envoy} like another listener; give each a port of its own"));
+        }
         let tls = self.tls_cert.clone().zip(self.tls_key.clone()).map(|(certificate, key)| TlsFiles {
             certificate,
             key,
@@ -208,6 +218,7 @@ impl ServerArgs {
         Ok(ServerConfig {
             listen: self.listen,
             admin_listen,
+            envoy_listen: self.envoy_listen,
             tls,
             answers: Answers {
                 codes,
@@ -298,6 +309,9 @@ mod tests {
             (&["--listen", "localhost:8080"], "want ADDRESS:PORT"),
             (&["--listen", ":70000"], "want ADDRESS:PORT"),
             (&["--listen", ":1", "--admin-listen", "[::]:1"], "give each a port"),
+            (&["--envoy-listen", ":8080"], "--envoy-listen is [::]:8080 like another"),
+            (&["--envoy-listen", "127.0.0.1:8081"], "give each a port"),
+            (&["--envoy-listen", "8083"], "want ADDRESS:PORT"),
             (&["--tls-cert", "c.pem"], "--tls-key"),
             (&["--tls-key", "k.pem"], "--tls-cert"),
             (&["--healthy-code", "199"], "--healthy-code"),
@@ -323,6 +337,8 @@ mod tests {
             "--listen",
             ":0",
             "--admin-listen",
+            "127.0.0.1:0",
+            "--envoy-listen",
             "127.0.0.1:0",
             "--healthy-code",
             "299",

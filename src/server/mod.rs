@@ -10,15 +10,18 @@ mod bind;
 mod blackbox;
 mod config;
 mod connections;
+mod envoy;
 mod exposition;
 mod fresh;
 mod lane;
+mod observations;
 mod one;
 mod probe_now;
 mod public;
 mod query;
 mod readiness;
 mod render;
+mod reporters;
 mod respond;
 mod serve;
 mod stall;
@@ -41,9 +44,12 @@ pub use one::OneListener;
 pub use readiness::Readiness;
 pub use tls::TlsError;
 
+use reporters::Reporters;
+
 use crate::{
     engine::Board,
     on_demand::OnDemand,
+    passive::Intake,
     telemetry::{Beats, Metrics, process},
 };
 
@@ -58,6 +64,8 @@ pub struct State {
     pub access: Access,
     /// Probes when somebody asks; `None`: nobody can.
     pub on_demand: Option<OnDemand>,
+    /// Takes in what data planes report.
+    pub passive: Intake,
 }
 
 /// Why the listeners cannot start.
@@ -76,9 +84,11 @@ pub enum ServerError {
 pub struct Servers {
     public: serve::Listener,
     admin: serve::Listener,
+    envoy: Option<envoy::EnvoyListener>,
     lane: lane::Lane,
     public_address: SocketAddr,
     admin_address: SocketAddr,
+    envoy_address: Option<SocketAddr>,
     /// Ends when the listeners do.
     certificate: Option<BoxFuture<'static, ()>>,
     stop_certificate: CancellationToken,
@@ -105,9 +115,12 @@ impl Servers {
         let stop_certificate = CancellationToken::new();
         let tls = config.tls.as_ref().map(|files| tls::prepare(files, stop_certificate.clone())).transpose()?;
         let (tls, certificate) = tls.unzip();
+        let tls_for_grpc = tls.as_deref().map(tls::for_grpc);
         let tls = tls.map(TlsAcceptor::from);
         let public_socket = bind::listen("--listen", config.listen)?;
         let admin_socket = bind::listen("--admin-listen", config.admin_listen)?;
+        let envoy_socket = config.envoy_listen.map(|address| bind::listen("--envoy-listen", address)).transpose()?;
+        let envoy_address = envoy_socket.as_ref().and_then(|socket| socket.local_addr().ok()).or(config.envoy_listen);
         // A bound socket has an address; should the kernel not tell it, the one asked for is the best answer.
         let public_address = public_socket.local_addr().unwrap_or(config.listen);
         let admin_address = admin_socket.local_addr().unwrap_or(config.admin_listen);
@@ -119,13 +132,32 @@ impl Servers {
             TcpListener::from_std(socket).map_err(ServerError::Thread)
         };
         let (public_socket, admin_socket) = (on_lane(public_socket)?, on_lane(admin_socket)?);
+        let reporters = Arc::new(Reporters::default());
+        let envoy = envoy::Envoy {
+            intake: state.passive.clone(),
+            access: state.access.clone(),
+            home: home.clone(),
+            reporters: reporters.clone(),
+        };
+        let envoy = envoy_socket
+            .map(|socket| {
+                let (socket, envoy) = (on_lane(socket)?, Arc::new(envoy));
+                Ok::<_, ServerError>(envoy::EnvoyListener { socket, tls: tls_for_grpc, limits: config.limits, envoy })
+            })
+            .transpose()?;
 
         let skip: Arc<[String]> = config.access_log_skip.as_slice().into();
         let listener = |name, socket, router| serve::Listener {
             name,
             socket,
             tls: tls.clone(),
-            app: serve::App { listener: name, router, access_log_skip: skip.clone(), max_body: config.limits.body },
+            app: serve::App {
+                listener: name,
+                router,
+                access_log_skip: skip.clone(),
+                max_body: config.limits.body,
+                large_bodies: (name == "admin").then_some((observations::PREFIX, observations::MAX_LOG as u64)),
+            },
             limits: config.limits,
         };
         let public = public::Public {
@@ -146,15 +178,22 @@ impl Servers {
             readiness: state.readiness,
             access: state.access,
             on_demand: state.on_demand,
+            intake: state.passive,
+            reporters,
             home,
         });
-        tracing::info!(public = %public_address, admin = %admin_address, tls = tls.is_some(), "listening");
+        tracing::info!(
+            public = %public_address, admin = %admin_address, envoy = envoy_address.map(tracing::field::display),
+            tls = tls.is_some(), "listening"
+        );
         Ok(Self {
             public: listener("public", public_socket, public),
             admin: listener("admin", admin_socket, admin),
+            envoy,
             lane,
             public_address,
             admin_address,
+            envoy_address,
             certificate: certificate.map(|watch| Box::pin(watch) as BoxFuture<'static, ()>),
             stop_certificate,
         })
@@ -172,17 +211,28 @@ impl Servers {
         self.admin_address
     }
 
+    /// Where Envoy's access logs are taken in, if they are.
+    #[must_use]
+    pub const fn envoy_address(&self) -> Option<SocketAddr> {
+        self.envoy_address
+    }
+
     /// Serves until `stop`; returns within [`Limits::drain`] after it. Dropping the future stops serving too.
     pub async fn serve(self, stop: CancellationToken) {
         let stop = stop.child_token();
         let _stopped = stop.clone().drop_guard();
-        let Self { public, admin, lane, certificate, stop_certificate, .. } = self;
+        let Self { public, admin, envoy, lane, certificate, stop_certificate, .. } = self;
         let work = async move {
             let certificate = certificate.map(tokio::spawn);
             // Each on a task of its own, so that one listener's clients take no turn of the other's.
             let public = tokio::spawn(public.serve(stop.clone()));
-            let admin = tokio::spawn(admin.serve(stop));
-            for ended in [public.await, admin.await] {
+            let admin = tokio::spawn(admin.serve(stop.clone()));
+            let envoy = tokio::spawn(async move {
+                if let Some(envoy) = envoy {
+                    envoy.serve(stop).await;
+                }
+            });
+            for ended in [public.await, admin.await, envoy.await] {
                 if let Err(error) = ended {
                     tracing::error!(%error, "a listener broke down");
                 }

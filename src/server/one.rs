@@ -39,7 +39,13 @@ impl OneListener {
         // A bound socket has an address; should the kernel not tell it, the one asked for is the best answer.
         let address = socket.local_addr().unwrap_or(address);
         let socket = TcpListener::from_std(socket).map_err(ServerError::Thread)?;
-        let app = serve::App { listener: name, router, access_log_skip: Arc::new([]), max_body: limits.body };
+        let app = serve::App {
+            listener: name,
+            router,
+            access_log_skip: Arc::new([]),
+            max_body: limits.body,
+            large_bodies: None,
+        };
         Ok(Self { listener: serve::Listener { name, socket, tls: None, app, limits }, address })
     }
 

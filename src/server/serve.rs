@@ -44,6 +44,8 @@ pub struct App {
     pub access_log_skip: Arc<[String]>,
     /// Of a request's declared body, in bytes.
     pub max_body: u64,
+    /// Paths that begin like this may have larger ones.
+    pub large_bodies: Option<(&'static str, u64)>,
 }
 
 impl Listener {
@@ -136,8 +138,10 @@ impl App {
         let begun = std::time::Instant::now();
         let path = trim_path(request.uri_mut());
         let method = request.method().clone();
-        let mut response = if declared_body(&request) > self.max_body {
-            self.too_large()
+        let max_body =
+            self.large_bodies.filter(|(prefix, _)| path.starts_with(prefix)).map_or(self.max_body, |(_, most)| most);
+        let mut response = if declared_body(&request) > max_body {
+            self.too_large(max_body)
         } else {
             // The router's error type has no value.
             let Ok(response) = self.router.clone().oneshot(request.map(Body::new)).await;
@@ -155,9 +159,9 @@ impl App {
         response
     }
 
-    fn too_large(&self) -> Response {
+    fn too_large(&self, max_body: u64) -> Response {
         use axum::response::IntoResponse;
-        let why = format!("the body has more than {} bytes", self.max_body);
+        let why = format!("the body has more than {max_body} bytes");
         let mut response = match self.listener {
             "admin" => Failure::new(StatusCode::PAYLOAD_TOO_LARGE, why).into_response(),
             _ => respond::text(StatusCode::PAYLOAD_TOO_LARGE, why + "\n"),

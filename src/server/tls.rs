@@ -10,6 +10,7 @@ use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::config::TlsFiles;
@@ -105,6 +106,14 @@ impl Contents {
         CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
             .map_err(|error| TlsError::Pair(error.to_string()))
     }
+}
+
+/// The same for a listener that speaks gRPC.
+#[must_use]
+pub fn for_grpc(config: &ServerConfig) -> TlsAcceptor {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    TlsAcceptor::from(Arc::new(config))
 }
 
 /// A TLS configuration, and the work that keeps its certificate up to date until `stop`.

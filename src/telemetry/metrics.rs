@@ -13,7 +13,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::GateGauges;
+use super::{GateGauges, ObservationMetrics};
 
 /// Labels of `healthcheck_operator_probes_total`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -66,6 +66,7 @@ pub struct Metrics {
     pub leader: Gauge,
     pub config_reload_success: Gauge,
     pub gates: GateGauges,
+    pub observations: ObservationMetrics,
 }
 
 impl fmt::Debug for Metrics {
@@ -92,6 +93,7 @@ impl Default for Metrics {
             leader: Gauge::default(),
             config_reload_success: Gauge::default(),
             gates: GateGauges::default(),
+            observations: ObservationMetrics::default(),
         }
     }
 }
@@ -140,6 +142,7 @@ impl Metrics {
             Unit::Seconds,
             self.watch_last_event.clone(),
         );
+        self.observations.register(registry);
         registry.register("leader", "1 while this replica probes and writes", self.leader.clone());
         registry.register(
             "config_reload_success",

@@ -24,6 +24,7 @@ mod pod_gates;
 mod rbac;
 mod readme;
 mod refusals;
+mod reports;
 mod scripts;
 mod stage;
 mod suite;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         rbac::trials(&suite),
         readme::trials(&suite),
         refusals::trials(&suite),
+        reports::trials(&suite),
         scripts::trials(&suite),
         tls::trials(&suite),
         upkeep::trials(&suite),

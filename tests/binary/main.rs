@@ -18,6 +18,7 @@ mod lifecycle;
 mod many;
 mod neighbours;
 mod once;
+mod passive;
 mod probe_files;
 mod processes;
 mod reload;

@@ -303,6 +303,35 @@ fn a_public_service_does_not_carry_the_admin_port() {
     }
 }
 
+/// Envoy's access logs come in where they are asked for, as guarded as the admin port, and nowhere else.
+#[test]
+fn the_port_for_envoys_logs_is_there_where_it_is_wanted() {
+    let ports = |object: &Value, at: &str| -> Vec<String> {
+        let ports = object.pointer(at).and_then(Value::as_array).expect("ports");
+        ports.iter().map(|port| port["name"].as_str().expect("a name").to_owned()).collect()
+    };
+    for (enabled, kind) in [(false, "ClusterIP"), (true, "ClusterIP"), (true, "LoadBalancer")] {
+        let (enable, kind_is) = (format!("envoyAccessLog.enabled={enabled}"), format!(r#"service.type="{kind}""#));
+        let pairs = [enable.as_str(), "networkPolicy.enabled=true", &kind_is];
+        let Some(objects) = tools::objects(&Values::set(&pairs)) else { return };
+        let pod = &only(&objects, "Deployment")["spec"]["template"];
+        let controller = tools::container(pod, "controller").expect("a controller");
+        assert_eq!(tools::strings(&controller["args"]).contains(&"--envoy-listen=[::]:8083"), enabled);
+        let carried: Vec<_> = of_kind(&objects, "Service")
+            .iter()
+            .filter(|service| ports(service, "/spec/ports").contains(&"envoy".to_owned()))
+            .map(|service| service["spec"]["type"].clone())
+            .collect();
+        assert_eq!(carried, vec![json!("ClusterIP"); usize::from(enabled)], "{kind}: never on a public address");
+        let policy = only(&objects, "NetworkPolicy")["spec"]["ingress"].as_array().expect("rules").clone();
+        let guarded = policy.iter().filter(|rule| rule["ports"][0]["port"] == "envoy");
+        let guarded: Vec<Value> = guarded.map(|rule| rule["from"].clone()).collect();
+        assert_eq!(guarded, vec![json!([{"podSelector": {}}]); usize::from(enabled)]);
+        let names = ports(controller, "/ports");
+        assert_eq!(names.contains(&"envoy".to_owned()), enabled, "{names:?}");
+    }
+}
+
 const RELEASE_FULL: &str = "rel-healthcheck-operator";
 const RELEASE_ADMIN: &str = "rel-healthcheck-operator-admin";
 

@@ -6,7 +6,7 @@ use healthcheck_operator::{
     check::{GateReason, HealthReason, Reason},
     cluster::ProblemKind,
     telemetry::{
-        Metrics,
+        Metrics, Source,
         metrics::{ApiLabels, WatchLabels},
     },
 };
@@ -60,6 +60,8 @@ fn every_metric_of_the_operator_has_its_row() {
     metrics.api_requests.get_or_create(&request).inc();
     metrics.api_request_duration.get_or_create(&request).observe(0.0);
     metrics.watch_last_event.get_or_create(&WatchLabels { kind: "pods" }).set(1);
+    metrics.observations.add(Source::Api, "accepted", 1);
+    metrics.observations.batch(Source::Api, "accepted");
     let mut text = String::new();
     encode(&mut text, &registry).expect("text");
     let told = column(METRICS, "The operator");

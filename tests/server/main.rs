@@ -3,12 +3,14 @@
 mod access_log;
 mod admin;
 mod blackbox;
+mod envoy;
 mod fresh;
 mod hostile;
 mod lane;
 mod metrics;
 mod on_demand;
 mod page;
+mod passive;
 mod public;
 mod schema;
 mod stalled;

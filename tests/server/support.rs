@@ -7,6 +7,7 @@ use healthcheck_operator::{
     check::{Counts, EndpointState, Health, HealthReason, ObjectKey, Reason},
     engine::{Board, CheckLive, CheckView, Counters, EndpointLive, EndpointView},
     on_demand::OnDemand,
+    passive::Intake,
     server::{Access, AdminDefault, Readiness, ServerArgs, ServerConfig, Servers, State},
     telemetry::{Beats, Metrics},
 };
@@ -42,6 +43,8 @@ pub struct Fixture {
     pub metrics: Metrics,
     pub public: SocketAddr,
     pub admin: SocketAddr,
+    /// Where `--envoy-listen` is.
+    pub envoy: Option<SocketAddr>,
     pub stop: CancellationToken,
     pub served: JoinHandle<()>,
     pub http: reqwest::Client,
@@ -73,7 +76,18 @@ impl Fixture {
     }
 
     pub async fn asking(board: Arc<Board>, config: &ServerConfig, access: Access, on_demand: Option<OnDemand>) -> Self {
-        let (beats, readiness, metrics) = (Beats::default(), Readiness::default(), Metrics::default());
+        Self::reporting(board, config, access, on_demand, Intake::default(), Metrics::default()).await
+    }
+
+    pub async fn reporting(
+        board: Arc<Board>,
+        config: &ServerConfig,
+        access: Access,
+        on_demand: Option<OnDemand>,
+        passive: Intake,
+        metrics: Metrics,
+    ) -> Self {
+        let (beats, readiness) = (Beats::default(), Readiness::default());
         let state = State {
             board: board.clone(),
             beats: beats.clone(),
@@ -81,9 +95,11 @@ impl Fixture {
             metrics: metrics.clone(),
             access,
             on_demand,
+            passive,
         };
         let servers = Servers::bind(config, state).expect("free ports of loopback");
         let (public, admin) = (servers.public_address(), servers.admin_address());
+        let envoy = servers.envoy_address();
         let stop = CancellationToken::new();
         let served = tokio::spawn(servers.serve(stop.clone()));
         let http = reqwest::Client::builder()
@@ -92,7 +108,7 @@ impl Fixture {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .expect("a client");
-        Self { board, beats, readiness, metrics, public, admin, stop, served, http }
+        Self { board, beats, readiness, metrics, public, admin, envoy, stop, served, http }
     }
 
     /// GET from the public listener.

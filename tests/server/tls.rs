@@ -104,6 +104,7 @@ async fn a_pair_that_cannot_be_used_is_refused_at_the_start() {
             metrics: Default::default(),
             access: Access::Open,
             on_demand: None,
+            passive: Default::default(),
         };
         Servers::bind(&config, state).expect_err("refused").to_string()
     };

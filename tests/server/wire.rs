@@ -216,6 +216,7 @@ async fn a_port_in_use_is_told_with_the_flag_and_the_address() {
         metrics: fixture.metrics.clone(),
         access: Access::Open,
         on_demand: None,
+        passive: Default::default(),
     };
     let mut taken = config(&[]);
     taken.listen = fixture.public;

@@ -26,6 +26,7 @@
 {{- if $v.http.tlsSecretName }}
 {{- $args = concat $args (list "--tls-cert=/etc/healthcheck-operator/tls/tls.crt" "--tls-key=/etc/healthcheck-operator/tls/tls.key") }}
 {{- end }}
+{{- if $v.envoyAccessLog.enabled }}{{ $args = append $args "--envoy-listen=[::]:8083" }}{{ end }}
 {{- range $v.watchNamespaces }}{{ $args = append $args (printf "--watch-namespace=%s" .) }}{{ end }}
 {{- if $v.labelSelector }}{{ $args = append $args (printf "--label-selector=%s" $v.labelSelector) }}{{ end }}
 {{- range $v.egress.allow }}{{ $args = append $args (printf "--egress-allow=%s" .) }}{{ end }}

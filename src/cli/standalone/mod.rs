@@ -15,6 +15,7 @@ use crate::{
     check::Check,
     engine::{self, Board, Engine, Parts, Surroundings},
     on_demand::OnDemand,
+    passive::Intake,
     probe::{KeptConnections, Lane, Prober, Settings},
     server::{Access, AdminDefault, Readiness, ServerArgs, Servers, State, TokenFile},
     source::{Watch, desired},
@@ -151,9 +152,12 @@ pub async fn run(args: StandaloneArgs) -> anyhow::Result<Exit> {
     let running = Running::start(&args.engine, lane.clone(), metrics);
     let on_demand = OnDemand::new();
     on_demand.begin(lane, running.engine.clone());
+    let passive = Intake::new(running.metrics.observations.clone());
+    passive.begin(running.engine.clone());
     let servers = Servers::bind(
         &config,
         State {
+            passive,
             board: running.board.clone(),
             beats: running.beats.clone(),
             readiness: Readiness::default(),

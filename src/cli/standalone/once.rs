@@ -19,10 +19,7 @@ const MEMBER: &str = "healthCheck";
 pub(super) async fn run(running: &Running, blind: &Blind, checks: Vec<Check>, output: Output) -> anyhow::Result<Exit> {
     let checks: Vec<Check> = checks.into_iter().map(hurried).collect();
     let patience = checks.iter().map(patience).max().unwrap_or_default();
-    let tries = Tries {
-        enough: checks.iter().map(|check| (check.key.clone(), u32::from(check.thresholds.failure))).collect(),
-        blind,
-    };
+    let tries = Tries { enough: checks.iter().map(|check| (check.key.clone(), failures(check))).collect(), blind };
     let mut changes = running.board.subscribe();
     for check in checks {
         super::send(&running.engine, Arc::new(check)).await;
@@ -62,7 +59,12 @@ fn hurried(mut check: Check) -> Check {
 /// The longest until a verdict: as many failures as it takes, and two seconds for our own part.
 fn patience(check: &Check) -> Duration {
     let timeout = check.targets.iter().map(|target| target.probe.timeout).max().unwrap_or_default();
-    check.rhythm.interval * u32::from(check.thresholds.failure) + timeout + Duration::from_secs(2)
+    check.rhythm.interval * failures(check) + timeout + Duration::from_secs(2)
+}
+
+/// How many failures in a row are enough, whatever their class.
+fn failures(check: &Check) -> u32 {
+    check.thresholds.failure.map_or(1, u32::from)
 }
 
 /// When to stop looking.

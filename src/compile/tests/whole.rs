@@ -9,9 +9,10 @@ use crate::{
     api::{HealthCheck, crd},
     check::{
         BodyRule, Check, ClientCertificate, Connection, GrpcProbe, Handshake, HeaderSource, Host, HttpHeader,
-        HttpProbe, HttpVersion, InitialState, MinHealthy, ObjectKey, Override, Overrides, Pattern, Place, PodSelector,
-        PortRef, Probe, ProbeKind, Redirects, Reference, ReferenceKind, Resolve, Rhythm, Scheme, ScriptProbe,
-        SelectorOperator, SelectorRequirement, StatusRange, Target, TcpProbe, Thresholds, Tls, TlsMode, Word,
+        HttpProbe, HttpVersion, InitialState, MinHealthy, ObjectKey, Override, Overrides, Passive, Pattern, Place,
+        PodSelector, PortRef, Probe, ProbeKind, Redirects, Reference, ReferenceKind, Resolve, Rhythm, Scheme,
+        ScriptProbe, SelectorOperator, SelectorRequirement, StatusRange, Target, TcpProbe, Thresholds, Tls, TlsMode,
+        Word,
     },
 };
 
@@ -34,6 +35,13 @@ spec:
   staleAfter: 90s
   minHealthy: 2
   annotations: "Off"
+  passive:
+    healthyStatuses: [201, "207-208"]
+    unhealthyStatuses: [430, "510-511"]
+    successThreshold: 8
+    failureThresholds: {connect: 0, http: 10, timeout: 11}
+    activeProbes: "Off"
+    ejectionTime: 45s
   probe: {tcp: {port: 7001, handshake: Full, send: UElORw==, receive: [UE8=, Tkc=], tls: {serverName: tcp.example}}}
   targets:
   - {name: address, host: 10.0.0.1, port: 5432, optional: true, zone: eu-a}
@@ -249,12 +257,18 @@ fn every_field_that_is_written_reaches_the_check() {
             confirm_interval: Duration::from_secs(5),
             jitter_percent: 15,
         },
-        thresholds: Thresholds { success: 4, failure: 9, connect: Some(5), http: Some(6), timeout: Some(7) },
+        thresholds: Thresholds { success: 4, failure: Some(9), connect: Some(5), http: Some(6), timeout: Some(7) },
         initial_state: InitialState::Unhealthy,
         stale_after: Duration::from_secs(90),
         min_healthy: MinHealthy::Count(2),
         annotations: false,
         targets: targets(),
+        passive: Some(Passive {
+            healthy: vec![StatusRange { first: 201, last: 201 }, StatusRange { first: 207, last: 208 }],
+            unhealthy: vec![StatusRange { first: 430, last: 430 }, StatusRange { first: 510, last: 511 }],
+            limits: Thresholds { success: 8, failure: None, connect: None, http: Some(10), timeout: Some(11) },
+            unprobed: Some(Duration::from_secs(45)),
+        }),
         gates: vec![],
         overrides: Overrides {
             entries: vec![Override {

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::{
     check::{EndpointState, Health},
-    engine::{CheckView, EndpointView, Outage},
+    engine::{self, CheckView, EndpointView, Outage},
     server::verdict::{NOT_CURRENT, Verdict},
 };
 
@@ -100,6 +100,9 @@ struct Endpoint<'a> {
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     certificate_expires: Option<Timestamp>,
     counters: Counters,
+    /// What a data plane has reported, counted by `spec.passive`. Left out where nothing was reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    passive_counters: Option<Counters>,
     /// Of a DNS name that is judged as a whole: each address that it leads to. Left out elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     addresses: Option<Vec<Endpoint<'a>>>,
@@ -194,7 +197,6 @@ fn item<'a>(verdict: &Verdict, view: &'a CheckView) -> Item<'a> {
 }
 
 fn endpoint<'a>(verdict: &Verdict, endpoint: &'a EndpointView) -> Endpoint<'a> {
-    let counters = endpoint.live.counters();
     Endpoint {
         target: &endpoint.target,
         endpoint: &endpoint.label,
@@ -207,17 +209,18 @@ fn endpoint<'a>(verdict: &Verdict, endpoint: &'a EndpointView) -> Endpoint<'a> {
         message: &endpoint.message,
         latency_seconds: endpoint.live.latency().map(|latency| latency.as_secs_f64()),
         certificate_expires: endpoint.certificate_expires.and_then(|at| Timestamp::from_second(at).ok()),
-        counters: Counters {
-            success: counters.success,
-            connect: counters.connect,
-            http: counters.http,
-            timeout: counters.timeout,
-        },
+        counters: counted(endpoint.live.counters()),
+        passive_counters: endpoint.live.traffic().map(counted),
         addresses: endpoint
             .addresses
             .as_ref()
             .map(|addresses| addresses.iter().map(|address| self::endpoint(verdict, address)).collect()),
     }
+}
+
+const fn counted(counters: engine::Counters) -> Counters {
+    let engine::Counters { success, connect, http, timeout } = counters;
+    Counters { success, connect, http, timeout }
 }
 
 fn outage(outage: &Outage) -> OutageItem<'_> {

@@ -1,0 +1,239 @@
+//! Access logs as APISIX's `http-logger` posts them: JSON objects, alone, in a list (`concat_method: json`) or one a line
+//! (`new_line`), each with `upstream` (nginx's `$upstream_addr`) and `response.status`.
+//!
+//! Where a request went to several upstreams, `upstream` names them all in order, and the status is what the last one said:
+//! to those before it the proxy has turned its back, since no answer came that it would take. A log format of one's own may
+//! say more: `upstream_status` (nginx's variable of that name) has a status for each.
+
+use std::{borrow::Cow, fmt, net::SocketAddr, sync::Arc};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
+};
+
+use super::Read;
+use crate::{
+    check::Observed,
+    engine::{About, Observation, Scope},
+};
+
+/// One line. What else is in it is passed over.
+#[derive(Deserialize)]
+struct Entry<'a> {
+    #[serde(default, borrow)]
+    upstream: Option<Cow<'a, str>>,
+    #[serde(default)]
+    response: Option<Response<'a>>,
+    /// Of a format of one's own, which has no objects within.
+    #[serde(default, borrow)]
+    status: Option<Status<'a>>,
+    #[serde(default, borrow)]
+    upstream_status: Option<Status<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Response<'a> {
+    #[serde(default, borrow)]
+    status: Option<Status<'a>>,
+}
+
+/// nginx's variables are texts; any other type says nothing.
+enum Status<'a> {
+    Number(u64),
+    Text(Cow<'a, str>),
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Status<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StatusVisitor)
+    }
+}
+
+struct StatusVisitor;
+
+impl<'de> Visitor<'de> for StatusVisitor {
+    type Value = Status<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a status, as a number or a text")
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+        Ok(Status::Number(number))
+    }
+
+    fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Status::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Status::Text(Cow::Owned(text.to_owned())))
+    }
+}
+
+/// An entry, or a list of them. Read as it comes: a log has many fields that nobody looks at.
+struct Value<'a>(Vec<Entry<'a>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ValueVisitor).map(Value)
+    }
+}
+
+struct ValueVisitor;
+
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Vec<Entry<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the entry of a log, or a list of them")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        Entry::deserialize(MapAccessDeserializer::new(map)).map(|entry| vec![entry])
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = list.next_element()? {
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+}
+
+impl Status<'_> {
+    /// Of each upstream in turn; `None` where it said nothing.
+    fn each(&self) -> Vec<Option<u16>> {
+        match self {
+            Self::Number(status) => vec![u16::try_from(*status).ok().and_then(valid)],
+            Self::Text(text) => parts(text).map(|part| part.parse().ok().and_then(valid)).collect(),
+        }
+    }
+}
+
+fn valid(status: u16) -> Option<u16> {
+    (100..600).contains(&status).then_some(status)
+}
+
+/// nginx parts servers by commas, and groups of them by colons with a blank at either side.
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    text.split(" : ").flat_map(|group| group.split(',')).map(str::trim)
+}
+
+/// Reads a batch about endpoints in `scope`.
+///
+/// # Errors
+/// What is wrong with the JSON, and where. Nothing of such a batch is taken.
+pub fn parse(body: &[u8], scope: &Arc<Scope>) -> Result<Read, String> {
+    let mut read = Read::default();
+    for value in serde_json::Deserializer::from_slice(body).into_iter::<Value<'_>>() {
+        let Value(entries) = value.map_err(|error| error.to_string())?;
+        entries.iter().for_each(|entry| entry.read(scope, &mut read));
+    }
+    Ok(read)
+}
+
+impl Entry<'_> {
+    fn read(&self, scope: &Arc<Scope>, read: &mut Read) {
+        let upstreams: Vec<&str> = self.upstream.as_deref().map(parts).into_iter().flatten().collect();
+        let told = self.response.as_ref().and_then(|response| response.status.as_ref()).or(self.status.as_ref());
+        let last = told.and_then(|status| status.each().pop().flatten());
+        let each = self.upstream_status.as_ref().map(Status::each).filter(|each| each.len() == upstreams.len());
+        let mut any = false;
+        for (index, upstream) in upstreams.iter().enumerate() {
+            // Sockets have no place among endpoints, and a group that had nobody left is named itself.
+            let Ok(address) = upstream.parse::<SocketAddr>() else { continue };
+            let is_last = index + 1 == upstreams.len();
+            let status = match &each {
+                Some(each) => each[index],
+                None if is_last => last,
+                None => None,
+            };
+            let observed = match status {
+                Some(status) => Observed::Status(status),
+                None if is_last => continue,
+                None => Observed::ConnectFailure,
+            };
+            any = true;
+            let about = About::Address { scope: scope.clone(), address };
+            read.reports.push(Observation { about, observed, count: 1 });
+        }
+        read.unattributed += u64::from(!any);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As APISIX 3 writes them without a format of one's own, all of its fields there.
+    const FULL: &str = r#"{"request":{"url":"http://127.0.0.1:9080/hello","uri":"/hello","method":"GET",
+        "headers":{"host":"127.0.0.1"},"querystring":{},"size":81},
+        "response":{"status":STATUS,"headers":{"content-type":"text/plain","server":"APISIX/3.11.0"},"size":118},
+        "server":{"hostname":"gw-1","version":"3.11.0"},"upstream":"UPSTREAM","service_id":"","route_id":"1",
+        "consumer":{"username":"jack"},"client_ip":"10.9.8.7","start_time":1704507612177,"latency":3.0,
+        "upstream_latency":1,"apisix_latency":2.0}"#;
+
+    fn entry(status: u16, upstream: &str) -> String {
+        FULL.replace("STATUS", &status.to_string()).replace("UPSTREAM", upstream)
+    }
+
+    fn read(body: &str) -> (Vec<(String, Observed)>, u64) {
+        let read = parse(body.as_bytes(), &Arc::new(Scope::All)).unwrap_or_else(|why| panic!("{why}: {body}"));
+        let one = |report: Observation| match report.about {
+            About::Address { address, .. } => (address.to_string(), report.observed),
+            About::Endpoint { .. } => panic!("an endpoint"),
+        };
+        (read.reports.into_iter().map(one).collect(), read.unattributed)
+    }
+
+    fn seen(of: &[(&str, Observed)]) -> Vec<(String, Observed)> {
+        of.iter().map(|(address, observed)| ((*address).to_owned(), *observed)).collect()
+    }
+
+    use Observed::{ConnectFailure, Status as Answer};
+
+    #[test]
+    fn one_object_a_list_and_lines_say_the_same() {
+        let (one, two) = (entry(200, "10.0.0.1:80"), entry(503, "[fd00::1]:80"));
+        let both = seen(&[("10.0.0.1:80", Answer(200)), ("[fd00::1]:80", Answer(503))]);
+        assert_eq!(read(&format!("[{one},{two}]")), (both.clone(), 0));
+        let line = |text: &str| text.replace('\n', " ");
+        assert_eq!(read(&format!("{}\n{}\n", line(&one), line(&two))), (both.clone(), 0));
+        assert_eq!(read(&one), (both[..1].to_vec(), 0));
+        assert_eq!(read(""), (vec![], 0));
+    }
+
+    #[test]
+    fn upstreams_that_were_left_for_another_gave_no_answer() {
+        let body = entry(200, "10.0.0.1:80, 10.0.0.2:80 : 10.0.0.3:80");
+        let expected = [("10.0.0.1:80", ConnectFailure), ("10.0.0.2:80", ConnectFailure), ("10.0.0.3:80", Answer(200))];
+        assert_eq!(read(&body), (seen(&expected), 0));
+    }
+
+    #[test]
+    fn a_format_of_ones_own_may_tell_each_status() {
+        let body = r#"{"upstream":"10.0.0.1:80, 10.0.0.2:80","upstream_status":"502, 200","status":"200"}"#;
+        assert_eq!(read(body), (seen(&[("10.0.0.1:80", Answer(502)), ("10.0.0.2:80", Answer(200))]), 0));
+        let body = r#"{"upstream":"10.0.0.1:80","upstream_status":"-"}"#;
+        assert_eq!(read(body), (vec![], 1), "the client left before the answer");
+        assert_eq!(read(r#"{"upstream":"10.0.0.1:80","status":"204"}"#), (seen(&[("10.0.0.1:80", Answer(204))]), 0));
+    }
+
+    #[test]
+    fn what_names_no_endpoint_is_counted_as_that() {
+        let local = entry(404, "").replace(r#""upstream":"","#, "");
+        for body in [local.as_str(), &entry(502, "apisix_backend"), &entry(200, "unix:/run/app.sock"), "{}"] {
+            assert_eq!(read(body), (vec![], 1), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_log_is_refused() {
+        for body in ["nonsense", "[1]", "3", "[{}", r#"{"upstream":5}"#] {
+            assert!(parse(body.as_bytes(), &Arc::new(Scope::All)).is_err(), "{body}");
+        }
+    }
+}
