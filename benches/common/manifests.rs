@@ -14,6 +14,8 @@ pub enum Probe {
     Tcp,
     /// `GET /` on a connection of its own.
     Http,
+    /// `GET /` on a connection that is kept from round to round.
+    HttpKept,
 }
 
 impl Probe {
@@ -21,6 +23,7 @@ impl Probe {
         match self {
             Self::Tcp => "TCP, half-open",
             Self::Http => "HTTP, fresh connection",
+            Self::HttpKept => "HTTP, kept connection",
         }
     }
 
@@ -28,6 +31,7 @@ impl Probe {
         match self {
             Self::Tcp => "{tcp: {handshake: HalfOpen}}",
             Self::Http => "{http: {path: /, expectedStatuses: [200]}}",
+            Self::HttpKept => "{http: {path: /, expectedStatuses: [200], reuseConnection: true}}",
         }
     }
 }

@@ -4,7 +4,10 @@ use std::{
     future::poll_fn,
     io,
     pin::{Pin, pin},
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -25,8 +28,12 @@ use super::{
 };
 use crate::check::Reason;
 
-/// Of one answer's headers, and of its trailers.
-const MAX_HEADERS: u32 = 16 * 1024;
+/// Of one answer's headers, and of its trailers, as HTTP/2 counts them (RFC 9113, 6.5.2). Above what an answer may have,
+/// so that whoever asks can say what is wrong with one that has a little more.
+const MAX_HEADERS: u32 = 64 * 1024;
+/// Of everything a target sends until its answer is there. Nothing in the protocol bounds what comes beside an answer:
+/// settings, pings, frames of a kind that nobody knows.
+const MAX_READ: usize = 256 * 1024;
 
 /// A request, and how much of the answer is of interest.
 pub(super) struct Question<'a> {
@@ -72,30 +79,32 @@ pub(super) struct Line {
     connection: Connection<Noting, Bytes>,
     /// The connection may be asked no more.
     ended: bool,
-    refused: Arc<OnceLock<rustls::Error>>,
+    notes: Arc<Notes>,
 }
 
 impl Line {
     /// Begins on `stream`.
     pub async fn open(stream: Stream, progress: &Progress) -> Result<Self, Failure> {
         progress.reach(Phase::Request);
-        let refused = Arc::new(OnceLock::new());
-        let stream = Noting { stream, refused: Arc::clone(&refused) };
+        let notes = Arc::new(Notes { left: AtomicUsize::new(MAX_READ), broke: OnceLock::new() });
+        let stream = Noting { stream, notes: Arc::clone(&notes) };
         let (sender, connection) = h2::client::Builder::new()
             .enable_push(false)
             .max_header_list_size(MAX_HEADERS)
             .handshake::<_, Bytes>(stream)
             .await
-            .map_err(|error| explain(&error, &refused))?;
-        Ok(Self { sender: Some(sender), connection, ended: false, refused })
+            .map_err(|error| explain(&error, &notes))?;
+        Ok(Self { sender: Some(sender), connection, ended: false, notes })
     }
 
     /// Asks `question`.
     pub async fn ask(&mut self, question: Question<'_>, progress: &Progress) -> Result<Reply, Broken> {
         progress.reach(Phase::Request);
-        let Self { sender, connection, ended, refused } = self;
+        let Self { sender, connection, ended, notes } = self;
+        // Every byte of a body may come in a frame of its own.
+        notes.left.store(MAX_READ + 16 * question.max_body, Ordering::Relaxed);
         let told =
-            |error: h2::Error| Broken { unheard: is_about_the_connection(&error), failure: explain(&error, refused) };
+            |error: h2::Error| Broken { unheard: is_about_the_connection(&error), failure: explain(&error, notes) };
         let Some(sender) = sender.clone() else { return Err(gone()) };
         let mut exchange = pin!(exchange(sender, question, progress, &told));
         poll_fn(|cx| {
@@ -183,21 +192,41 @@ async fn exchange(
     Ok(reply)
 }
 
-/// A connection that notes what TLS thinks of it: HTTP/2 keeps no more of an error than its text, and a target may refuse
-/// our certificate after the handshake.
+/// What HTTP/2 would keep no more of than its text.
+struct Notes {
+    /// How much may still be read.
+    left: AtomicUsize,
+    /// What broke the connection. The first is the reason of all that follow.
+    broke: OnceLock<Broke>,
+}
+
+enum Broke {
+    /// A target may refuse our certificate after the handshake.
+    Tls(rustls::Error),
+    /// More came than an answer can take.
+    Flood,
+}
+
+/// A connection that takes notes, and that ends when too much comes in.
 struct Noting {
     stream: Stream,
-    refused: Arc<OnceLock<rustls::Error>>,
+    notes: Arc<Notes>,
 }
 
 impl AsyncRead for Noting {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let left = self.notes.left.load(Ordering::Relaxed);
+        if left == 0 {
+            let _ = self.notes.broke.set(Broke::Flood);
+            return Poll::Ready(Err(io::Error::other("more was received than is read")));
+        }
+        let before = buf.filled().len();
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        self.notes.left.store(left.saturating_sub(buf.filled().len() - before), Ordering::Relaxed);
         if let Err(error) = &read
             && let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
         {
-            // The first is the reason of all that follow.
-            let _ = self.refused.set(error.clone());
+            let _ = self.notes.broke.set(Broke::Tls(error.clone()));
         }
         Poll::Ready(read)
     }
@@ -218,9 +247,14 @@ impl AsyncWrite for Noting {
 }
 
 /// What went wrong with the exchange, without a byte of what was received.
-fn explain(error: &h2::Error, refused: &OnceLock<rustls::Error>) -> Failure {
-    if let Some(error) = refused.get() {
-        return tls::explain(error);
+fn explain(error: &h2::Error, notes: &Notes) -> Failure {
+    match notes.broke.get() {
+        Some(Broke::Tls(error)) => return tls::explain(error),
+        Some(Broke::Flood) => {
+            let message = format!("the target floods the connection: over {} KiB beside an answer", MAX_READ / 1024);
+            return Failure::new(Reason::MalformedResponse, message);
+        }
+        None => {}
     }
     if let Some(error) = error.get_io() {
         return failure::from_io(error, Moment::Arrived);

@@ -20,8 +20,9 @@ use super::{
 };
 use crate::check::{Family, Reason};
 
-/// Answers are kept no longer than this, whatever their TTL says, so that a moved name is followed within seconds.
-const POSITIVE_TTL: Duration = Duration::from_secs(5);
+/// Answers are kept for as long as their TTL says, as whoever uses the name does, and no longer than this: a name that was
+/// moved in haste, with a TTL of a day, is followed in minutes.
+const POSITIVE_TTL: Duration = Duration::from_secs(300);
 /// A name just created is found at the next probe.
 const NEGATIVE_TTL: Duration = Duration::from_secs(1);
 /// How long the other family may still take once one has answered with addresses.

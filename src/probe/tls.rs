@@ -366,3 +366,33 @@ impl ServerCertVerifier for Anybody {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/support/mutate.rs"]
+mod mutate;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{
+        mutate::{mutated, seeds},
+        *,
+    };
+
+    #[test]
+    fn a_certificate_says_when_it_ends() {
+        for seed in seeds("certificate") {
+            assert!(not_after(&CertificateDer::from(seed)).is_some());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_certificate_makes_it_panic(der in mutated("certificate")) {
+            let expires = not_after(&CertificateDer::from(der));
+            // Whatever it says can be told.
+            let _ = expired(expires);
+        }
+    }
+}

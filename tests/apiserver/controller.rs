@@ -226,6 +226,15 @@ async fn composite(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     ensure!(message(&check, "Healthy").contains("HealthCheck db is Unhealthy"), "{:?}", check.status);
     db.set_status(200);
     stage.wait_health("shop", "Healthy").await?;
+    // A member that vanishes is neither up nor down, and all is well when it is back.
+    stage.kubectl(&["delete", "healthcheck", "db"]).await?;
+    let check = stage.wait_health("shop", "Unknown").await?;
+    ensure!(message(&check, "Healthy").contains("db: no such HealthCheck"), "{:?}", check.status);
+    let gone = "spec.targets[1].healthCheck.name: HealthCheck 'db' not found";
+    stage.wait("shop", "its member missing", |check| message(check, "Ready").contains(gone)).await?;
+    stage.apply("db", fast(&[target("a", db.address())])).await?;
+    let check = stage.wait_health("shop", "Healthy").await?;
+    ensure!(condition(&check, "Ready") == "True/Accepted", "{:?}", check.status);
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use rcgen::{CertificateParams, KeyPair};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::{
-    secured::{self, Authority, Handshakes, Secured, VALID, Values, reference, skip},
+    secured::{self, Authority, Handshakes, Secured, VALID, Values, leaf_pem, reference, skip},
     support::{ENOUGH, SHORT, assert_reason, at, attempt, get, read_head, run, target},
 };
 
@@ -180,13 +180,7 @@ fn secret(key: &str) -> healthcheck_operator::check::Reference {
 
 /// A certificate of `authority` for a client, and its key, in PEM.
 fn client(authority: &Authority) -> (String, String) {
-    let (certificate, key) = authority.leaf(&["probe.example"], VALID);
-    let pem = |label: &str, der: &[u8]| {
-        use base64::Engine as _;
-        let text = base64::engine::general_purpose::STANDARD.encode(der);
-        format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
-    };
-    (pem("CERTIFICATE", &certificate), pem("PRIVATE KEY", key.secret_der()))
+    leaf_pem(authority, &["probe.example"], VALID)
 }
 
 fn shown() -> HttpProbe {

@@ -62,7 +62,7 @@ fn answer(question: &Message, zone: Zone) -> Option<Message> {
                     IpAddr::V4(ip) => RData::A(ip.into()),
                     IpAddr::V6(ip) => RData::AAAA(ip.into()),
                 };
-                Record::from_rdata(query.name().clone(), 60, data)
+                Record::from_rdata(query.name().clone(), time_to_live(&name), data)
             };
             answer.answers.extend(addresses.into_iter().map(record));
         }
@@ -70,6 +70,12 @@ fn answer(question: &Message, zone: Zone) -> Option<Message> {
     }
     answer.queries.push(query);
     Some(answer)
+}
+
+/// `ttl-7.example` is good for seven seconds, and any other name for a minute.
+fn time_to_live(name: &str) -> u32 {
+    let label = name.split('.').next().and_then(|label| label.strip_prefix("ttl-"));
+    label.map_or(60, |seconds| seconds.parse().expect("seconds"))
 }
 
 fn prober(server: SocketAddr, search: &[&str]) -> Prober {
@@ -179,6 +185,8 @@ async fn a_name_that_does_not_exist_is_the_targets_failure_and_a_sick_resolver_i
         ("empty.example.", _) => Some(Ok(vec![])),
         ("sick.example.", _) => Some(Err(ResponseCode::ServFail)),
         ("refused.example.", _) => Some(Err(ResponseCode::Refused)),
+        ("broken.example.", _) => Some(Err(ResponseCode::FormErr)),
+        ("old.example.", _) => Some(Err(ResponseCode::NotImp)),
         // No IPv4, and nobody knows about IPv6: then nobody knows.
         ("half.example.", RecordType::A) => Some(Ok(vec![])),
         ("half.example.", _) => Some(Err(ResponseCode::ServFail)),
@@ -191,7 +199,7 @@ async fn a_name_that_does_not_exist_is_the_targets_failure_and_a_sick_resolver_i
     for name in ["nothing.example", "empty.example"] {
         assert_reason(&probe(&prober, name, 80, ENOUGH).await, Reason::NameNotFound, &format!("no such name '{name}'"));
     }
-    for name in ["sick.example", "refused.example", "half.example"] {
+    for name in ["sick.example", "refused.example", "broken.example", "old.example", "half.example"] {
         let outcome = probe(&prober, name, 80, ENOUGH * 2).await;
         assert_reason(&outcome, Reason::ResolverUnreachable, &format!("'{name}' could not be looked up"));
     }
@@ -270,6 +278,46 @@ async fn answers_are_kept_for_a_moment() {
     }
     let asked = asked.load(Ordering::Relaxed);
     assert!((1..30).contains(&asked), "{asked} questions for 20 probes");
+}
+
+/// Where `name` leads first, and after that.
+const MOVED: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)];
+
+/// An answer is good for as long as it says, and then it is asked for again.
+#[tokio::test]
+async fn a_name_is_followed_by_its_time_to_live() {
+    static ASKED: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
+    let (server, _) = name_server(|name, kind| {
+        let at = match name {
+            "ttl-0.example." => 0,
+            "ttl-1.example." => 1,
+            _ => 2,
+        };
+        Some(Ok(match kind {
+            RecordType::A => vec![MOVED[ASKED[at].fetch_add(1, Ordering::SeqCst).min(1)].into()],
+            _ => vec![],
+        }))
+    })
+    .await;
+    let (_listener, port) = listen();
+    let prober = prober(server, &[]);
+    let leads_to = async |name: &str| each(&found(&prober, name, port).await)[0].0;
+    let names = ["ttl-0.example", "ttl-1.example", "ttl-600.example"];
+    for name in names {
+        assert_eq!(leads_to(name).await, MOVED[0], "{name}");
+    }
+    assert_eq!(leads_to(names[0]).await, MOVED[1], "good for nothing beyond the one who asked");
+    let begun = tokio::time::Instant::now();
+    while leads_to(names[1]).await == MOVED[0] {
+        assert!(begun.elapsed() < ENOUGH, "a second is over");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Longer than any cap of a few seconds would let it live.
+    while begun.elapsed() < Duration::from_secs(6) {
+        assert_eq!(leads_to(names[2]).await, MOVED[0]);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(ASKED[2].load(Ordering::SeqCst), 1);
 }
 
 /// What each address said, of those that were asked.

@@ -61,6 +61,17 @@ pub fn leaf_params(names: &[&str], (from, to): (i32, i32)) -> CertificateParams 
     params
 }
 
+/// [`Authority::leaf`] and its key, both in PEM.
+pub fn leaf_pem(authority: &Authority, names: &[&str], years: (i32, i32)) -> (String, String) {
+    let (certificate, key) = authority.leaf(names, years);
+    let pem = |label: &str, der: &[u8]| {
+        use base64::Engine as _;
+        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
+    };
+    (pem("CERTIFICATE", &certificate), pem("PRIVATE KEY", key.secret_der()))
+}
+
 pub const VALID: (i32, i32) = (2000, 2100);
 
 pub type Leaf = (CertificateDer<'static>, PrivateKeyDer<'static>);

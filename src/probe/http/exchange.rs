@@ -231,10 +231,12 @@ pub(super) async fn ask_two(
         request: request.head()?,
         body: request.body.clone(),
         reads: &|status| probe.expected_body.is_some() && judged(status),
-        max_body: MAX_BODY,
+        // Where none is read, none is let in.
+        max_body: if probe.expected_body.is_some() { MAX_BODY } else { 0 },
     };
     let Reply { status, headers, body, at, .. } = line.ask(question, progress).await?;
-    if headers.len() > MAX_HEADERS {
+    let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if headers.len() > MAX_HEADERS || size > MAX_HEAD {
         return Err(too_large().into());
     }
     if kept {
