@@ -3,7 +3,13 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use super::Read;
+use bytes::Buf as _;
+use prost::{
+    DecodeError,
+    encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
+};
+
+use super::{MAX_REPORTS, Read};
 use crate::{
     check::Observed,
     engine::{About, Observation, Scope},
@@ -11,6 +17,17 @@ use crate::{
 
 /// How Envoy says that a status is the upstream's own, and not one it made itself (`%RESPONSE_CODE_DETAILS%`).
 const FROM_UPSTREAM: &str = "via_upstream";
+
+/// The most entries of one message. Envoy sends what it has once that is 16 KiB, unless it is told otherwise: some dozens.
+pub const MAX_ENTRIES: usize = MAX_REPORTS;
+
+/// `StreamAccessLogsMessage`, but for its entries: read while it is not known yet whether the stream may speak.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Opening {
+    /// Only in the first message of a stream.
+    #[prost(message, optional, tag = "1")]
+    pub identifier: Option<Identifier>,
+}
 
 /// `StreamAccessLogsMessage`
 #[derive(Clone, PartialEq, prost::Message)]
@@ -20,6 +37,34 @@ pub struct LogsMessage {
     pub identifier: Option<Identifier>,
     #[prost(oneof = "Entries", tags = "2, 3")]
     pub entries: Option<Entries>,
+}
+
+/// How many entries a `StreamAccessLogsMessage` has, without making them: an empty one is two bytes on the wire and a
+/// hundred in memory.
+///
+/// # Errors
+/// When it is no such message.
+pub fn count_entries(mut message: &[u8]) -> Result<usize, DecodeError> {
+    let mut count = 0;
+    while message.has_remaining() {
+        let (tag, wire) = decode_key(&mut message)?;
+        if wire == WireType::LengthDelimited && (tag == 2 || tag == 3) {
+            let length = usize::try_from(decode_varint(&mut message)?).unwrap_or(usize::MAX);
+            let Some((mut entries, rest)) = message.split_at_checked(length) else {
+                // Too short: said by who reads it whole.
+                return Ok(count);
+            };
+            while entries.has_remaining() {
+                let (tag, wire) = decode_key(&mut entries)?;
+                count += usize::from(tag == 1);
+                skip_field(wire, tag, &mut entries, DecodeContext::default())?;
+            }
+            message = rest;
+        } else {
+            skip_field(wire, tag, &mut message, DecodeContext::default())?;
+        }
+    }
+    Ok(count)
 }
 
 /// `StreamAccessLogsMessage.Identifier`, without the node.
@@ -270,6 +315,27 @@ mod tests {
         assert_eq!(seen(Entries::Tcp(TcpEntries { entries })), (expected, 2));
     }
 
+    #[test]
+    fn entries_are_counted_before_they_are_made() {
+        let entries = |count: usize| {
+            let common = Common { intermediate: true, ..Common::default() };
+            let mut entries = vec![HttpEntry::default(); count];
+            entries.extend((count > 0).then(|| HttpEntry { common: Some(common), response: None }));
+            LogsMessage { identifier: None, entries: Some(Entries::Http(HttpEntries { entries })) }.encode_to_vec()
+        };
+        for count in [0, 1, 5000] {
+            assert_eq!(count_entries(&entries(count)), Ok(if count == 0 { 0 } else { count + 1 }));
+        }
+        // A message may come in pieces that are put together.
+        assert_eq!(count_entries(&[entries(2), entries(3)].concat()), Ok(7));
+        let tcp = LogsMessage {
+            identifier: None,
+            entries: Some(Entries::Tcp(TcpEntries { entries: vec![TcpEntry::default(); 3] })),
+        };
+        assert_eq!(count_entries(&tcp.encode_to_vec()), Ok(3));
+        assert!(count_entries(b"\xff").is_err());
+    }
+
     /// Field numbers as `envoy/data/accesslog/v3/accesslog.proto` has them: the one thing that no type checks.
     #[test]
     fn what_stands_on_the_wire_is_found() {
@@ -290,7 +356,9 @@ mod tests {
         let identifier = message(1, &[message(1, &[text(1, "node")]), text(2, "shop/web")]);
         let bytes = [identifier, message(2, &[message(1, &[common, response])])].concat();
         let logs = LogsMessage::decode(bytes.as_slice()).expect("a message");
-        assert_eq!(logs.identifier.expect("there").log_name, "shop/web");
+        let opening = Opening::decode(bytes.as_slice()).expect("a message");
+        assert_eq!(opening.identifier.expect("there").log_name, "shop/web");
+        assert_eq!(count_entries(&bytes), Ok(1));
         let Some(Entries::Http(http)) = logs.entries else { panic!("no HTTP entries") };
         let entry = &http.entries[0];
         assert_eq!(entry.common.as_ref().and_then(Common::upstream), "[fd00::1]:8185".parse().ok());

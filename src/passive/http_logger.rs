@@ -9,14 +9,17 @@ use std::{borrow::Cow, fmt, net::SocketAddr, sync::Arc};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
+    de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use super::Read;
+use super::{MAX_REPORTS, Read};
 use crate::{
     check::Observed,
     engine::{About, Observation, Scope},
 };
+
+/// So many upstreams of one request are looked at; a proxy tries two or three.
+const MAX_UPSTREAMS: usize = 64;
 
 /// One line. What else is in it is passed over.
 #[derive(Deserialize)]
@@ -97,6 +100,11 @@ impl<'de> Visitor<'de> for ValueVisitor {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
         let mut entries = Vec::new();
         while let Some(entry) = list.next_element()? {
+            // One above tells of too many; what comes after it is passed over and costs no memory.
+            if entries.len() > MAX_REPORTS {
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                break;
+            }
             entries.push(entry);
         }
         Ok(entries)
@@ -122,22 +130,38 @@ fn parts(text: &str) -> impl Iterator<Item = &str> {
     text.split(" : ").flat_map(|group| group.split(',')).map(str::trim)
 }
 
+/// Why a batch cannot be read. Nothing of it is taken.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// What is wrong with the JSON, and where.
+    Malformed(String),
+    /// More lines, or more upstreams in them, than [`MAX_REPORTS`].
+    TooMany,
+}
+
 /// Reads a batch about endpoints in `scope`.
 ///
 /// # Errors
-/// What is wrong with the JSON, and where. Nothing of such a batch is taken.
-pub fn parse(body: &[u8], scope: &Arc<Scope>) -> Result<Read, String> {
-    let mut read = Read::default();
+/// Where it is no log, or too long a one.
+pub fn parse(body: &[u8], scope: &Arc<Scope>) -> Result<Read, Unread> {
+    let (mut read, mut lines) = (Read::default(), 0);
     for value in serde_json::Deserializer::from_slice(body).into_iter::<Value<'_>>() {
-        let Value(entries) = value.map_err(|error| error.to_string())?;
-        entries.iter().for_each(|entry| entry.read(scope, &mut read));
+        let Value(entries) = value.map_err(|error| Unread::Malformed(error.to_string()))?;
+        lines += entries.len();
+        for entry in &entries {
+            entry.read(scope, &mut read);
+            if lines > MAX_REPORTS || read.reports.len() > MAX_REPORTS {
+                return Err(Unread::TooMany);
+            }
+        }
     }
     Ok(read)
 }
 
 impl Entry<'_> {
     fn read(&self, scope: &Arc<Scope>, read: &mut Read) {
-        let upstreams: Vec<&str> = self.upstream.as_deref().map(parts).into_iter().flatten().collect();
+        let upstreams: Vec<&str> =
+            self.upstream.as_deref().map(parts).into_iter().flatten().take(MAX_UPSTREAMS).collect();
         let told = self.response.as_ref().and_then(|response| response.status.as_ref()).or(self.status.as_ref());
         let last = told.and_then(|status| status.each().pop().flatten());
         let each = self.upstream_status.as_ref().map(Status::each).filter(|each| each.len() == upstreams.len());
@@ -181,7 +205,7 @@ mod tests {
     }
 
     fn read(body: &str) -> (Vec<(String, Observed)>, u64) {
-        let read = parse(body.as_bytes(), &Arc::new(Scope::All)).unwrap_or_else(|why| panic!("{why}: {body}"));
+        let read = parse(body.as_bytes(), &Arc::new(Scope::All)).unwrap_or_else(|why| panic!("{why:?}: {body}"));
         let one = |report: Observation| match report.about {
             About::Address { address, .. } => (address.to_string(), report.observed),
             About::Endpoint { .. } => panic!("an endpoint"),
@@ -228,6 +252,18 @@ mod tests {
         for body in [local.as_str(), &entry(502, "apisix_backend"), &entry(200, "unix:/run/app.sock"), "{}"] {
             assert_eq!(read(body), (vec![], 1), "{body}");
         }
+    }
+
+    #[test]
+    fn a_log_without_end_is_refused_before_it_costs_memory() {
+        let all = Arc::new(Scope::All);
+        let list = |lines: usize| format!("[{}{{}}]", "{},".repeat(lines - 1));
+        assert_eq!(parse(list(MAX_REPORTS).as_bytes(), &all).map(|read| read.unattributed), Ok(MAX_REPORTS as u64));
+        assert_eq!(parse(list(MAX_REPORTS + 1).as_bytes(), &all), Err(Unread::TooMany));
+        assert_eq!(parse(list(50 * MAX_REPORTS).as_bytes(), &all), Err(Unread::TooMany));
+        assert_eq!(parse("{}\n".repeat(MAX_REPORTS + 1).as_bytes(), &all), Err(Unread::TooMany));
+        let many = entry(200, "10.0.0.1:80,".repeat(1000).trim_end_matches(','));
+        assert_eq!(read(&many).0.len(), MAX_UPSTREAMS);
     }
 
     #[test]

@@ -87,6 +87,15 @@ impl Tally {
             self.told.push((index, fate));
         }
     }
+
+    fn merge(&mut self, later: Self) {
+        self.accepted += later.accepted;
+        self.unknown_check += later.unknown_check;
+        self.unknown_endpoint += later.unknown_endpoint;
+        self.not_passive += later.not_passive;
+        self.suspended += later.suspended;
+        self.told.extend(later.told.into_iter().take(Self::TOLD - self.told.len()));
+    }
 }
 
 impl Intake {
@@ -146,29 +155,30 @@ impl Intake {
 }
 
 impl Seat {
-    /// Has `reports` judged, in their order, and counts what became of them.
+    /// Has `reports` judged, in their order, and counts what became of them. What is not judged when this is dropped, or
+    /// when the engine stops, is counted as dropped.
     ///
     /// # Errors
-    /// When the engine stops meanwhile; what it has not taken in by then is counted as dropped.
+    /// When the engine stops meanwhile.
     pub async fn take(self, mut reports: Vec<Observation>) -> Result<Tally, Overflow> {
         let mut tally = Tally::default();
         let mut index = 0;
+        let left = reports.iter().map(|report| u64::from(report.count)).sum();
+        let mut pending = Pending::new(&self.metrics, self.source, left);
         while !reports.is_empty() {
             let rest = reports.split_off(reports.len().min(TURN));
             let turn = std::mem::replace(&mut reports, rest);
             let counts: Vec<u32> = turn.iter().map(|report| report.count).collect();
-            let Some(fates) = self.engine.observe(turn).await else {
-                let lost = counts.iter().chain(reports.iter().map(|report| &report.count));
-                self.metrics.dropped(self.source, lost.map(|count| u64::from(*count)).sum());
-                self.count(&tally);
-                return Err(Overflow::NotJudging);
-            };
+            let fates = self.engine.observe(turn).await.ok_or(Overflow::NotJudging)?;
+            let mut judged = Tally::default();
             for (fate, count) in fates.into_iter().zip(counts) {
-                tally.add(index, fate, count);
+                judged.add(index, fate, count);
+                pending.judged(u64::from(count));
                 index += 1;
             }
+            self.count(&judged);
+            tally.merge(judged);
         }
-        self.count(&tally);
         Ok(tally)
     }
 
@@ -182,5 +192,54 @@ impl Seat {
         ] {
             self.metrics.add(self.source, result, number);
         }
+    }
+}
+
+/// Observations that were read and not judged yet: whoever leaves before they are leaves them counted as dropped.
+#[derive(Debug)]
+pub struct Pending<'a> {
+    metrics: &'a ObservationMetrics,
+    source: Source,
+    left: u64,
+}
+
+impl<'a> Pending<'a> {
+    #[must_use]
+    pub const fn new(metrics: &'a ObservationMetrics, source: Source, left: u64) -> Self {
+        Self { metrics, source, left }
+    }
+
+    /// So many are counted elsewhere from now on.
+    pub const fn judged(&mut self, count: u64) {
+        self.left = self.left.saturating_sub(count);
+    }
+
+    /// All of them are.
+    pub fn done(mut self) {
+        self.left = 0;
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        if self.left > 0 {
+            self.metrics.dropped(self.source, self.left);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_behind_is_counted() {
+        let metrics = ObservationMetrics::default();
+        let mut pending = Pending::new(&metrics, Source::Api, 7);
+        pending.judged(3);
+        drop(pending);
+        assert_eq!(metrics.number(Source::Api, "dropped"), 4);
+        Pending::new(&metrics, Source::Api, 5).done();
+        assert_eq!(metrics.number(Source::Api, "dropped"), 4);
     }
 }

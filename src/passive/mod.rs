@@ -10,8 +10,8 @@ mod intake;
 mod observation;
 mod scope;
 
-pub use http_logger::parse as parse_http_log;
-pub use intake::{Intake, Overflow, Seat, Tally};
+pub use http_logger::{Unread, parse as parse_http_log};
+pub use intake::{Intake, Overflow, Pending, Seat, Tally};
 pub use observation::{MAX_REPORTS, Written, parse as parse_observations};
 pub use scope::parse as parse_scope;
 

@@ -119,6 +119,11 @@ pub(super) struct Refused {
 }
 
 impl Refused {
+    /// Whether it is known who asks, and that one may not.
+    pub fn is_forbidden(&self) -> bool {
+        self.code == StatusCode::FORBIDDEN
+    }
+
     /// In plain text, as the public listener answers.
     pub fn plain(self) -> Response {
         let (code, why) = (self.code, self.why + "\n");

@@ -22,7 +22,7 @@ pub struct Connections {
 
 #[derive(Debug)]
 struct Activity {
-    /// An answer is being made.
+    /// An answer is being made, or it has proved of use.
     busy: AtomicBool,
     /// When it was opened, or gave its last answer: milliseconds after the listener's birth.
     last: AtomicU64,
@@ -85,6 +85,12 @@ impl Connection {
         self.activity.busy.store(false, Relaxed);
     }
 
+    /// It has brought something that was wanted: it makes room after all that have not.
+    pub fn prove(&self) {
+        self.activity.last.store(self.all.now(), Relaxed);
+        self.activity.busy.store(true, Relaxed);
+    }
+
     /// Waits until this connection has to make room.
     pub async fn closed(&self) {
         self.activity.close.cancelled().await;
@@ -118,6 +124,16 @@ mod tests {
         open[2].begin();
         let _another = all.enter();
         assert_eq!([closed(0), closed(1), closed(2)], [true, true, false], "all are busy: the longest answer");
+    }
+
+    #[test]
+    fn newcomers_push_each_other_out_and_not_what_has_proved_of_use() {
+        let all = Connections::new(3);
+        let proved = [all.enter(), all.enter()];
+        proved.iter().for_each(Connection::prove);
+        let strangers: Vec<_> = (0..10).map(|_| all.enter()).collect();
+        assert!(proved.iter().all(|connection| !connection.activity.close.is_cancelled()));
+        assert_eq!(strangers.iter().filter(|stranger| stranger.activity.close.is_cancelled()).count(), 9);
     }
 
     #[test]

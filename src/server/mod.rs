@@ -138,6 +138,7 @@ impl Servers {
             access: state.access.clone(),
             home: home.clone(),
             reporters: reporters.clone(),
+            opening: tokio::sync::Semaphore::new(envoy::OPENING),
         };
         let envoy = envoy_socket
             .map(|socket| {

@@ -7,7 +7,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
 
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     check::ObjectKey,
     engine::{Fate, Scope},
-    passive::{self, Intake, MAX_REPORTS, Overflow, Read, Seat, Tally},
+    passive::{self, Intake, MAX_REPORTS, Overflow, Read, Seat, Tally, Unread},
     telemetry::Source,
 };
 
@@ -32,6 +32,10 @@ const MAX_BATCH: usize = 1024 * 1024;
 pub const MAX_LOG: usize = 4 * 1024 * 1024;
 /// How many HealthChecks a batch may name: each may have to be asked for.
 const MAX_CHECKS: usize = 256;
+/// How long it may take to ask what a token may: the batch waits in its seat meanwhile.
+const MAX_ASKING: Duration = Duration::from_secs(10);
+const SLOW: &str =
+    "it took too long to ask what the token may; grant it in whole namespaces, or send fewer HealthChecks in a batch";
 /// How long a batch may take to arrive: it holds a seat meanwhile.
 const MAX_ARRIVAL: Duration = Duration::from_secs(5);
 
@@ -60,7 +64,13 @@ struct RefusedReport {
 /// A list of observations.
 pub async fn report(State(admin): State<Arc<Admin>>, headers: HeaderMap, body: Body) -> Response {
     let batch = Batch { admin: &admin, source: Source::Api };
-    let seat = match batch.seat(&headers) {
+    // Who stands behind the token is asked first: a seat is not for everybody who can spell one.
+    let everywhere = match admin.access.check(&headers, scope_request(&Scope::All), &admin.home).await {
+        Ok(who) => Some(who),
+        Err(refused) if refused.is_forbidden() => None,
+        Err(refused) => return batch.refused(refused.into_response(), &Read::default()),
+    };
+    let seat = match batch.seat() {
         Ok(seat) => seat,
         Err(refusal) => return *refusal,
     };
@@ -81,7 +91,13 @@ pub async fn report(State(admin): State<Arc<Admin>>, headers: HeaderMap, body: B
         return batch.refuse("too_large", StatusCode::PAYLOAD_TOO_LARGE, why);
     }
     let reports = Read { reports: written.reports, unattributed: 0 };
-    match may_report(&admin, &headers, &written.checks).await {
+    let allowed = match everywhere {
+        Some(who) => Ok(who),
+        None => tokio::time::timeout(MAX_ASKING, may_report(&admin, &headers, &written.checks))
+            .await
+            .unwrap_or_else(|_| Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, SLOW).into_response())),
+    };
+    match allowed {
         Ok(who) => batch.take(seat, reports, who.as_deref()).await,
         Err(refusal) => batch.refused(refusal, &reports),
     }
@@ -98,7 +114,7 @@ pub async fn access_log(State(admin): State<Arc<Admin>>, uri: Uri, headers: Head
         Ok(who) => who,
         Err(refusal) => return batch.refused(refusal.into_response(), &Read::default()),
     };
-    let seat = match batch.seat(&headers) {
+    let seat = match batch.seat() {
         Ok(seat) => seat,
         Err(refusal) => return *refusal,
     };
@@ -106,9 +122,19 @@ pub async fn access_log(State(admin): State<Arc<Admin>>, uri: Uri, headers: Head
         Ok(body) => body,
         Err(refusal) => return refusal,
     };
-    match passive::parse_http_log(&body, &scope) {
-        Ok(read) => batch.take(seat, read, who.as_deref()).await,
-        Err(why) => batch.refuse("malformed", StatusCode::BAD_REQUEST, why),
+    // Megabytes of JSON are not for the thread that answers load balancers.
+    let parsed = tokio::task::spawn_blocking(move || passive::parse_http_log(&body, &scope)).await;
+    match parsed {
+        Ok(Ok(read)) => batch.take(seat, read, who.as_deref()).await,
+        Ok(Err(Unread::Malformed(why))) => batch.refuse("malformed", StatusCode::BAD_REQUEST, why),
+        Ok(Err(Unread::TooMany)) => {
+            let why = format!("a batch has at most {MAX_REPORTS} lines: lower batch_max_size");
+            batch.refuse("too_large", StatusCode::PAYLOAD_TOO_LARGE, why)
+        }
+        Err(error) => {
+            tracing::error!(%error, "a batch of access logs could not be read");
+            batch.refuse("malformed", StatusCode::INTERNAL_SERVER_ERROR, "it could not be read; see the log".to_owned())
+        }
     }
 }
 
@@ -177,13 +203,7 @@ impl Batch<'_> {
         &self.admin.intake
     }
 
-    fn seat(&self, headers: &HeaderMap) -> Result<Seat, Box<Response>> {
-        // A seat costs memory: whoever has nothing to show gets none. What a token is worth is asked once it is known for
-        // what.
-        if !self.admin.access.may_be(headers) {
-            let why = "a bearer token is needed";
-            return Err(Box::new(self.refuse("refused", StatusCode::UNAUTHORIZED, why.to_owned())));
-        }
+    fn seat(&self) -> Result<Seat, Box<Response>> {
         self.intake().seat(self.source).map_err(|overflow| Box::new(self.overflow(overflow)))
     }
 
@@ -196,7 +216,10 @@ impl Batch<'_> {
             Overflow::NotJudging => {
                 let why =
                     "this replica does not judge; report to the one that holds the lease (status.prober)".to_owned();
-                again(self.refuse("not_judging", StatusCode::SERVICE_UNAVAILABLE, why))
+                let mut refusal = again(self.refuse("not_judging", StatusCode::SERVICE_UNAVAILABLE, why));
+                // The next connection may reach the one that does; this one never will.
+                refusal.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                refusal
             }
         }
     }

@@ -66,6 +66,12 @@ impl ObservationMetrics {
         self.add(source, "dropped", number);
     }
 
+    /// How many observations the same has become of so far.
+    #[must_use]
+    pub fn number(&self, source: Source, result: &'static str) -> u64 {
+        self.observations.get_or_create(&ObservationLabels { source: source.as_str(), result }).get()
+    }
+
     /// Counts a batch.
     pub fn batch(&self, source: Source, result: &'static str) {
         self.batches.get_or_create(&ObservationLabels { source: source.as_str(), result }).inc();

@@ -130,6 +130,10 @@ async fn a_stream_is_judged_message_by_message_and_ends_well() {
 async fn what_is_no_access_log_ends_with_its_status() {
     let bench = Bench::listening(Access::Open, &["--envoy-listen", "127.0.0.1:0"]).await;
     let log = |name| vec![message(Some(name), &[200])];
+    // Two bytes each on the wire, and much more than that in memory.
+    let empty = HttpEntries { entries: vec![HttpEntry::default(); 20_000] };
+    let identifier = Some(Identifier { log_name: "*".to_owned() });
+    let flood = LogsMessage { identifier, entries: Some(Entries::Http(empty)) }.encode_to_vec();
     for (path, frames, status, part) in [
         ("/grpc.health.v1.Health/Check", log("*"), 12, "only"),
         (PATH, log("access"), 3, "NAMESPACE/NAME"),
@@ -137,11 +141,13 @@ async fn what_is_no_access_log_ends_with_its_status() {
         (PATH, vec![frame(b"\xff\xff\xff")], 3, "not a StreamAccessLogsMessage"),
         (PATH, vec![b"\x01\0\0\0\0".to_vec()], 12, "compressed"),
         (PATH, vec![b"\0\x7f\0\0\0".to_vec()], 8, "buffer_size_bytes"),
+        (PATH, vec![frame(&flood)], 8, "20000 entries"),
     ] {
         let end = call(envoy(&bench), path, "good", &frames, Then::Stays).await;
         assert!(end.status == status && end.message.contains(part), "{part}: {end:?}");
     }
-    assert_eq!((bench.batches("envoy", "malformed").await, bench.batches("envoy", "too_large").await), (4, 1));
+    assert_eq!((bench.batches("envoy", "malformed").await, bench.batches("envoy", "too_large").await), (4, 2));
+    assert_eq!(bench.observed("envoy", "dropped").await, 20_002, "and two whose scope nobody could read");
     assert_eq!(bench.observed("envoy", "accepted").await, 0);
     // Cut off in the middle.
     let end = call(envoy(&bench), PATH, "good", &[b"\0\0\0\0\x09abc".to_vec()], Then::Ends).await;

@@ -359,6 +359,9 @@ impl Authorizer for Asked {
         let AccessRequest { verb, namespace, name, subresource } = request;
         self.0.lock().expect("no panic").push(format!("{verb} {namespace}/{name}/{subresource}"));
         let reads = subresource.is_empty();
+        if token == "unknown" {
+            return Box::pin(async { Decision::Unauthenticated });
+        }
         let allowed = token == "good" && (reads || namespace == "own" || (namespace, name) == ("shop", "web"));
         Box::pin(async move {
             if allowed { Decision::Allowed(Some("gateway".into())) } else { Decision::Forbidden("may not".into()) }
@@ -374,7 +377,8 @@ async fn the_cluster_is_asked_whether_somebody_may_report_about_these_checks() {
     took();
     let one = |check| seen(check, "a", json!({"status": 200}), 1);
     assert_eq!(bench.report(json!([one("own/x"), one("own/y"), one("shop/web")])).await.0, 200);
-    assert_eq!(took(), ["create own//report", "create shop//report", "create shop/web/report"]);
+    // First of all whether there is anybody, before a place is taken up.
+    assert_eq!(took(), ["create //report", "create own//report", "create shop//report", "create shop/web/report"]);
     // One that may not be spoken of, and nothing is taken.
     let (code, said) = bench.report(json!([one("shop/web"), one("shop/deaf")])).await;
     assert!(code == 403 && said["error"] == "may not", "{code} {said}");
@@ -389,4 +393,11 @@ async fn the_cluster_is_asked_whether_somebody_may_report_about_these_checks() {
     let stranger = bench.fixture.http.post(bench.url("")).bearer_auth("bad").body("[]");
     assert_eq!(answer(stranger).await.code, 403);
     assert_eq!((bench.batches("api", "refused").await, bench.batches("http_logger", "refused").await), (3, 2));
+    // Who is nobody takes up no place while the body is waited for.
+    let mut slow = tokio::net::TcpStream::connect(bench.fixture.admin).await.expect("a connection");
+    let head = "POST /v1/observations HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer unknown\r\nContent-Length: 100\r\n\r\n[";
+    slow.write_all(head.as_bytes()).await.expect("sent");
+    let mut start = [0; 64];
+    let got = tokio::time::timeout(LONG, slow.read(&mut start)).await.expect("in time").expect("an answer");
+    assert!(start[..got].starts_with(b"HTTP/1.1 401"), "{}", String::from_utf8_lossy(&start[..got]));
 }

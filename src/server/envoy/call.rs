@@ -1,6 +1,6 @@
 //! One call of `StreamAccessLogs`: who may, about what, and every message of it taken in turn.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
@@ -16,11 +16,16 @@ use super::{
 };
 use crate::{
     engine::Scope,
-    passive::{self, Overflow, envoy::LogsMessage},
-    server::{auth::Decision, observations::scope_request},
+    passive::{
+        self, Overflow, Pending,
+        envoy::{LogsMessage, MAX_ENTRIES, Opening, count_entries},
+    },
+    server::{auth::Decision, connections::Connection, observations::scope_request},
     telemetry::Source,
 };
 
+/// How long a stream may be there before its first message was let in. Envoy opens one when it has something to say.
+const MAX_OPENING: Duration = Duration::from_secs(10);
 const PATH: &str = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs";
 
 /// How a call ends (<https://grpc.github.io/grpc/core/md_doc_statuscodes.html>).
@@ -49,12 +54,17 @@ impl End {
 type Body = BoxBody<Bytes, Infallible>;
 
 /// Answers a request, once its stream ends, or until `leave`.
-pub async fn answer(envoy: &Envoy, request: Request<Incoming>, leave: CancellationToken) -> Response<Body> {
+pub async fn answer(
+    envoy: &Envoy,
+    request: Request<Incoming>,
+    connection: &Connection,
+    leave: CancellationToken,
+) -> Response<Body> {
     let end = match is_ours(&request) {
         Err(end) => end,
         Ok(()) => {
             let (head, body) = request.into_parts();
-            let stream = stream(envoy, &head.headers, Frames::new(body), &leave);
+            let stream = stream(envoy, &head.headers, Frames::new(body), connection, &leave);
             match leave.run_until_cancelled(stream).await {
                 Some(Ok(())) => End::new(Code::Ok, ""),
                 Some(Err(end)) => end,
@@ -83,12 +93,24 @@ async fn stream(
     envoy: &Envoy,
     headers: &HeaderMap,
     mut frames: Frames<Incoming>,
+    connection: &Connection,
     leave: &CancellationToken,
 ) -> Result<(), End> {
     let metrics = envoy.intake.metrics();
     let mut scope: Option<(Arc<Scope>, String)> = None;
+    // What nobody has vouched for yet takes memory too: so few such streams at once, and none for long.
+    let first = tokio::time::Instant::now() + MAX_OPENING;
+    let too_late = || End::new(Code::Unavailable, "nobody was let in on this stream in time; connect again");
+    let mut opening = match tokio::time::timeout_at(first, envoy.opening.acquire()).await {
+        Ok(Ok(turn)) => Some(turn),
+        Ok(Err(_)) | Err(_) => return Err(too_late()),
+    };
     loop {
-        let message = match frames.next().await {
+        let next = match &opening {
+            Some(_) => tokio::time::timeout_at(first, frames.next()).await.map_err(|_| too_late())?,
+            None => frames.next().await,
+        };
+        let message = match next {
             Ok(Some(message)) => message,
             Ok(None) => return Ok(()),
             Err(Broken::Off(why)) => return Err(End::new(Code::Unavailable, why)),
@@ -102,11 +124,14 @@ async fn stream(
                 return Err(End::new(Code::ResourceExhausted, why));
             }
         };
-        let logs = LogsMessage::decode(message).map_err(|error| {
+        let malformed = |error: prost::DecodeError| {
             metrics.batch(Source::Envoy, "malformed");
             End::new(Code::InvalidArgument, format!("not a StreamAccessLogsMessage: {error}"))
-        })?;
-        if let Some(identifier) = logs.identifier {
+        };
+        let entries = count_entries(&message).map_err(malformed)?;
+        // Whoever leaves before they are judged leaves them counted.
+        let pending = Pending::new(metrics, Source::Envoy, entries as u64);
+        if let Some(identifier) = Opening::decode(&*message).map_err(malformed)?.identifier {
             let parsed = passive::parse_scope(&identifier.log_name).map_err(|why| {
                 metrics.batch(Source::Envoy, "malformed");
                 End::new(Code::InvalidArgument, format!("log_name: {why}"))
@@ -117,28 +142,30 @@ async fn stream(
             metrics.batch(Source::Envoy, "malformed");
             return Err(End::new(Code::InvalidArgument, "the first message has no identifier"));
         };
-        let Some(entries) = logs.entries else { continue };
-        let lost = |result| {
-            metrics.batch(Source::Envoy, result);
-            metrics.dropped(Source::Envoy, entries.len() as u64);
-        };
+        if entries > MAX_ENTRIES {
+            metrics.batch(Source::Envoy, "too_large");
+            let why = format!("a message of {entries} entries, above {MAX_ENTRIES}: lower buffer_size_bytes");
+            return Err(End::new(Code::ResourceExhausted, why));
+        }
         // Asked anew for every message, of an answer that is kept for a while: a grant that is withdrawn ends the stream.
         let who = match envoy.access.decide(headers, scope_request(scope), &envoy.home).await {
             Decision::Allowed(who) => who,
             refused => {
-                lost("refused");
+                metrics.batch(Source::Envoy, "refused");
                 return Err(refusal(refused));
             }
         };
+        opening.take();
+        connection.prove();
         // Whoever is not read waits: Envoy holds back what it can, and counts what it cannot.
-        let seat = match envoy.intake.wait_for_seat(Source::Envoy).await {
-            Ok(seat) => seat,
-            Err(overflow) => {
-                lost("not_judging");
-                return Err(gone(overflow, leave));
-            }
-        };
-        let read = entries.read(scope);
+        let seat = envoy.intake.wait_for_seat(Source::Envoy).await.map_err(|overflow| {
+            metrics.batch(Source::Envoy, "not_judging");
+            gone(overflow, leave)
+        })?;
+        let Some(logs) = LogsMessage::decode(message).map_err(malformed)?.entries else { continue };
+        let read = logs.read(scope);
+        drop(logs);
+        pending.done();
         metrics.add(Source::Envoy, "unattributed", read.unattributed);
         seat.take(read.reports).await.map_err(|overflow| {
             metrics.batch(Source::Envoy, "not_judging");

@@ -16,6 +16,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     runtime::Handle,
+    sync::Semaphore,
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -31,8 +32,8 @@ use crate::passive::Intake;
 
 /// How long to wait before accepting again when the machine has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Streams of one connection. Envoy has one for each worker thread and kind of log.
-const MAX_STREAMS: u32 = 128;
+/// Streams of one connection. Envoy has a connection for each worker thread, and on it a stream for each log.
+const MAX_STREAMS: u32 = 64;
 /// The most of a request's head, in bytes: its token is in there.
 const MAX_HEAD: u32 = 32 * 1024;
 /// What may be under way to us unread, of a stream and of a connection, in bytes.
@@ -47,7 +48,12 @@ pub struct Envoy {
     pub access: Access,
     pub home: Handle,
     pub reporters: Arc<Reporters>,
+    /// For streams of which no message was let in yet.
+    pub opening: Semaphore,
 }
+
+/// How many streams may be on their first message at once.
+pub const OPENING: usize = 32;
 
 /// The listener, bound and not yet served.
 pub struct EnvoyListener {
@@ -68,7 +74,7 @@ impl EnvoyListener {
                     let serving = Serving {
                         envoy: self.envoy.clone(),
                         limits: self.limits,
-                        connection: connections.enter(),
+                        connection: Arc::new(connections.enter()),
                         leave: stop.child_token(),
                         peer,
                     };
@@ -90,7 +96,8 @@ impl EnvoyListener {
 struct Serving {
     envoy: Arc<Envoy>,
     limits: Limits,
-    connection: Connection,
+    /// Of use once a message was let in: others make room before it.
+    connection: Arc<Connection>,
     /// Every stream shall end, and the connection with them.
     leave: CancellationToken,
     peer: SocketAddr,
@@ -113,8 +120,8 @@ impl Serving {
 
     async fn connected(&self, stream: impl AsyncRead + AsyncWrite + Unpin) {
         let service = service_fn(|request: Request<Incoming>| {
-            let (envoy, leave) = (self.envoy.clone(), self.leave.clone());
-            async move { Ok::<_, Infallible>(call::answer(&envoy, request, leave).await) }
+            let (envoy, connection, leave) = (self.envoy.clone(), self.connection.clone(), self.leave.clone());
+            async move { Ok::<_, Infallible>(call::answer(&envoy, request, &connection, leave).await) }
         });
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
