@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -15,6 +16,10 @@ use tokio::sync::OnceCell;
 
 use crate::shell;
 use crate::support::run_dir::sub_dir;
+use crate::support::wait::wait_until;
+
+/// A definition is usable within moments.
+const ESTABLISHED: Duration = Duration::from_secs(60);
 
 /// Cargo's profile for the operator's images: what ships would be compiled for most of the suite's time.
 const PROFILE: &str = "e2e";
@@ -168,8 +173,12 @@ impl Node {
         let install = || async {
             let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
             self.kubectl(&["apply", "--server-side", "--force-conflicts", "--filename", crds]).await?;
-            let established = ["wait", "--for=condition=Established", "--timeout=60s", "--filename", crds];
-            self.kubectl(&established).await.map(|_| ())
+            let established = ["wait", "--for=condition=Established", "--timeout=20s", "--filename", crds];
+            // kubectl gives up at once on a definition that has no conditions at all yet.
+            wait_until("the definitions to be established", ESTABLISHED, || async {
+                self.kubectl(&established).await.map(|_| ())
+            })
+            .await
         };
         self.crds.get_or_try_init(install).await.copied()
     }

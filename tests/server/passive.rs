@@ -395,7 +395,8 @@ async fn the_cluster_is_asked_whether_somebody_may_report_about_these_checks() {
     assert_eq!((bench.batches("api", "refused").await, bench.batches("http_logger", "refused").await), (3, 2));
     // Who is nobody takes up no place while the body is waited for.
     let mut slow = tokio::net::TcpStream::connect(bench.fixture.admin).await.expect("a connection");
-    let head = "POST /v1/observations HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer unknown\r\nContent-Length: 100\r\n\r\n[";
+    let head =
+        "POST /v1/observations HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer unknown\r\nContent-Length: 100\r\n\r\n[";
     slow.write_all(head.as_bytes()).await.expect("sent");
     let mut start = [0; 64];
     let got = tokio::time::timeout(LONG, slow.read(&mut start)).await.expect("in time").expect("an answer");

@@ -21,7 +21,10 @@ use super::ports::free_port;
 use super::process::Process;
 use super::programs::Programs;
 use super::run_dir::sub_dir;
-use super::wait::wait_while;
+use super::wait::{wait_until, wait_while};
+
+/// A definition is usable within moments.
+const ESTABLISHED: Duration = Duration::from_secs(60);
 
 /// The node that test pods say they run on. It must exist, or the EndpointSlice controller skips
 /// them; no kubelet stands behind it.
@@ -214,8 +217,12 @@ impl ControlPlane {
         let install = || async {
             let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
             self.kubectl_ok(&["apply", "--server-side", "--filename", crds]).await?;
-            let established = ["wait", "--for=condition=Established", "--timeout=60s", "--filename", crds];
-            self.kubectl_ok(&established).await.map(|_| ())
+            let established = ["wait", "--for=condition=Established", "--timeout=20s", "--filename", crds];
+            // kubectl gives up at once on a definition that has no conditions at all yet.
+            wait_until("the definitions to be established", ESTABLISHED, || async {
+                self.kubectl_ok(&established).await.map(|_| ())
+            })
+            .await
         };
         self.crds.get_or_try_init(install).await.copied()
     }
