@@ -25,7 +25,7 @@ use super::{
     review::ClusterAuthorizer,
 };
 use crate::{
-    engine::{self, Board, Limits, Surroundings},
+    engine::{self, Board, Engine, Limits, Surroundings},
     on_demand::OnDemand,
     passive::Intake,
     probe::{DeniedDynamic, EgressGuard, KeptConnections, NameServers, Prober, ScriptBackend, Settings, canary},
@@ -381,7 +381,6 @@ impl Operator {
         };
         let (engine, engine_task) = engine::start(parts, engine_stop.clone());
         self.on_demand.begin(self.prober.clone(), engine.clone());
-        self.passive.begin(engine.clone());
         let parts = leader::Parts {
             client: self.client.clone(),
             board: self.board.clone(),
@@ -401,13 +400,14 @@ impl Operator {
             complaints: self.complaints.clone(),
         };
         let leader_stop = stop.child_token();
+        let listening = listen(&self.passive, engine.clone(), leader_stop.clone());
         let leading = async {
             let led = leader::lead(parts, engine, leader_stop.clone()).await;
             leader_stop.cancel();
             led
         };
         // Who failed first is told; the other one may have failed of it.
-        let (led, engine) = tokio::join!(leading, watch_engine(engine_task, &leader_stop, &engine_stop));
+        let (led, engine, ()) = tokio::join!(leading, watch_engine(engine_task, &leader_stop, &engine_stop), listening);
         self.on_demand.end();
         self.passive.end();
         engine.and(led)
@@ -465,6 +465,15 @@ async fn watch_engine(
     bail!("the engine ended by itself; this is a bug")
 }
 
+/// Has reports judged as soon as every check is there that was at the start: before, one that nobody knows yet would be
+/// told so, and what was said of it lost. Who is told to come back does so.
+async fn listen(passive: &Intake, engine: Engine, stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = engine.opened() => passive.begin(engine.clone()),
+    }
+}
+
 /// Ends `token` when the role is no longer `current`.
 async fn watch_role(mut role: watch::Receiver<Role>, current: Role, token: CancellationToken) {
     tokio::select! {
@@ -476,6 +485,12 @@ async fn watch_role(mut role: watch::Receiver<Role>, current: Role, token: Cance
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        check::{Attempt, Report},
+        passive::Overflow,
+        probe::Lane,
+        telemetry::Source,
+    };
 
     #[tokio::test]
     async fn an_engine_that_breaks_down_ends_the_leading_and_is_told() {
@@ -487,6 +502,38 @@ mod tests {
         let leading = CancellationToken::new();
         let told = watch_engine(tokio::spawn(async {}), &leading, &engine_stop).await.expect_err("told");
         assert!(told.to_string().contains("ended by itself") && leading.is_cancelled(), "{told:#}");
+    }
+
+    /// Nobody is probed.
+    struct Nobody;
+
+    impl Lane for Nobody {
+        async fn attempt(&self, _: Attempt) -> Report {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test]
+    async fn before_the_first_settle_of_a_takeover_reports_shall_come_back() {
+        let (passive, stop) = (Intake::default(), CancellationToken::new());
+        let limits = Limits { in_flight: 1, per_host: 1 };
+        let parts = engine::Parts {
+            lane: Arc::new(Nobody),
+            board: Arc::default(),
+            limits,
+            surroundings: Surroundings::default(),
+            metrics: Metrics::default(),
+            beats: Beats::default(),
+        };
+        let (engine, task) = engine::start(parts, stop.clone());
+        let mut listening = std::pin::pin!(listen(&passive, engine.clone(), stop.clone()));
+        assert!(futures::poll!(&mut listening).is_pending());
+        assert_eq!(passive.seat(Source::Api).expect_err("too early"), Overflow::NotJudging);
+        engine.settle().await;
+        listening.await;
+        assert!(passive.seat(Source::Api).is_ok());
+        stop.cancel();
+        task.await.expect("ends");
     }
 
     #[tokio::test]

@@ -6,11 +6,13 @@ use jiff::Timestamp;
 
 use super::{
     group::Row,
-    judgement::{Hearing, Judgement},
+    judgement::{Hearing, Judgement, Span},
     scheduler::GRACE,
     view::EndpointView,
 };
-use crate::check::{Endpoint, Family, Host, InitialState, Observed, Passive, Report, Resolve, Rhythm, Thresholds};
+use crate::check::{
+    Endpoint, EndpointState, Family, Host, InitialState, Observed, Passive, Report, Resolve, Rhythm, Thresholds,
+};
 
 /// See the module's own words.
 #[derive(Debug)]
@@ -76,9 +78,9 @@ impl Belief {
         std::iter::once(&mut self.whole).chain(addresses.map(|address| &mut address.judgement))
     }
 
-    /// From now on reports are judged by `passive`, or not at all.
-    pub fn listen(&mut self, passive: Option<&Passive>, now: u64, wall: Timestamp) {
-        self.each_mut().for_each(|judgement| judgement.listen(passive, now, wall));
+    /// From now on reports are judged by `passive`, or not at all. `initial` is what is declared of whom nothing is known.
+    pub fn listen(&mut self, passive: Option<&Passive>, initial: InitialState, now: u64, wall: Timestamp) {
+        self.each_mut().for_each(|judgement| judgement.listen(passive, initial, now, wall));
     }
 
     /// When the first ejection ends by itself.
@@ -88,16 +90,37 @@ impl Belief {
 
     /// Ends what ejections have lasted long enough by `now`. Whether there was any.
     pub fn lapse(&mut self, now: u64, wall: Timestamp) -> bool {
+        let before = (self.whole.state(), self.whole.since);
         let mut any = false;
         for judgement in self.each_mut() {
             any |= judgement.lapse(now, wall);
         }
+        if any {
+            self.judge_whole(before, wall);
+        }
         any
     }
 
-    /// Whether a name leads to `ip`.
-    pub fn leads_to(&self, ip: IpAddr) -> bool {
-        self.addresses.iter().flat_map(|addresses| addresses.living()).any(|address| address.ip == ip)
+    /// One address that serves is enough for a name as a whole: it is ejected as long as none does, and traffic has shown
+    /// that of one of them. Looked at after everything that may change that. `before`: what it was then, and since when.
+    fn judge_whole(&mut self, before: (EndpointState, Timestamp), wall: Timestamp) -> bool {
+        let Some(addresses) = self.addresses.as_ref().filter(|addresses| addresses.living().next().is_some()) else {
+            return false;
+        };
+        let none_serves = addresses.living().all(|address| !address.judgement.state().is_healthy());
+        let ejected = addresses.living().map(|address| &address.judgement).filter(|_| none_serves);
+        let last = ejected.filter(|judgement| judgement.is_ejected()).max_by_key(|judgement| judgement.ejected_at());
+        let changed = match last {
+            Some(last) => self.whole.eject_like(last, wall),
+            None => {
+                self.whole.is_ejected() && {
+                    self.whole.release(wall);
+                    true
+                }
+            }
+        };
+        self.whole.was(before);
+        changed
     }
 
     /// Takes in reports of a data plane about the endpoint, or about one address of a name. Whether anything that readers
@@ -111,24 +134,16 @@ impl Belief {
         wall: Timestamp,
     ) -> bool {
         let take = |judgement: &mut Judgement| judgement.observe(observed, times, hearing, now, wall);
-        let Some(addresses) = &mut self.addresses else { return take(&mut self.whole) };
-        let living = addresses.known.iter_mut().filter(|address| address.left.is_none());
-        let Some(ip) = at else {
-            // Nobody says at which of them.
-            let whole = take(&mut self.whole);
-            return living.fold(whole, |changed, address| take(&mut address.judgement) || changed);
-        };
-        let Some(address) = living.into_iter().find(|address| address.ip == ip) else { return false };
-        let changed = take(&mut address.judgement);
-        // One address that serves is enough for the name as a whole.
-        let last = addresses.living().find(|address| address.ip == ip).map(|address| &address.judgement);
-        let all = addresses.living().all(|address| address.judgement.is_ejected());
-        match (all, self.whole.is_ejected(), last) {
-            (true, false, Some(last)) => self.whole.eject_like(last, wall),
-            (false, true, _) => self.whole.release(wall),
-            _ => return changed,
+        let before = (self.whole.state(), self.whole.since);
+        // Where nobody says at which address, it is at all of them.
+        let mut changed = (at.is_none() || self.addresses.is_none()) && take(&mut self.whole);
+        let known = self.addresses.iter_mut().flat_map(|addresses| &mut addresses.known);
+        for address in
+            known.filter(|address| address.left.is_none() && at.is_none_or(|ip| ip == address.ip.to_canonical()))
+        {
+            changed |= take(&mut address.judgement);
         }
-        true
+        self.judge_whole(before, wall) || changed
     }
 
     /// The check is probed again.
@@ -160,12 +175,16 @@ impl Belief {
 
     /// Gives up what is too old at `now`. Whether there was any.
     pub fn expire(&mut self, now: u64, stale_after: u64, wall: Timestamp) -> bool {
+        let before = (self.whole.state(), self.whole.since);
         let mut any = false;
         for judgement in self.each_mut() {
             if judgement.expires(stale_after).is_some_and(|at| at <= now) {
                 judgement.expire(wall);
                 any = true;
             }
+        }
+        if any {
+            self.judge_whole(before, wall);
         }
         any
     }
@@ -176,19 +195,36 @@ impl Belief {
         endpoint: &Endpoint,
         report: &Report,
         thresholds: &Thresholds,
-        now: u64,
+        span: Span,
         wall: Timestamp,
     ) -> bool {
-        let changed = self.whole.take(report, thresholds, now, wall);
-        let Some(addresses) = &mut self.addresses else { return changed };
-        let update = |address: &mut Address, report: &Report| address.judgement.take(report, thresholds, now, wall);
+        let before = (self.whole.state(), self.whole.since);
+        let changed = self.whole.take(report, thresholds, span, wall);
+        let addresses = self.take_at_addresses(endpoint, report, thresholds, span, wall);
+        self.judge_whole(before, wall) || changed || addresses
+    }
+
+    /// What an attempt ended in at each address of a name.
+    fn take_at_addresses(
+        &mut self,
+        endpoint: &Endpoint,
+        report: &Report,
+        thresholds: &Thresholds,
+        span: Span,
+        wall: Timestamp,
+    ) -> bool {
+        let now = span.ended;
+        let Some(addresses) = &mut self.addresses else { return false };
+        let update = |address: &mut Address, report: &Report| address.judgement.take(report, thresholds, span, wall);
         let Some(found) = &report.found else {
             // Nobody knows where it is, or there is no such name: what it had is as good as that.
-            let changes = addresses.known.iter_mut().filter(|address| address.left.is_none());
-            return changes.fold(changed, |changed, address| update(address, report) || changed);
+            let mut changed = false;
+            for address in addresses.known.iter_mut().filter(|address| address.left.is_none()) {
+                changed |= update(address, report);
+            }
+            return changed;
         };
-        let first = !std::mem::replace(&mut addresses.looked, true);
-        let mut changed = changed || first;
+        let mut changed = !std::mem::replace(&mut addresses.looked, true);
         for address in &mut addresses.known {
             let gone = found.reports.iter().all(|(ip, _)| *ip != address.ip);
             if gone && address.left.is_none() && found.unheard != Some(Family::of(address.ip)) {
@@ -274,7 +310,7 @@ fn row(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::{Dial, EndpointState, Found, Outcome, Probe, ProbeKind, Reason, TcpProbe};
+    use crate::check::{Dial, Found, Outcome, Probe, ProbeKind, Reason, TcpProbe};
 
     const THRESHOLDS: Thresholds =
         Thresholds { success: 2, failure: Some(2), connect: None, http: None, timeout: None };
@@ -308,7 +344,8 @@ mod tests {
 
         fn take(&mut self, report: &Report) -> bool {
             self.now += 1000;
-            self.belief.take(&self.endpoint, report, &THRESHOLDS, self.now, Timestamp::UNIX_EPOCH)
+            let span = Span { began: self.now, ended: self.now };
+            self.belief.take(&self.endpoint, report, &THRESHOLDS, span, Timestamp::UNIX_EPOCH)
         }
 
         /// An attempt at addresses that end in these bytes, which answered or refused.
@@ -453,7 +490,67 @@ mod tests {
         }
         let drawn = report(&mut name, Some(9), refused);
         assert_eq!(drawn, (Healthy, vec![Healthy, Unhealthy]), "one that answers its probes is enough");
-        assert!(name.belief.leads_to([10, 0, 0, 1].into()) && !name.belief.leads_to([10, 0, 0, 9].into()));
+    }
+
+    /// One died of its probes, the other of its traffic: none is left, whoever spoke last, and whatever the probe of the
+    /// other one says.
+    #[test]
+    fn a_name_is_ejected_when_none_of_its_addresses_serves_whatever_it_is_that_each_died_of() {
+        let limits = Thresholds { success: 2, failure: None, connect: Some(2), http: None, timeout: None };
+        let passive = Passive { healthy: vec![], unhealthy: vec![], limits, unprobed: None };
+        let hearing = Hearing { passive: &passive, stale_after: 60_000 };
+        for probe_first in [true, false] {
+            let mut name = Name::new(Resolve::Any);
+            let state = |name: &Name| {
+                let mut drawn = vec![];
+                name.belief.draw(&name.endpoint, InitialState::Unknown, &mut drawn);
+                (drawn[0].view.state, drawn[0].view.since)
+            };
+            let refuse = |name: &mut Name| {
+                let (at, wall) = ([10, 0, 0, 1].into(), Timestamp::from_second(1).expect("in range"));
+                name.belief.observe(Some(at), (Observed::ConnectFailure, 2), &hearing, name.now, wall);
+            };
+            name.finds(&[(1, true), (2, true)], None);
+            if !probe_first {
+                refuse(&mut name);
+                assert_eq!(state(&name).0, Healthy);
+            }
+            // One good answer each round is the other's: two of them let it back, if it is not refused meanwhile.
+            for _ in 0..2 {
+                name.finds(&[(1, true), (2, false)], None);
+                if !probe_first {
+                    refuse(&mut name);
+                }
+            }
+            if probe_first {
+                assert_eq!(state(&name).0, Healthy);
+                refuse(&mut name);
+            }
+            let (dead, since) = state(&name);
+            assert_eq!(dead, Unhealthy, "{probe_first}");
+            name.finds(&[(1, true), (2, false)], None);
+            let (doubted, after) = state(&name);
+            assert_eq!((doubted, after), (EndpointState::MostlyUnhealthy, since), "it was never anything else");
+            name.finds(&[(1, true), (2, false)], None);
+            assert_eq!(state(&name).0, Healthy);
+        }
+    }
+
+    /// The probe of one goes well after that of the other: together often enough, and none of them by itself.
+    #[test]
+    fn a_name_is_let_back_by_an_address_that_is() {
+        let limits = Thresholds { success: 2, failure: None, connect: Some(1), http: None, timeout: None };
+        let passive = Passive { healthy: vec![], unhealthy: vec![], limits, unprobed: None };
+        let hearing = Hearing { passive: &passive, stale_after: 60_000 };
+        let mut name = Name::new(Resolve::Any);
+        name.finds(&[(1, true), (2, true)], None);
+        name.belief.observe(None, (Observed::ConnectFailure, 1), &hearing, name.now, Timestamp::UNIX_EPOCH);
+        for (one, other) in [(true, false), (false, true), (true, false)] {
+            name.finds(&[(1, one), (2, other)], None);
+            let mut drawn = vec![];
+            name.belief.draw(&name.endpoint, InitialState::Unknown, &mut drawn);
+            assert!(drawn[0].view.state.is_unhealthy(), "{:?}", drawn[0].view.state);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     hearsay::{Fate, Observation},
@@ -90,6 +91,8 @@ pub(super) enum Command {
 #[derive(Clone, Debug)]
 pub struct Engine {
     pub(super) commands: tokio::sync::mpsc::Sender<Command>,
+    /// Cancelled when it has settled for the first time.
+    pub(super) opened: CancellationToken,
 }
 
 impl Engine {
@@ -117,6 +120,12 @@ impl Engine {
         let (answer, answered) = tokio::sync::oneshot::channel();
         self.commands.send(Command::Observe(reports, answer)).await.ok()?;
         answered.await.ok()
+    }
+
+    /// Waits until it has settled for the first time: until then checks may be missing, of which a report would be told that
+    /// nobody knows them. For ever, where it stops before; cancel-safe.
+    pub async fn opened(&self) {
+        self.opened.cancelled().await;
     }
 
     /// Waits until everything sent before is on the board. Until it is called for the first time, with every check sent

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::{
     group::Member,
     judgement::Hearing,
+    record::Record,
     scheduler::{Scheduler, millis},
     table::Table,
 };
@@ -76,12 +77,45 @@ impl Fate {
     }
 }
 
-/// Endpoints of checks that listen, by the address that traffic goes to.
+/// Endpoints of checks that listen, by the addresses that traffic goes to. Kept true at every change, of one endpoint at a
+/// time: what a line of a log costs does not depend on how many there are.
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
     at: HashMap<SocketAddr, Vec<u32>>,
-    /// Those that are names: where they lead to may change at every probe.
-    named: Vec<u32>,
+    of: HashMap<u32, Vec<SocketAddr>>,
+}
+
+impl Addresses {
+    /// From now on `id` is at `places`, and nowhere else.
+    fn set(&mut self, id: u32, places: Vec<SocketAddr>) {
+        if self.of.get(&id).map_or(&[][..], Vec::as_slice) == places {
+            return;
+        }
+        self.forget(id);
+        for place in &places {
+            self.at.entry(*place).or_default().push(id);
+        }
+        if !places.is_empty() {
+            self.of.insert(id, places);
+        }
+    }
+
+    /// `id` is gone; another endpoint may have its number next.
+    pub fn forget(&mut self, id: u32) {
+        for place in self.of.remove(&id).unwrap_or_default() {
+            if let Some(ids) = self.at.get_mut(&place) {
+                ids.retain(|other| *other != id);
+                if ids.is_empty() {
+                    self.at.remove(&place);
+                }
+            }
+        }
+    }
+
+    /// Who is at `address`.
+    fn find(&self, address: SocketAddr) -> &[u32] {
+        self.at.get(&address).map_or(&[], Vec::as_slice)
+    }
 }
 
 impl<L: Lane> Scheduler<L> {
@@ -104,7 +138,7 @@ impl<L: Lane> Scheduler<L> {
             About::Address { scope, address } => {
                 let mut fate = Fate::UnknownEndpoint;
                 let address = canonical(*address);
-                for id in self.find_address(address) {
+                for id in self.addresses.find(address).to_vec() {
                     let Some((_, group)) = self.table.with_group(id) else { continue };
                     if !scope.covers(&group.check.key) {
                         continue;
@@ -148,21 +182,16 @@ impl<L: Lane> Scheduler<L> {
         if let Some(id) = find(&address.to_string()) {
             return Ok((id, None));
         }
-        let mut ids = group.members.iter().filter_map(|member| match member {
-            Member::Endpoint(id) => Some(*id),
-            Member::Check { .. } => None,
-        });
-        let found = ids.find(|id| self.table.leads_to(*id, address));
+        let ids = self.addresses.find(address).iter().copied();
+        let found = ids.filter(|id| self.table.record(*id).is_some_and(|record| record.group == at)).min();
         found.map(|id| (id, Some(address))).ok_or(Fate::UnknownEndpoint)
     }
 
-    /// Every endpoint of a check that listens at `address`.
-    fn find_address(&mut self, address: SocketAddr) -> Vec<u32> {
-        let table = &self.table;
-        let known = self.addresses.get_or_insert_with(|| table.listening());
-        let mut found = known.at.get(&address).cloned().unwrap_or_default();
-        found.extend(known.named.iter().filter(|id| table.leads_to(**id, address)));
-        found
+    /// Takes note of where `id` is now, if anybody listens.
+    pub(super) fn locate(&mut self, id: u32) {
+        let Some((record, group)) = self.table.with_group(id) else { return };
+        let places = if group.check.passive.is_some() { record.places() } else { vec![] };
+        self.addresses.set(id, places);
     }
 
     /// Takes in what was seen of `id`, or of the one address of it.
@@ -213,29 +242,18 @@ impl Table {
         }
         places
     }
+}
 
-    /// Every endpoint of a check that listens.
-    fn listening(&self) -> Addresses {
-        let mut addresses = Addresses::default();
-        for at in self.group_numbers() {
-            let Some(group) = self.group(at).filter(|group| group.check.passive.is_some()) else { continue };
-            for member in &group.members {
-                let Member::Endpoint(id) = member else { continue };
-                let Some(record) = self.record(*id) else { continue };
-                if record.endpoint.is_named() {
-                    addresses.named.push(*id);
-                } else if let Ok(address) = record.endpoint.label.parse::<SocketAddr>() {
-                    addresses.at.entry(canonical(address)).or_default().push(*id);
-                }
+impl Record {
+    /// Where traffic to it goes.
+    fn places(&self) -> Vec<SocketAddr> {
+        match (self.endpoint.is_named(), self.endpoint.port) {
+            (true, Some(port)) => {
+                self.belief.addresses().into_iter().map(|ip| canonical(SocketAddr::new(ip, port))).collect()
             }
+            (true, None) => vec![],
+            (false, _) => self.endpoint.label.parse().ok().map(canonical).into_iter().collect(),
         }
-        addresses
-    }
-
-    /// Whether `id` is a name that leads to `address`.
-    fn leads_to(&self, id: u32, address: SocketAddr) -> bool {
-        self.record(id)
-            .is_some_and(|record| record.endpoint.port == Some(address.port()) && record.belief.leads_to(address.ip()))
     }
 }
 

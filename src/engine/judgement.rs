@@ -49,6 +49,17 @@ pub(super) struct Hearing<'a> {
     pub stale_after: u64,
 }
 
+/// When an attempt began and ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    pub began: u64,
+    pub ended: u64,
+}
+
+fn routes_as(state: EndpointState) -> (bool, bool) {
+    (state.is_healthy(), state.is_unhealthy())
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Picture {
     state: EndpointState,
@@ -100,57 +111,79 @@ impl Judgement {
         self.rested = true;
     }
 
-    /// The check is probed again. A verdict whose age is not known is not believed.
+    /// The check is probed again. A verdict whose age is not known is not believed; one of traffic alone does not age.
     pub fn resume(&mut self, wall: Timestamp) {
-        if std::mem::take(&mut self.rested) {
+        if std::mem::take(&mut self.rested) && !self.is_alone() {
             self.expire(wall);
         }
     }
 
     /// The verdict of probes and traffic together.
-    fn state(&self) -> EndpointState {
+    pub fn state(&self) -> EndpointState {
         let probed = self.machine.state();
         self.testimony.as_ref().map_or(probed, |testimony| testimony.verdict(probed))
     }
 
-    /// From now on reports are judged by `passive`, or not at all.
-    pub fn listen(&mut self, passive: Option<&Passive>, now: u64, wall: Timestamp) {
-        let Some(passive) = passive else {
-            if let Some(testimony) = self.testimony.take()
-                && testimony.is_alone()
-            {
-                self.machine = Machine::resumed(testimony.verdict(EndpointState::Unknown).plain());
-            }
-            self.live.set_traffic(None);
-            return;
-        };
-        let unprobed = passive.unprobed.map(super::scheduler::millis);
-        let was_alone = self.testimony.as_ref().is_some_and(|testimony| testimony.is_alone());
-        // What an earlier life says of traffic is traffic's, and the probes had found nothing wrong.
+    /// From now on reports are judged by `passive`, or not at all. `initial` is what is declared of whom nothing is known.
+    pub fn listen(&mut self, passive: Option<&Passive>, initial: InitialState, now: u64, wall: Timestamp) {
+        let before = self.state();
+        let unprobed = passive.and_then(|passive| passive.unprobed).map(super::scheduler::millis);
+        self.recall(passive.is_some(), now, wall);
+        match (self.is_alone(), unprobed) {
+            (false, Some(_)) => self.leave_probing(initial, now),
+            (true, None) => self.take_up_probing(passive.is_some(), now),
+            _ => {}
+        }
+        if passive.is_none() {
+            self.testimony = None;
+        } else if let Some(testimony) = &mut self.testimony {
+            testimony.set_alone(unprobed);
+        }
+        self.tell_counters(None);
+        self.note_since(before, wall);
+    }
+
+    /// What an earlier life says of traffic is traffic's, and the probes had found nothing wrong.
+    fn recall(&mut self, listens: bool, now: u64, wall: Timestamp) {
         let told = self.reason.filter(|reason| reason.is_passive() && self.machine.state().is_unhealthy());
-        if let (None, Some(reason)) = (&self.testimony, told) {
+        if let (true, None, Some(reason)) = (listens, &self.testimony, told) {
             let since = i64::try_from(wall.duration_since(self.since).as_millis()).unwrap_or(0).max(0);
             let message = std::mem::replace(&mut self.message, Arc::from(""));
             self.reason = None;
             self.machine = Machine::resumed(EndpointState::Healthy);
-            let ejection = Testimony::ejected(reason, message, now.cast_signed() - since);
-            self.testimony = Some(Box::new(ejection));
-        } else if unprobed.is_some() && !was_alone {
-            let state = self.state();
-            self.testimony = Some(Box::new(Testimony::resumed(state, now)));
-        } else if unprobed.is_none()
-            && was_alone
-            && let Some(testimony) = self.testimony.take()
-        {
-            self.machine = Machine::resumed(testimony.verdict(EndpointState::Unknown).plain());
+            self.testimony = Some(Box::new(Testimony::ejected(Some(reason), message, now.cast_signed() - since)));
         }
-        if unprobed.is_some() {
-            self.machine = Machine::default();
+    }
+
+    /// From now on traffic alone is the verdict. What probes have found wrong is an ejection that ends in its time, for
+    /// nobody asks any more whether it still is.
+    fn leave_probing(&mut self, initial: InitialState, now: u64) {
+        if !self.is_ejected() {
+            let testimony = match self.state().plain() {
+                EndpointState::Unhealthy => Testimony::ejected(self.reason, self.message.clone(), now.cast_signed()),
+                EndpointState::Unknown => Testimony::of_newcomer(initial, now),
+                state => Testimony::resumed(state, now),
+            };
+            self.testimony = Some(Box::new(testimony));
         }
-        if let Some(testimony) = &mut self.testimony {
-            testimony.set_alone(unprobed);
+        self.machine = Machine::default();
+        (self.reason, self.message) = (None, Arc::from(""));
+        (self.stale, self.overdue, self.superseded, self.blind) = (false, false, false, false);
+    }
+
+    /// From now on it is probed. The verdict of traffic stands until then; an ejection returns by the probe, or, where
+    /// nobody listens any more, is what the probe finds next.
+    fn take_up_probing(&mut self, listens: bool, now: u64) {
+        let Some(testimony) = self.testimony.take() else { return };
+        let verdict = testimony.verdict(EndpointState::Unknown).plain();
+        self.looked = Some(now);
+        if listens && testimony.is_ejected() {
+            self.machine = Machine::resumed(EndpointState::Healthy);
+            self.testimony = Some(testimony);
+            return;
         }
-        self.tell_counters(None);
+        self.machine = Machine::resumed(verdict);
+        (self.reason, self.message) = (testimony.reason(), testimony.message());
     }
 
     /// When an ejection ends by itself, where nothing is probed.
@@ -169,7 +202,12 @@ impl Judgement {
     }
 
     pub fn is_ejected(&self) -> bool {
-        self.testimony.as_ref().is_some_and(|testimony| testimony.is_ejected())
+        self.ejected_at().is_some()
+    }
+
+    /// Since when it is ejected.
+    pub fn ejected_at(&self) -> Option<i64> {
+        self.testimony.as_ref()?.ejected_at()
     }
 
     /// Ejected no longer.
@@ -182,12 +220,13 @@ impl Judgement {
         self.note_since(before, wall);
     }
 
-    /// Ejected as `other` is.
-    pub fn eject_like(&mut self, other: &Self, wall: Timestamp) {
-        let before = self.state();
+    /// Ejected as `other` is. Whether anything that readers see has changed.
+    pub fn eject_like(&mut self, other: &Self, wall: Timestamp) -> bool {
+        let before = self.picture();
         self.testimony.clone_from(&other.testimony);
         self.tell_counters(None);
-        self.note_since(before, wall);
+        self.note_since(before.state, wall);
+        before != self.picture()
     }
 
     /// Takes in reports of a data plane. Whether anything that readers see has changed.
@@ -203,13 +242,17 @@ impl Judgement {
         let reports = Reports { judged: hearing.passive.judge(observed), observed, times };
         let testimony = self.testimony.get_or_insert_default();
         let counts = testimony.take(&reports, hearing, now);
-        let (alone, state) = (testimony.is_alone(), self.state());
-        // A success does not keep the verdict fresh that it speaks against.
-        let confirms = counts.is_failure() || state.is_healthy();
-        if confirms && (alone || state != EndpointState::Unknown) {
+        let state = self.state();
+        // What speaks against a verdict does not keep it fresh, and what counts for nothing confirms none.
+        let confirms = match counts {
+            Judged::Success => state.is_healthy(),
+            Judged::Failure(_) => state.is_unhealthy(),
+            Judged::Neutral => false,
+        };
+        if confirms {
             self.looked = Some(now);
         }
-        self.overdue &= !alone || counts == Judged::Neutral;
+        self.overdue &= state == EndpointState::Unknown;
         self.stale &= state == EndpointState::Unknown;
         self.tell_counters(None);
         self.note_since(before.state, wall);
@@ -222,9 +265,15 @@ impl Judgement {
     }
 
     fn note_since(&mut self, before: EndpointState, wall: Timestamp) {
-        let routes_as = |state: EndpointState| (state.is_healthy(), state.is_unhealthy());
         if routes_as(before) != routes_as(self.state()) {
             self.since = wall;
+        }
+    }
+
+    /// What it was `before`, since then, and is again, it was all along: nobody has seen what was between.
+    pub fn was(&mut self, (before, since): (EndpointState, Timestamp)) {
+        if routes_as(before) == routes_as(self.state()) {
+            self.since = since;
         }
     }
 
@@ -259,6 +308,11 @@ impl Judgement {
         self.is_undecided() && !self.overdue
     }
 
+    /// Whether traffic alone is the verdict.
+    fn is_alone(&self) -> bool {
+        self.testimony.as_ref().is_some_and(|testimony| testimony.is_alone())
+    }
+
     /// How long from one probe to the next, in this state.
     pub fn cadence(&self, rhythm: &Rhythm) -> Duration {
         match self.state() {
@@ -270,10 +324,9 @@ impl Judgement {
 
     /// When what is believed stops being believable, if nothing arrives; `None` when it already has.
     pub fn expires(&self, stale_after: u64) -> Option<u64> {
-        let expired = self.stale || self.overdue;
-        let stale = self.looked.unwrap_or(self.born) + stale_after;
-        // An ejection that ends by itself is not forgotten before.
-        (!expired).then(|| self.lapses().map_or(stale, |lapses| stale.max(lapses)))
+        // Where nothing is probed, silence is a quiet night.
+        let expired = self.stale || self.overdue || self.is_alone();
+        (!expired).then(|| self.looked.unwrap_or(self.born) + stale_after)
     }
 
     /// Too old now. The next success counts as a first one.
@@ -321,13 +374,13 @@ impl Judgement {
     }
 
     /// Takes in what an attempt ended in. Whether anything that readers see has changed.
-    pub fn take(&mut self, report: &Report, thresholds: &Thresholds, now: u64, wall: Timestamp) -> bool {
+    pub fn take(&mut self, report: &Report, thresholds: &Thresholds, span: Span, wall: Timestamp) -> bool {
         let before = self.picture();
         self.blind = matches!(report.outcome, Outcome::Local { .. });
         match &report.outcome {
-            Outcome::Success => self.look(Seen::Success, thresholds, now),
-            Outcome::Failure { class, .. } => self.look(Seen::Failure(*class), thresholds, now),
-            Outcome::Neutral { .. } => self.looked = Some(now),
+            Outcome::Success => self.look(Seen::Success, thresholds, span),
+            Outcome::Failure { class, .. } => self.look(Seen::Failure(*class), thresholds, span),
+            Outcome::Neutral { .. } => self.looked = Some(span.ended),
             Outcome::Local { .. } => {}
         }
         if self.reason != report.outcome.reason() || *self.message != *report.outcome.message() {
@@ -353,12 +406,12 @@ impl Judgement {
         }
     }
 
-    fn look(&mut self, seen: Seen, thresholds: &Thresholds, now: u64) {
+    fn look(&mut self, seen: Seen, thresholds: &Thresholds, span: Span) {
         self.machine.step(seen, thresholds);
         if let Some(testimony) = &mut self.testimony {
-            testimony.probed(seen, thresholds);
+            testimony.probed(seen, thresholds, span.began);
         }
-        self.looked = Some(now);
+        self.looked = Some(span.ended);
         self.overdue = false;
         if self.machine.state() != EndpointState::Unknown {
             self.stale = false;
@@ -397,7 +450,8 @@ mod tests {
     }
 
     fn take(judgement: &mut Judgement, report: &Report, now: u64) -> bool {
-        judgement.take(report, &THRESHOLDS, now, Timestamp::from_millisecond(now.cast_signed()).unwrap())
+        let span = Span { began: now, ended: now };
+        judgement.take(report, &THRESHOLDS, span, Timestamp::from_millisecond(now.cast_signed()).unwrap())
     }
 
     #[test]

@@ -93,6 +93,7 @@ impl<L: Lane> Scheduler<L> {
                     }
                     None => self.admit(at, endpoint, &mut departed, &adoption),
                 };
+                self.locate(id);
                 self.reschedule(id);
                 members.push(Member::Endpoint(id));
             }
@@ -108,7 +109,6 @@ impl<L: Lane> Scheduler<L> {
             group.departed = departed;
             group.places = None;
         }
-        self.addresses = None;
         self.hear(at);
         self.mark(at);
     }
@@ -125,7 +125,6 @@ impl<L: Lane> Scheduler<L> {
             }
         }
         self.table.remove_group(at);
-        self.addresses = None;
         self.removed.push(key.clone());
         self.mark_dependents(key);
     }
@@ -155,7 +154,7 @@ impl<L: Lane> Scheduler<L> {
         }
         record.belief.set_resolve(endpoint.resolve);
         if before.passive != check.passive {
-            record.belief.listen(check.passive.as_ref(), now, Timestamp::now());
+            record.belief.listen(check.passive.as_ref(), check.initial_state, now, Timestamp::now());
         }
         if asks_anew || check.suspend {
             record.kept = endpoint.probe.keeps().then(Kept::default);
@@ -193,7 +192,7 @@ impl<L: Lane> Scheduler<L> {
             }
             None => adoption.belief(&endpoint),
         };
-        belief.listen(check.passive.as_ref(), now, adoption.wall);
+        belief.listen(check.passive.as_ref(), check.initial_state, now, adoption.wall);
         let due = if check.suspend || !check.is_probed() {
             None
         } else if adoption.prior.is_some() {
@@ -222,6 +221,7 @@ impl<L: Lane> Scheduler<L> {
     fn dismiss(&mut self, id: u32, now: u64) -> Option<Departed> {
         self.interrupt(id);
         self.wheel.cancel(id);
+        self.addresses.forget(id);
         let record = self.table.remove_record(id)?;
         let Endpoint { target, identity, dial, probe, .. } = record.endpoint;
         Some(Departed { target, identity, dial, belief: record.belief, probe, at: now })

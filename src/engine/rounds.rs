@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
+    judgement::Span,
     phase,
     record::{Due, Flight, Record},
     scheduler::{Scheduler, millis},
@@ -145,7 +146,9 @@ impl<L: Lane> Scheduler<L> {
             Outcome::Local { .. } => {}
         }
         let wall = Timestamp::now();
-        let changed = record.belief.take(&record.endpoint, &report, &group.check.thresholds, now, wall);
+        let span = Span { began: started, ended: now };
+        let changed = record.belief.take(&record.endpoint, &report, &group.check.thresholds, span, wall);
+        let moved = changed && record.endpoint.is_named();
         let after = record.belief.cadence(rhythm);
         group.live.beat(wall);
         let reason = report.outcome.reason().map_or("", Reason::as_str);
@@ -157,6 +160,9 @@ impl<L: Lane> Scheduler<L> {
         let group = record.group;
         if changed {
             self.mark(group);
+        }
+        if moved {
+            self.locate(id);
         }
         self.give_back(id, now);
         if pending.is_some() {

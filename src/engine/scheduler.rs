@@ -80,6 +80,7 @@ pub struct Parts<L> {
 pub fn start<L: Lane>(parts: Parts<L>, stop: CancellationToken) -> (Engine, tokio::task::JoinHandle<()>) {
     let (commands, inbox) = mpsc::channel(1024);
     let (ended, endings) = mpsc::unbounded_channel();
+    let opened = CancellationToken::new();
     let scheduler = Scheduler {
         lane: parts.lane,
         board: parts.board,
@@ -92,15 +93,16 @@ pub fn start<L: Lane>(parts: Parts<L>, stop: CancellationToken) -> (Engine, toki
         stalls: Stalls::default(),
         isolation: Isolation::default(),
         surroundings: parts.surroundings,
-        addresses: None,
+        addresses: Addresses::default(),
         dirty: vec![],
         removed: vec![],
         settling: vec![],
         opened: false,
+        told_open: opened.clone(),
         housekept: 0,
         ended,
     };
-    (Engine { commands }, tokio::spawn(scheduler.run(inbox, endings, stop)))
+    (Engine { commands, opened }, tokio::spawn(scheduler.run(inbox, endings, stop)))
 }
 
 pub(super) struct Scheduler<L> {
@@ -115,14 +117,16 @@ pub(super) struct Scheduler<L> {
     pub(super) stalls: Stalls,
     pub(super) isolation: Isolation,
     pub(super) surroundings: Surroundings,
-    /// Who may be meant by an address; `None` until somebody asks, and after every change.
-    pub(super) addresses: Option<Addresses>,
+    /// Who may be meant by an address.
+    pub(super) addresses: Addresses,
     pub(super) dirty: Vec<u32>,
     pub(super) removed: Vec<ObjectKey>,
     settling: Vec<tokio::sync::oneshot::Sender<()>>,
     /// Nothing is judged or published before the first [`Engine::settle`]: until then checks may be missing that others
     /// are composed of, and a restart would look like a change.
     opened: bool,
+    /// Cancelled with the first of them.
+    told_open: CancellationToken,
     housekept: u64,
     /// Bounded by the permits: one message for each probe in flight.
     pub(super) ended: mpsc::UnboundedSender<Ended>,
@@ -291,6 +295,7 @@ impl<L: Lane> Scheduler<L> {
         let mut removed = std::mem::take(&mut self.removed);
         removed.retain(|key| self.table.find(key).is_none());
         self.board.publish(views.into_values().collect(), &removed);
+        self.told_open.cancel();
         for done in self.settling.drain(..) {
             // Whoever asked has gone away.
             let _ = done.send(());

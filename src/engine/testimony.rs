@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::{judgement::Hearing, machine::Seen, traffic::Traffic, view::Counters};
-use crate::check::{EndpointState, Judged, Observed, Reason, Thresholds};
+use crate::check::{EndpointState, InitialState, Judged, Observed, Reason, Thresholds};
 
 /// Reports of the same, in a row.
 #[derive(Clone, Copy, Debug)]
@@ -22,8 +22,11 @@ pub(super) struct Testimony {
     alone: Option<u64>,
     /// When the last report came that counts.
     last: u64,
-    /// Since when it is ejected; before the clock began, where an earlier life has ejected it.
+    /// Since when it is ejected; before the clock began, where an earlier life has ejected it. Where nothing is probed, also
+    /// since when a newcomer waits for its first traffic.
     ejected: Option<i64>,
+    /// When traffic last spoke against it: what a probe has seen that began no later proves nothing.
+    against: i64,
     reason: Option<Reason>,
     message: Arc<str>,
 }
@@ -34,23 +37,29 @@ impl Default for Testimony {
     }
 }
 
-impl Judged {
-    pub(super) const fn is_failure(self) -> bool {
-        matches!(self, Self::Failure(_))
-    }
-}
-
 impl Testimony {
     /// Takes up at `now` what was believed so far.
     pub fn resumed(state: EndpointState, now: u64) -> Self {
         let traffic = Traffic::resumed(state);
         let ejected = traffic.is_ejected().then_some(now.cast_signed());
-        Self { traffic, alone: None, last: 0, ejected, reason: None, message: Arc::from("") }
+        let against = ejected.unwrap_or(i64::MIN);
+        Self { traffic, alone: None, last: 0, ejected, against, reason: None, message: Arc::from("") }
     }
 
-    /// As an earlier life has left it.
-    pub fn ejected(reason: Reason, message: Arc<str>, at: i64) -> Self {
-        Self { ejected: Some(at), reason: Some(reason), message, ..Self::resumed(EndpointState::Unhealthy, 0) }
+    /// Of an endpoint that nothing is known of, where nothing is probed: it gets traffic at once, for only that can show what
+    /// it is worth; or, where it is declared to be unhealthy, in its time.
+    pub fn of_newcomer(initial: InitialState, now: u64) -> Self {
+        match initial {
+            InitialState::Unknown | InitialState::Healthy => Self::resumed(EndpointState::Healthy, now),
+            InitialState::Unhealthy => {
+                Self { ejected: Some(now.cast_signed()), ..Self::resumed(EndpointState::Unknown, now) }
+            }
+        }
+    }
+
+    /// As an earlier life has left it, or as its probes have before they were given up.
+    pub fn ejected(reason: Option<Reason>, message: Arc<str>, at: i64) -> Self {
+        Self { ejected: Some(at), against: at, reason, message, ..Self::resumed(EndpointState::Unhealthy, 0) }
     }
 
     pub const fn set_alone(&mut self, lasts: Option<u64>) {
@@ -63,6 +72,11 @@ impl Testimony {
 
     pub const fn is_ejected(&self) -> bool {
         self.traffic.is_ejected()
+    }
+
+    /// Since when it is ejected.
+    pub fn ejected_at(&self) -> Option<i64> {
+        self.ejected.filter(|_| self.is_ejected())
     }
 
     pub const fn counters(&self) -> Counters {
@@ -82,7 +96,7 @@ impl Testimony {
         if self.is_alone() { self.traffic.alone() } else { self.traffic.beside(probed) }
     }
 
-    /// When the ejection ends by itself.
+    /// When the ejection ends by itself, or the wait of a newcomer.
     pub fn lapses(&self) -> Option<u64> {
         let at = self.ejected?.saturating_add_unsigned(self.alone?);
         Some(u64::try_from(at).unwrap_or(0))
@@ -103,6 +117,9 @@ impl Testimony {
             self.traffic.recount();
         }
         self.last = now;
+        if matches!(seen, Seen::Failure(_)) {
+            self.against = now.cast_signed();
+        }
         let was = self.is_ejected();
         self.traffic.observe(seen, reports.times, &hearing.passive.limits);
         match (was, self.is_ejected(), reports.judged) {
@@ -111,7 +128,8 @@ impl Testimony {
                 self.reason = Some(reason);
                 self.message = self.told(reports.observed);
             }
-            (true, false, _) => self.let_back(),
+            // A newcomer waits no longer than until its first success.
+            (_, false, Judged::Success) => self.let_back(),
             _ => {}
         }
         reports.judged
@@ -127,9 +145,13 @@ impl Testimony {
         }
     }
 
-    /// A probe has ended that counts.
-    pub fn probed(&mut self, seen: Seen, thresholds: &Thresholds) {
+    /// A probe has ended that counts, and that began at `began`.
+    pub fn probed(&mut self, seen: Seen, thresholds: &Thresholds, began: u64) {
         let was = self.is_ejected();
+        // It may have been answered before traffic was refused.
+        if was && seen == Seen::Success && began.cast_signed() <= self.against {
+            return;
+        }
         self.traffic.probed(seen, thresholds);
         if was && !self.is_ejected() {
             self.let_back();
@@ -138,7 +160,7 @@ impl Testimony {
 
     /// The endpoint gets traffic again.
     pub fn release(&mut self) {
-        if self.is_ejected() {
+        if self.ejected.is_some() || self.is_ejected() {
             self.traffic.release();
             self.let_back();
         }
@@ -148,10 +170,9 @@ impl Testimony {
         (self.ejected, self.reason, self.message) = (None, None, Arc::from(""));
     }
 
-    /// All that was said is too old.
+    /// All that was said is too old. Not for where nothing is probed: silence is no evidence there.
     pub fn forget(&mut self) {
-        let alone = self.alone;
-        *self = Self { alone, ..Self::default() };
+        *self = Self::default();
     }
 
     /// What was counted so far decides nothing any more.

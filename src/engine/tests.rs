@@ -19,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 use super::{Board, CheckView, Desired, Engine, Limits, OUTAGE_TARGETS, Parts, Surroundings, start};
 use crate::{
     check::{
-        Attempt, Check, Dial, Endpoint, EndpointState, Health, HealthReason, Host, HttpProbe, InitialState, MinHealthy,
-        ObjectKey, Outcome, Overrides, Place, Probe, ProbeKind, Reason, Report, Resolve, Rhythm, Target, TcpProbe,
-        Thresholds,
+        Attempt, Check, Dial, Endpoint, EndpointState, Found, Health, HealthReason, Host, HttpProbe, InitialState,
+        MinHealthy, ObjectKey, Outcome, Overrides, Place, Probe, ProbeKind, Reason, Report, Resolve, Rhythm, Target,
+        TcpProbe, Thresholds,
     },
     probe::Lane,
     telemetry::{Beats, Metrics},
@@ -43,6 +43,8 @@ struct Script {
     starts: HashMap<String, Vec<Instant>>,
     running: usize,
     most_running: usize,
+    /// Where the name of a target leads to; each answers as the target does.
+    found: HashMap<String, Vec<[u8; 4]>>,
     /// How many attempts have handed on what is kept now.
     handed_on: HashMap<String, usize>,
     /// What is kept, of all endpoints.
@@ -61,6 +63,10 @@ struct Puppet(Arc<Mutex<Script>>);
 impl Puppet {
     fn say(&self, target: &str, answer: Answer) {
         self.0.lock().unwrap().answers.insert(target.to_owned(), answer);
+    }
+
+    fn leads(&self, target: &str, addresses: &[[u8; 4]]) {
+        self.0.lock().unwrap().found.insert(target.to_owned(), addresses.to_vec());
     }
 
     fn starts(&self, target: &str) -> Vec<Instant> {
@@ -112,7 +118,10 @@ impl Lane for Puppet {
             kept.put(Box::new(Left { times, _alive: script.kept.clone() }));
             script.handed_on.insert(attempt.target.to_string(), times);
         }
-        Report::new(outcome, wait)
+        let found = self.0.lock().unwrap().found.get(&*attempt.target).cloned();
+        let one = |address: [u8; 4]| (address.into(), Report::new(outcome.clone(), wait));
+        let found = found.map(|found| Found { reports: found.into_iter().map(one).collect(), unheard: None });
+        Report { found: found.map(Box::new), ..Report::new(outcome, wait) }
     }
 }
 

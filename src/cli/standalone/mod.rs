@@ -153,11 +153,10 @@ pub async fn run(args: StandaloneArgs) -> anyhow::Result<Exit> {
     let on_demand = OnDemand::new();
     on_demand.begin(lane, running.engine.clone());
     let passive = Intake::new(running.metrics.observations.clone());
-    passive.begin(running.engine.clone());
     let servers = Servers::bind(
         &config,
         State {
-            passive,
+            passive: passive.clone(),
             board: running.board.clone(),
             beats: running.beats.clone(),
             readiness: Readiness::default(),
@@ -173,6 +172,8 @@ pub async fn run(args: StandaloneArgs) -> anyhow::Result<Exit> {
     files.apply(checks, &running.engine).await;
     running.engine.settle().await;
     running.board.set_synced();
+    // Not before: what is said of a check that is not there yet would be lost.
+    passive.begin(running.engine.clone());
     running.metrics.config_reload_success.set(1);
     let serving = tokio::spawn(servers.serve(running.stop.clone()));
     let stop = signals::stop()?;

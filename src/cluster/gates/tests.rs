@@ -3,6 +3,7 @@
 mod doubt;
 mod letting_go;
 mod names;
+mod passive;
 mod takeover;
 mod wave;
 
@@ -28,9 +29,10 @@ use crate::{
             Scope, SourceChange, SourceKind,
             facts::{ServiceFacts, SliceFacts},
         },
+        reconcile::Action,
         watch::Told,
     },
-    engine::{CheckView, EndpointView},
+    engine::{CheckView, Desired, EndpointView},
 };
 
 const NS: &str = "shop";
@@ -42,6 +44,8 @@ struct World {
     wall: Timestamp,
     versions: u32,
     surroundings: Surroundings,
+    /// What an engine would have been told to run.
+    wanted: Vec<Desired>,
 }
 
 fn key(name: &str) -> ObjectKey {
@@ -96,6 +100,7 @@ impl World {
             wall: "2026-01-01T00:00:00Z".parse().expect("a time"),
             versions: 100,
             surroundings,
+            wanted: vec![],
         };
         // What is looked at here is what is written, not when.
         world.gates.pace = Pace::new(Spans { lone: none, several: none, many: none, rest: none, members: none });
@@ -130,7 +135,10 @@ impl World {
         });
         let object = facts(serde_json::from_value::<Object>(object).expect("an object")).expect("with a name");
         self.reconciler.check(0, Told::Is(object));
-        self.reconciler.settle();
+        self.wanted.extend(self.reconciler.settle().into_iter().filter_map(|action| match action {
+            Action::Upsert(desired) => Some(*desired),
+            _ => None,
+        }));
     }
 
     /// The board comes to say this of the endpoints of `name`, in order: `None` is not measured yet.

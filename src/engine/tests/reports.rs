@@ -68,7 +68,9 @@ async fn without_probes_traffic_is_the_verdict_and_an_ejection_ends_by_its_time(
     let bench = Bench::new();
     bench.run(&listening("web", Some(seconds(50)))).await;
     sleep(seconds(5)).await;
-    assert_eq!((bench.lane.hits("a"), bench.state("web", 0)), (0, Unknown));
+    // Nothing else could ever show what it is worth: it is believed until traffic speaks against it.
+    assert_eq!((bench.lane.hits("a"), bench.state("web", 0)), (0, Healthy));
+    assert!(bench.view("web").endpoints[0].measured);
     bench.report("web", Observed::Status(200), 1).await;
     assert_eq!(bench.state("web", 0), Healthy);
     bench.report("web", Observed::ConnectFailure, 1).await;
@@ -80,16 +82,53 @@ async fn without_probes_traffic_is_the_verdict_and_an_ejection_ends_by_its_time(
     assert_eq!((bench.state("web", 0), bench.lane.hits("a")), (Unhealthy, 0));
     sleep(seconds(2)).await;
     assert_eq!((bench.state("web", 0), &*bench.view("web").endpoints[0].message), (Healthy, ""));
-    // Nobody says anything: then it is not known any more, as ever.
+    // A quiet night is no news.
+    let before = bench.view("web").since;
+    sleep(seconds(8 * 3600)).await;
+    assert_eq!(bench.health("web"), (Health::Healthy, HealthReason::AllTargetsHealthy));
+    assert_eq!((bench.view("web").since, bench.view("web").transitions[Health::Unknown as usize]), (before, 0));
+    // But failures of two nights do not add up.
+    bench.report("web", Observed::ConnectFailure, 1).await;
     sleep(seconds(31)).await;
-    assert_eq!(bench.health("web"), (Health::Unknown, HealthReason::Stale));
-    bench.report("web", Observed::Status(204), 1).await;
+    bench.report("web", Observed::ConnectFailure, 1).await;
     assert_eq!(bench.state("web", 0), Healthy);
-    for _ in 0..20 {
-        sleep(seconds(3)).await;
-        bench.report("web", Observed::Status(200), 1).await;
+    bench.report("web", Observed::ConnectFailure, 1).await;
+    assert_eq!(bench.state("web", 0), Unhealthy);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_declared_unhealthy_waits_for_its_first_success_or_as_long_as_an_ejection() {
+    for success in [false, true] {
+        let bench = Bench::new();
+        let declared = Check { initial_state: InitialState::Unhealthy, ..listening("web", Some(seconds(50))) };
+        bench.run(&declared).await;
+        sleep(seconds(49)).await;
+        let row = bench.view("web").endpoints[0].clone();
+        assert_eq!((row.state, row.measured), (Unhealthy, false));
+        if success {
+            bench.report("web", Observed::Status(200), 1).await;
+            assert_eq!(bench.state("web", 0), Healthy);
+        }
+        sleep(seconds(2)).await;
+        assert_eq!(bench.state("web", 0), Healthy, "{success}");
+        let since = bench.view("web").endpoints[0].since;
+        sleep(seconds(100)).await;
+        assert_eq!(bench.view("web").endpoints[0].since, since);
     }
-    assert_eq!(bench.state("web", 0), Healthy, "what is confirmed stays fresh");
+}
+
+/// Whatever an earlier life last knew, there is nobody but traffic to ask.
+#[tokio::test(start_paused = true)]
+async fn without_probes_an_old_verdict_is_no_reason_to_get_no_traffic() {
+    let bench = Bench::new();
+    let mut wanted = desired(&listening("web", Some(seconds(60))));
+    let mut old = prior(Reason::PassiveTimeout, seconds(4000));
+    old.observed_at -= seconds(3600);
+    wanted.prior = Some(old);
+    bench.engine.upsert(wanted).await;
+    bench.engine.settle().await;
+    let row = bench.view("web").endpoints[0].clone();
+    assert_eq!((row.state, row.stale, row.measured), (Healthy, false, true));
 }
 
 #[tokio::test(start_paused = true)]
@@ -101,7 +140,8 @@ async fn probes_can_be_left_and_taken_up_again_and_the_verdict_goes_over() {
     assert_eq!(bench.state("web", 0), Unhealthy);
     bench.run(&listening("web", Some(seconds(20)))).await;
     let asked = bench.lane.hits("a");
-    assert_eq!(bench.state("web", 0), Unhealthy);
+    let row = || bench.view("web").endpoints[0].clone();
+    assert_eq!((row().state, row().reason), (Unhealthy, Some(Reason::ConnectionRefused)), "it is told why");
     sleep(seconds(19)).await;
     assert_eq!((bench.state("web", 0), bench.lane.hits("a")), (Unhealthy, asked));
     sleep(seconds(2)).await;
@@ -114,14 +154,86 @@ async fn probes_can_be_left_and_taken_up_again_and_the_verdict_goes_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_ejection_without_probes_is_one_beside_them_once_there_are_some() {
+    let bench = Bench::new();
+    bench.run(&listening("web", Some(seconds(600)))).await;
+    bench.report("web", Observed::ConnectFailure, 2).await;
+    let row = || bench.view("web").endpoints[0].clone();
+    let since = row().since;
+    bench.run(&listening("web", None)).await;
+    assert_eq!((row().state, row().reason, row().since), (Unhealthy, Some(Reason::PassiveConnectFailure), since));
+    // Its time is over: it returns by two probes that go well.
+    sleep(seconds(4)).await;
+    assert_eq!((row().state, row().reason), (Healthy, None));
+    // Where nobody listens any more, the probe is asked before anything is taken back.
+    bench.run(&listening("web", Some(seconds(600)))).await;
+    bench.report("web", Observed::ConnectFailure, 2).await;
+    bench.run(&check("web", vec![target("a")])).await;
+    assert_eq!((row().state, row().reason), (Unhealthy, Some(Reason::PassiveConnectFailure)));
+    sleep(seconds(4)).await;
+    assert_eq!((row().state, row().reason), (Healthy, None));
+}
+
+/// Its answer was on its way when traffic was refused.
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_began_before_the_ejection_proves_nothing() {
+    let bench = Bench::new();
+    let mut slow = listening("web", None);
+    slow.thresholds.success = 1;
+    slow.rhythm.interval = seconds(10);
+    slow.rhythm.unhealthy_interval = seconds(10);
+    bench.lane.say("a", Answer::Late(Duration::from_millis(800)));
+    bench.run(&slow).await;
+    let next = async |asked: usize| {
+        while bench.lane.hits("a") <= asked {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    sleep(seconds(3)).await;
+    assert_eq!(bench.state("web", 0), Healthy);
+    let asked = bench.lane.hits("a");
+    next(asked).await;
+    bench.report("web", Observed::ConnectFailure, 2).await;
+    sleep(seconds(2)).await;
+    assert_eq!(bench.state("web", 0), Unhealthy, "the answer has come, and tells of a time before");
+    next(asked + 1).await;
+    sleep(seconds(2)).await;
+    assert_eq!(bench.state("web", 0), Healthy);
+}
+
+/// Nobody could look, and what traffic says is the other thing.
+#[tokio::test(start_paused = true)]
+async fn what_speaks_against_a_verdict_does_not_keep_it_fresh() {
+    for (observed, believed) in
+        [(Observed::Status(200), Healthy), (Observed::Status(404), Unknown), (Observed::Status(503), Unknown)]
+    {
+        let bench = Bench::new();
+        let mut deaf = listening("web", None);
+        if let Some(passive) = &mut deaf.passive {
+            passive.limits.http = None;
+        }
+        bench.run(&deaf).await;
+        sleep(seconds(2)).await;
+        bench.lane.say("a", Answer::Bad(Reason::NoDescriptors));
+        for _ in 0..20 {
+            sleep(seconds(2)).await;
+            bench.report("web", observed, 1).await;
+        }
+        assert_eq!(bench.state("web", 0), believed, "{observed:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_stops_listening_believes_the_probe_again() {
     let bench = Bench::new();
     bench.run(&listening("web", None)).await;
     sleep(seconds(2)).await;
     bench.report("web", Observed::Timeout, 7).await;
     assert_eq!(bench.state("web", 0), Unhealthy);
+    let ejected = bench.view("web").endpoints[0].since;
     bench.run(&check("web", vec![target("a")])).await;
     assert_eq!((bench.state("web", 0), bench.view("web").endpoints[0].live.traffic()), (Healthy, None));
+    assert!(bench.view("web").endpoints[0].since > ejected, "since when it is healthy");
     assert_eq!(bench.report("web", Observed::Timeout, 7).await, Fate::NotPassive);
 }
 
@@ -222,4 +334,54 @@ async fn an_address_is_whoever_in_scope_is_there() {
     bench.engine.remove(ObjectKey::new("shop", "one")).await;
     bench.engine.remove(ObjectKey::new("shop", "two")).await;
     assert_eq!(report(Scope::All, address).await, Fate::UnknownEndpoint);
+}
+
+/// Where a name leads to is looked up by its probes; a report knows the address alone.
+#[tokio::test(start_paused = true)]
+async fn an_address_of_a_name_is_found_as_long_as_the_name_leads_there() {
+    let bench = Bench::new();
+    let mut wanted = desired(&listening("web", None));
+    wanted.endpoints[0].dial = Some(Dial { host: Host::Name("web.corp".into()), port: Some(80) });
+    wanted.endpoints[0].label = "web.corp:80".into();
+    bench.lane.leads("a", &[[10, 0, 0, 1], [10, 0, 0, 2]]);
+    bench.engine.upsert(wanted.clone()).await;
+    bench.engine.settle().await;
+    sleep(seconds(2)).await;
+    let at = async |last: u8, observed| {
+        let address = ([10, 0, 0, last], 80).into();
+        let about = About::Address { scope: Arc::new(Scope::All), address };
+        let named = About::Endpoint {
+            check: Arc::new(ObjectKey::new("shop", "web")),
+            endpoint: format!("10.0.0.{last}:80").into(),
+        };
+        let report = |about| Observation { about, observed, count: 1 };
+        let fates = bench.engine.observe(vec![report(about), report(named)]).await.expect("it runs");
+        bench.engine.settle().await;
+        assert_eq!(fates[0], fates[1]);
+        fates[0]
+    };
+    assert_eq!(at(1, Observed::ConnectFailure).await, Fate::Accepted);
+    assert_eq!(bench.state("web", 0), Healthy, "the other one serves");
+    assert_eq!(at(2, Observed::ConnectFailure).await, Fate::Accepted);
+    assert_eq!(bench.state("web", 0), Unhealthy);
+    assert_eq!(at(3, Observed::ConnectFailure).await, Fate::UnknownEndpoint);
+    bench.lane.leads("a", &[[10, 0, 0, 3]]);
+    sleep(seconds(2)).await;
+    assert_eq!(at(1, Observed::Status(200)).await, Fate::UnknownEndpoint);
+    assert_eq!(at(3, Observed::Status(200)).await, Fate::Accepted);
+    wanted.check = Arc::new(check("web", vec![target("a")]));
+    bench.engine.upsert(wanted.clone()).await;
+    let about = About::Address { scope: Arc::new(Scope::All), address: ([10, 0, 0, 3], 80).into() };
+    let fates = bench.engine.observe(vec![Observation { about, observed: Observed::Timeout, count: 1 }]).await;
+    assert_eq!(fates, Some(vec![Fate::UnknownEndpoint]), "nobody listens");
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_told_when_there_is_somebody_to_be_known() {
+    let bench = Bench::new();
+    let opened = || futures::FutureExt::now_or_never(bench.engine.opened()).is_some();
+    bench.engine.upsert(desired(&listening("web", None))).await;
+    assert!(!opened());
+    bench.engine.settle().await;
+    assert!(opened());
 }

@@ -157,8 +157,19 @@ async fn connections_through_a_real_envoy_are_judged_without_a_probe() -> anyhow
         };
         wait_while(|| stage.envoy.check_alive(), state, SOON, look).await
     };
-    assert_eq!(row(operator, "raw", "a").await?["state"], "Unknown", "nobody has asked");
-    until("Healthy", "").await?;
+    assert_eq!(row(operator, "raw", "a").await?["state"], "Healthy", "nobody has spoken against it");
+    wait_while(
+        || stage.envoy.check_alive(),
+        "a connection that was served",
+        SOON,
+        || async {
+            talk().await?;
+            let row = row(operator, "raw", "a").await?;
+            ensure!(row["passiveCounters"]["success"].as_u64().is_some_and(|count| count > 0), "{row}");
+            anyhow::Ok(())
+        },
+    )
+    .await?;
     stage.raw.close().await;
     until("Unhealthy", "PassiveConnectFailure").await?;
     stage.raw.reopen().await?;
