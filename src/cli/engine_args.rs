@@ -37,15 +37,15 @@ impl EngineArgs {
         self.limits_with(descriptors())
     }
 
-    /// How many idle connections may be kept for probes with `reuseConnection`: a quarter of the descriptors, of the half
-    /// that is not for probes in flight.
+    /// How many idle connections may be kept for probes with `reuseConnection`: an eighth of the descriptors.
     #[must_use]
     pub fn kept_connections() -> usize {
-        usize::try_from((descriptors() / 4).min(MOST_IN_FLIGHT)).unwrap_or(usize::MAX)
+        kept_with(descriptors())
     }
 
-    /// The limits of a process that may open so many `descriptors`. Half of them is for probes and an eighth for further
-    /// addresses of names; the rest is for who asks us, for files, and for the few more that a script needs.
+    /// The limits of a process that may open so many `descriptors`. Half of them is for probes in flight, an eighth
+    /// for further addresses of names, an eighth for connections that are kept, and one in 32 for what is asked on demand; a
+    /// sixteenth is for each listener, and the rest for files, and for the few more that a script needs.
     fn limits_with(&self, descriptors: u64) -> Limits {
         let half = (descriptors / 2).clamp(FEWEST_IN_FLIGHT, MOST_IN_FLIGHT);
         let in_flight = self.max_in_flight.map_or(half, u64::from);
@@ -54,6 +54,10 @@ impl EngineArgs {
             per_host: self.max_in_flight_per_host as usize,
         }
     }
+}
+
+fn kept_with(descriptors: u64) -> usize {
+    usize::try_from((descriptors / 8).min(MOST_IN_FLIGHT)).unwrap_or(usize::MAX)
 }
 
 fn descriptors() -> u64 {
@@ -87,6 +91,18 @@ mod tests {
             [(0, 16), (20, 16), (256, 128), (1024, 512), (20_000, 10_000), (1_048_576, 16_384), (u64::MAX, 16_384)]
         {
             assert_eq!(limits(&[], descriptors), (in_flight, 256), "{descriptors} descriptors");
+        }
+    }
+
+    #[test]
+    fn all_that_may_be_open_at_once_fits_into_the_descriptors() {
+        for descriptors in [1024_u64, 4096, 20_000, 65_536, 1_048_576] {
+            let limits = Cli::try_parse_from(["x"]).expect("flags").engine.limits_with(descriptors);
+            let probing = limits.in_flight + limits.spare() + limits.on_demand() + kept_with(descriptors);
+            // As `server::Limits` has it for each of as many as there can be.
+            let listening = 3 * (descriptors / 16).clamp(32, 1024);
+            let left = descriptors.checked_sub(probing as u64 + listening);
+            assert!(left.is_some_and(|left| left >= descriptors / 64), "{descriptors}: {left:?}");
         }
     }
 

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     engine::{self, Board, Engine, Limits, Surroundings},
-    on_demand::OnDemand,
+    on_demand::{self, OnDemand},
     passive::Intake,
     probe::{DeniedDynamic, EgressGuard, KeptConnections, NameServers, Prober, ScriptBackend, Settings, canary},
     server::{self, Access, Readiness, ServerConfig, Servers},
@@ -100,7 +100,11 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         (Metrics::default(), Beats::default(), Readiness::default(), Arc::new(Board::new()));
     let config = options.connection.load().await?;
     let api = client(&config, &metrics)?;
-    let on_demand = OnDemand::new();
+    let on_demand = OnDemand::with(on_demand::Settings {
+        attempts: options.limits.on_demand(),
+        board: Some(board.clone()),
+        ..on_demand::Settings::default()
+    });
     let passive = Intake::new(metrics.observations.clone());
     let access = Access::Cluster(Arc::new(ClusterAuthorizer::new(api.clone())));
     readiness.not_ready("crd", "HealthChecks have not been listed yet");

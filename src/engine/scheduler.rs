@@ -59,6 +59,12 @@ impl Limits {
     pub fn spare(&self) -> usize {
         (self.in_flight / 4).max(16)
     }
+
+    /// How many attempts may be made on demand at once beside the probes in flight.
+    #[must_use]
+    pub fn on_demand(&self) -> usize {
+        (self.in_flight / 16).max(8)
+    }
 }
 
 /// How long the end waits for the probes that it gave up. They need but a moment each.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::check::{Endpoint, MinHealthy, Outcome, Reason, Report};
+use crate::check::{Endpoint, Host, MinHealthy, Outcome, Reason, Report, Resolve};
 
 /// How many endpoints an error names.
 const NAMED: usize = 3;
@@ -11,7 +11,7 @@ const NAMED: usize = 3;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Answer {
-    /// `None`: it could not be told, since nobody could look.
+    /// `None`: it could not be told, since nobody could look, or what was answered is neither good nor bad.
     pub healthy: Option<bool>,
     /// Why not; empty where all is well.
     pub error: String,
@@ -37,13 +37,16 @@ pub struct EndpointAnswer {
     /// Seconds since the epoch.
     #[serde(skip)]
     pub certificate_expires: Option<i64>,
+    /// An answer that is neither good nor bad: it changes nothing.
+    #[serde(skip)]
+    pub neutral: bool,
 }
 
 impl Answer {
     /// `min`: how many must be healthy of those that are not optional; `None`: all of them, optional ones too.
     pub(super) fn of(asked: Vec<(Endpoint, Report)>, min: Option<MinHealthy>) -> Self {
         let endpoints: Vec<_> =
-            asked.into_iter().map(|(endpoint, report)| EndpointAnswer::of(&endpoint, &report)).collect();
+            asked.iter().flat_map(|(endpoint, report)| EndpointAnswer::each(endpoint, report)).collect();
         let mandatory = endpoints.iter().any(|endpoint| !endpoint.optional);
         let counted = || endpoints.iter().filter(|endpoint| min.is_none() || !mandatory || !endpoint.optional);
         let total = counted().count();
@@ -77,11 +80,25 @@ pub(super) fn error(endpoints: &[EndpointAnswer]) -> String {
 }
 
 impl EndpointAnswer {
-    fn of(endpoint: &Endpoint, report: &Report) -> Self {
+    /// As the board has it: of a name with `resolve: All` each address speaks for itself, of everything else one answer
+    /// stands for all.
+    fn each(endpoint: &Endpoint, report: &Report) -> Vec<Self> {
+        let found = report.found.as_ref().filter(|_| endpoint.resolve == Resolve::All);
+        let found = found.map(|found| &*found.reports).unwrap_or_default();
+        if found.is_empty() {
+            return vec![Self::of(endpoint, endpoint.label.to_string(), report)];
+        }
+        let label = |ip| Host::Address(ip).with_port(endpoint.port);
+        let mut found: Vec<_> = found.iter().collect();
+        found.sort_by_key(|(ip, _)| *ip);
+        found.into_iter().map(|(ip, report)| Self::of(endpoint, label(*ip), report)).collect()
+    }
+
+    fn of(endpoint: &Endpoint, label: String, report: &Report) -> Self {
         let outcome = &report.outcome;
         Self {
             target: endpoint.target.to_string(),
-            endpoint: endpoint.label.to_string(),
+            endpoint: label,
             optional: endpoint.optional,
             healthy: match outcome {
                 Outcome::Success => Some(true),
@@ -93,6 +110,7 @@ impl EndpointAnswer {
             latency_seconds: report.latency.as_secs_f64(),
             kind: endpoint.probe.kind_name(),
             certificate_expires: report.certificate_expires,
+            neutral: matches!(outcome, Outcome::Neutral { .. }),
         }
     }
 }
@@ -102,7 +120,7 @@ mod tests {
     use std::{sync::Arc, time::Duration};
 
     use super::*;
-    use crate::check::{Probe, ProbeKind, Resolve, TcpProbe};
+    use crate::check::{Found, Probe, ProbeKind, TcpProbe};
 
     fn one(target: &str, optional: bool, reason: Option<Reason>) -> (Endpoint, Report) {
         let label: Arc<str> = format!("{target}:80").into();
@@ -140,6 +158,15 @@ mod tests {
         assert_eq!(of(vec![well(), one("b", true, DOWN)], all).0, Some(true), "an optional one decides nothing");
         assert_eq!(of(vec![one("b", true, DOWN)], all).0, Some(false), "unless there is nothing else");
         assert_eq!(of(vec![well(), one("b", true, DOWN)], None).0, Some(false), "or it was asked for");
+        let address = |last, reason| ([10, 0, 0, last].into(), one("x", false, reason).1);
+        let name = |resolve| {
+            let found = Found { reports: vec![address(1, None), address(2, DOWN), address(3, DOWN)], unheard: None };
+            let (endpoint, report) = one("x", false, None);
+            vec![(Endpoint { resolve, ..endpoint }, Report { found: Some(Box::new(found)), ..report })]
+        };
+        assert_eq!(of(name(Resolve::Any), all), (Some(true), String::new()));
+        assert_eq!(of(name(Resolve::All), all), (Some(false), "x 10.0.0.2:80: as told; x 10.0.0.3:80: as told".into()));
+        assert_eq!(of(name(Resolve::All), Some(MinHealthy::Count(1))).0, Some(true));
         let many = (0..5).map(|_| one("x", false, DOWN)).collect();
         assert!(of(many, all).1.ends_with("; and 2 more"));
     }

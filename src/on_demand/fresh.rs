@@ -1,5 +1,4 @@
-//! What checks are by probes that are made now: the same rule as the board's, over one answer of each endpoint instead of
-//! all that were counted. Thresholds, overrides and what traffic says have no part in it.
+//! Sets of checks that are asked now, with whatever they follow.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -11,32 +10,19 @@ use futures::{StreamExt as _, stream};
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{EndpointAnswer, Inner, OnDemand, Question, Refusal, Running, answer::error};
+use super::{
+    EndpointAnswer, Inner, OnDemand, Question, Refusal, Running,
+    judge::{Found, Fresh, followed, judge},
+};
 use crate::{
-    check::{Check, Counts, EndpointState, Health, HealthReason, ObjectKey, Place, Target},
-    engine::{Declared, Demand, Member, SingleFlight, aggregate},
+    check::{EndpointState, ObjectKey},
+    engine::{Declared, EndpointView, SingleFlight},
 };
 
 /// How many sets of several checks are asked at once; who comes beyond that is told to come back.
 const MAX_SWEEPS: usize = 4;
 /// How many checks of one set are asked at once.
 const CHECKS_AT_ONCE: usize = 8;
-/// How long a whole set may take. What has not answered then is Unknown.
-const DEADLINE: Duration = Duration::from_secs(30);
-/// How deep checks are followed into one another: deeper than may be declared.
-const MAX_DEPTH: usize = 8;
-
-/// What a check is by one probe of each of its endpoints.
-#[derive(Clone, Debug)]
-pub struct Fresh {
-    pub health: Health,
-    pub reason: HealthReason,
-    pub counts: Counts,
-    /// What is not well, for people; empty where all is.
-    pub message: String,
-    /// Every endpoint and member that was asked.
-    pub endpoints: Vec<EndpointAnswer>,
-}
 
 /// By the check.
 pub type FreshSet = Arc<BTreeMap<ObjectKey, Fresh>>;
@@ -49,12 +35,6 @@ pub(super) struct Sweeps {
     deadline: Duration,
 }
 
-impl Default for Sweeps {
-    fn default() -> Self {
-        Self::within(DEADLINE)
-    }
-}
-
 impl Sweeps {
     /// None of them takes longer than `deadline`.
     pub fn within(deadline: Duration) -> Self {
@@ -63,51 +43,6 @@ impl Sweeps {
 
     fn too_late(&self) -> String {
         format!("not answered within {:?}", self.deadline)
-    }
-}
-
-impl Fresh {
-    /// Nobody could look.
-    fn unknown(why: impl Into<String>) -> Self {
-        Self {
-            health: Health::Unknown,
-            reason: HealthReason::ProbeError,
-            counts: Counts::default(),
-            message: why.into(),
-            endpoints: vec![],
-        }
-    }
-
-    fn of(check: &Check, endpoints: Vec<EndpointAnswer>) -> Self {
-        let member = |answer: &EndpointAnswer| Member {
-            state: state(answer.healthy),
-            optional: answer.optional,
-            undecided: false,
-            stale: false,
-            blind: answer.healthy.is_none(),
-            isolated: false,
-            newcomer: false,
-        };
-        let members: Vec<_> = endpoints.iter().map(member).collect();
-        let mandatory = check.targets.iter().any(|target| !target.optional);
-        let verdict = aggregate(&members, Demand { min: check.min_healthy, mandatory, decided: false });
-        Self {
-            health: verdict.health,
-            reason: verdict.reason,
-            counts: verdict.counts,
-            message: error(&endpoints),
-            endpoints,
-        }
-    }
-}
-
-/// What one answer says of an endpoint.
-#[must_use]
-pub const fn state(healthy: Option<bool>) -> EndpointState {
-    match healthy {
-        Some(true) => EndpointState::Healthy,
-        Some(false) => EndpointState::Unhealthy,
-        None => EndpointState::Unknown,
     }
 }
 
@@ -134,14 +69,14 @@ impl OnDemand {
     }
 }
 
-/// What was found of one check: its declaration and what its own endpoints answered, or why nobody could look.
-type Found = Result<(Arc<Check>, Vec<EndpointAnswer>), String>;
-
 impl Inner {
     async fn sweep(&self, keys: Vec<ObjectKey>, target: Option<String>) -> Result<FreshSet, Refusal> {
         let permits = if keys.len() == 1 { &*self.permits } else { &self.sweeping.permits };
         let Ok(_permit) = permits.try_acquire() else { return Err(Refusal::Busy) };
-        let running = self.running()?;
+        let mut running = self.running()?;
+        if let Some(remembering) = running.declares.remembering() {
+            running.declares = remembering;
+        }
         let deadline = Instant::now() + self.sweeping.deadline;
         let declared = self.declared(&running, &keys, target.as_deref(), deadline).await;
         let asking = declared.into_iter().map(|(key, declared)| {
@@ -155,11 +90,12 @@ impl Inner {
         // Each is begun when its turn comes, and not before.
         let asking: Vec<_> = asking.collect();
         let found: HashMap<ObjectKey, Found> = stream::iter(asking).buffer_unordered(CHECKS_AT_ONCE).collect().await;
-        let fresh = |key: ObjectKey| {
-            let fresh = judge(&key, target.as_deref(), &found, 0);
-            (key, fresh)
+        let mut judged = judge(found, |key| target.as_deref().filter(|_| keys.contains(key)));
+        let fresh = |key: &ObjectKey| {
+            let fresh = judged.remove(key).unwrap_or_else(|| Fresh::unknown("not looked at"));
+            (key.clone(), fresh)
         };
-        Ok(Arc::new(keys.iter().cloned().map(fresh).collect()))
+        Ok(Arc::new(keys.iter().map(fresh).collect()))
     }
 
     /// What is declared under `keys`, and under whatever they follow.
@@ -189,7 +125,7 @@ impl Inner {
             let mut members = HashSet::new();
             for (key, declared) in found {
                 if let Ok(declared) = &declared {
-                    members.extend(followed(&declared.check, target).map(|(_, member)| member));
+                    members.extend(followed(&declared.check, target).map(|followed| followed.check));
                 }
                 known.insert(key, declared);
             }
@@ -214,70 +150,30 @@ impl Inner {
         let question = Question::as_declared(target);
         let boarded = self.board(check.key.clone(), question.clone(), || running.ask(declared, question));
         match boarded.result().await {
-            Ok(answer) => Ok((check, answer.endpoints)),
+            Ok(mut answer) => {
+                self.stand(&check.key, &mut answer.endpoints);
+                Ok((check, answer.endpoints))
+            }
             Err(Refusal::NotFound(why) | Refusal::Invalid(why) | Refusal::Unavailable(why)) => Err(why),
             Err(Refusal::Busy) => Err("too many probes are asked for at once; try again".to_owned()),
             Err(Refusal::NotProbing) => Err("nothing is probed here at the moment; try again".to_owned()),
         }
     }
-}
 
-/// The targets of `check` that follow another one, or the one that is asked about if it does.
-fn followed<'a>(check: &'a Check, target: Option<&'a str>) -> impl Iterator<Item = (&'a Target, ObjectKey)> {
-    let wanted = move |declared: &&Target| target.is_none_or(|target| *declared.name == *target);
-    check.targets.iter().filter(wanted).filter_map(|declared| match &declared.place {
-        Place::Check { name } => {
-            Some((declared, ObjectKey { namespace: check.key.namespace.clone(), name: name.clone() }))
+    /// Where an answer changes nothing, what the board has stands.
+    fn stand(&self, key: &ObjectKey, answers: &mut [EndpointAnswer]) {
+        if !answers.iter().any(|answer| answer.neutral) {
+            return;
         }
-        _ => None,
-    })
-}
-
-/// What `key` is by all that was found.
-fn judge(key: &ObjectKey, target: Option<&str>, found: &HashMap<ObjectKey, Found>, depth: usize) -> Fresh {
-    let (check, own) = match found.get(key) {
-        Some(Ok(found)) => found,
-        Some(Err(why)) => return Fresh::unknown(why),
-        None => return Fresh::unknown("not looked at"),
-    };
-    if check.suspend {
-        return Fresh { reason: HealthReason::Suspended, ..Fresh::unknown("suspended") };
-    }
-    // A circle is refused where it is declared; an API server takes it all the same.
-    if depth >= MAX_DEPTH {
-        return Fresh::unknown("HealthChecks follow one another too deep");
-    }
-    let mut answers = own.clone();
-    for (declared, member) in followed(check, target) {
-        let fresh = judge(&member, None, found, depth + 1);
-        answers.push(EndpointAnswer::of_member(&declared.name, declared.optional, &member.name, &fresh));
-    }
-    Fresh::of(check, answers)
-}
-
-impl EndpointAnswer {
-    /// Of a target that follows another check.
-    fn of_member(target: &str, optional: bool, name: &str, fresh: &Fresh) -> Self {
-        let healthy = match fresh.health {
-            Health::Healthy | Health::Degraded => Some(true),
-            Health::Unhealthy => Some(false),
-            Health::Unknown => None,
+        let Some(view) = self.board.as_ref().and_then(|board| board.get(key)) else { return };
+        let rows: HashMap<_, _> = view.endpoints.iter().map(|row| ((&*row.target, &*row.label), row)).collect();
+        let healthy = |row: &EndpointView| match row.verdict() {
+            EndpointState::Unknown => None,
+            state => Some(state.is_healthy()),
         };
-        let error = match (fresh.health, fresh.message.as_str()) {
-            (Health::Healthy, _) => String::new(),
-            (health, "") => format!("HealthCheck {name} is {health} ({})", fresh.reason),
-            (health, why) => format!("HealthCheck {name} is {health}: {why}"),
-        };
-        Self {
-            target: target.to_owned(),
-            endpoint: String::new(),
-            optional,
-            healthy,
-            error: crate::check::clean_message(&error),
-            reason: None,
-            latency_seconds: fresh.endpoints.iter().map(|answer| answer.latency_seconds).fold(0.0, f64::max),
-            kind: "healthCheck",
-            certificate_expires: None,
+        for answer in answers.iter_mut().filter(|answer| answer.neutral) {
+            let row = rows.get(&(&*answer.target, &*answer.endpoint)).filter(|row| row.measured && !row.stale);
+            answer.healthy = row.and_then(|row| healthy(row));
         }
     }
 }

@@ -3,24 +3,30 @@
 
 mod answer;
 mod fresh;
+mod judge;
 mod question;
+mod turns;
 
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use futures::{StreamExt as _, future::BoxFuture, stream};
-use tokio::{runtime::Handle, sync::Semaphore};
+use tokio::{runtime::Handle, sync::Semaphore, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 pub use answer::{Answer, EndpointAnswer};
-pub use fresh::{Fresh, FreshSet, state};
+pub use fresh::FreshSet;
+pub use judge::{Fresh, state};
 pub use question::Question;
+
+use turns::Turns;
 
 use crate::{
     check::{Attempt, Endpoint, ObjectKey, Report},
-    engine::{Boarded, Declared, Engine, SingleFlight},
+    engine::{Board, Boarded, Declared, Engine, SingleFlight},
     probe::Lane,
 };
 
@@ -28,6 +34,27 @@ use crate::{
 const MAX_RUNS: usize = 32;
 /// How many endpoints of one run are asked at once.
 const AT_ONCE: usize = 64;
+/// How many endpoints are asked at once in all, unless said otherwise.
+const ATTEMPTS: usize = 64;
+/// How long a set of checks may take, and how long an endpoint waits for its turn.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// What probes on demand are bounded by.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How many attempts may be made at once, in all, beside those of the rhythm. Each has a descriptor.
+    pub attempts: usize,
+    /// How long a set of checks may take, and how long an endpoint of a run waits for its turn.
+    pub deadline: Duration,
+    /// What stands where an answer is neither good nor bad; `None`: nothing does.
+    pub board: Option<Arc<Board>>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { attempts: ATTEMPTS, deadline: DEADLINE, board: None }
+    }
+}
 
 /// Why nothing was probed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +78,12 @@ pub trait Declares: Send + Sync + 'static {
     /// # Errors
     /// Why it cannot be told, for people.
     fn declared<'a>(&'a self, key: &'a ObjectKey) -> BoxFuture<'a, Result<Option<Declared>, String>>;
+
+    /// The same for as long as one set is asked, which may remember what it has found out. `None`: it costs nothing to
+    /// find out again.
+    fn remembering(&self) -> Option<Arc<dyn Declares>> {
+        None
+    }
 }
 
 impl Declares for Engine {
@@ -71,6 +104,7 @@ pub struct OnDemand(Arc<Inner>);
 struct Running {
     ask: Arc<Asking>,
     declares: Arc<dyn Declares>,
+    turns: Arc<Turns>,
 }
 
 struct Inner {
@@ -82,6 +116,8 @@ struct Inner {
     permits: Arc<Semaphore>,
     /// Of what is asked of many checks at once.
     sweeping: fresh::Sweeps,
+    turns: Arc<Turns>,
+    board: Option<Arc<Board>>,
 }
 
 impl fmt::Debug for OnDemand {
@@ -98,25 +134,23 @@ impl OnDemand {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "it takes the runtime of whoever calls")]
     pub fn new() -> Self {
-        Self::with(fresh::Sweeps::default())
+        Self::with(Settings::default())
     }
 
-    /// The same, where nobody is kept waiting but who asked: [`Self::fresh`] may take as long as `deadline`.
+    /// The same within other bounds.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     #[must_use]
-    pub fn patient(deadline: std::time::Duration) -> Self {
-        Self::with(fresh::Sweeps::within(deadline))
-    }
-
-    fn with(sweeping: fresh::Sweeps) -> Self {
+    pub fn with(settings: Settings) -> Self {
         Self(Arc::new(Inner {
             home: Handle::current(),
             running: Mutex::default(),
             flights: SingleFlight::default(),
             permits: Arc::new(Semaphore::new(MAX_RUNS)),
-            sweeping,
+            sweeping: fresh::Sweeps::within(settings.deadline),
+            turns: Arc::new(Turns::new(settings.attempts, settings.deadline)),
+            board: settings.board,
         }))
     }
 
@@ -126,7 +160,8 @@ impl OnDemand {
             let lane = lane.clone();
             Box::pin(async move { lane.attempt(attempt).await }) as BoxFuture<'static, Report>
         };
-        self.set(Some(Running { ask: Arc::new(ask), declares: Arc::new(declares) }));
+        let turns = self.0.turns.clone();
+        self.set(Some(Running { ask: Arc::new(ask), declares: Arc::new(declares), turns }));
     }
 
     /// Nothing is probed here from now on.
@@ -188,9 +223,11 @@ impl Running {
     async fn ask(self, declared: Declared, question: Question) -> Outcome {
         let Declared { check, endpoints } = declared;
         let asked = question.choose(&check, endpoints)?;
+        let until = Instant::now() + self.turns.patience();
         let attempt = |endpoint: &Endpoint| {
             let (target, dial, probe) = (endpoint.target.clone(), endpoint.dial.clone(), endpoint.probe.clone());
-            (self.ask)(Attempt { check: check.key.clone(), target, dial, probe, known: vec![], kept: None })
+            let attempt = Attempt { check: check.key.clone(), target, dial, probe, known: vec![], kept: None };
+            self.turns.clone().take((self.ask)(attempt), until)
         };
         // Each is made when its turn comes, and not before: a future that waits costs no more than its box.
         let attempts: Vec<_> = asked.iter().map(attempt).collect();

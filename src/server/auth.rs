@@ -13,7 +13,10 @@ use rustls::crypto::hash::Hash;
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::respond::{self, Failure};
+use super::{
+    probe_now::again,
+    respond::{self, Failure},
+};
 
 /// The longest token that is looked at, in bytes. Tokens of service accounts have about one kilobyte.
 const MAX_TOKEN: usize = 16 * 1024;
@@ -43,6 +46,8 @@ pub enum Decision {
     Forbidden(String),
     /// Nobody could be asked; why, for people.
     Unavailable(String),
+    /// Too many are asked about at once; it may go well in a second.
+    Busy,
 }
 
 /// Answers with what the cluster thinks of a token (TokenReview, then SubjectAccessReview).
@@ -50,6 +55,12 @@ pub trait Authorizer: fmt::Debug + Send + Sync + 'static {
     /// Decides in bounded time; may cache for at most two minutes. `token` is never empty. Asked on the runtime that
     /// [`super::Servers::bind`] was called on, and dropped when the client goes.
     fn authorize<'a>(&'a self, token: &'a str, request: AccessRequest<'a>) -> BoxFuture<'a, Decision>;
+
+    /// The same for a listener that anybody may reach: what strangers ask must not hold up who asks elsewhere. `None`: it
+    /// makes no difference.
+    fn for_strangers(&self) -> Option<Arc<dyn Authorizer>> {
+        None
+    }
 }
 
 /// Who may read the API.
@@ -138,8 +149,11 @@ impl IntoResponse for Refused {
     }
 }
 
-/// RFC 6750, section 3.
+/// RFC 6750, section 3, and RFC 6585, section 4.
 fn challenge(mut response: Response) -> Response {
+    if response.status() == StatusCode::TOO_MANY_REQUESTS {
+        return again(response);
+    }
     if response.status() == StatusCode::UNAUTHORIZED {
         let challenge = HeaderValue::from_static("Bearer realm=\"healthcheck-operator\"");
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
@@ -163,6 +177,16 @@ impl Access {
         }
     }
 
+    /// The same for a listener that anybody may reach.
+    pub(super) fn for_strangers(&self) -> Self {
+        match self {
+            Self::Cluster(authorizer) => {
+                Self::Cluster(authorizer.for_strangers().unwrap_or_else(|| authorizer.clone()))
+            }
+            Self::Open | Self::Token(_) => self.clone(),
+        }
+    }
+
     /// Lets a request with `headers` pass, or says why not. An authorizer is asked on `home`. Who it is, where that is known.
     pub(super) async fn check(
         &self,
@@ -179,6 +203,7 @@ impl Access {
             Decision::Unauthenticated => refused(StatusCode::UNAUTHORIZED, "the bearer token is not valid".into()),
             Decision::Forbidden(why) => refused(StatusCode::FORBIDDEN, why),
             Decision::Unavailable(why) => refused(StatusCode::SERVICE_UNAVAILABLE, why),
+            Decision::Busy => refused(StatusCode::TOO_MANY_REQUESTS, "too many tokens are looked at; try again".into()),
         }
     }
 }

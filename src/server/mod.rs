@@ -166,7 +166,7 @@ impl Servers {
             beats: state.beats.clone(),
             answers: config.answers.clone(),
             details: config.details,
-            access: state.access.clone(),
+            access: state.access.for_strangers(),
             on_demand: state.on_demand.clone(),
             home: home.clone(),
         };

@@ -6,11 +6,14 @@ use std::{
     time::Duration,
 };
 
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use healthcheck_operator::{
+    api::HealthCheck,
     check::{EndpointState, Health, ObjectKey},
-    on_demand::{OnDemand, Refusal},
-    server::Access,
+    compile::{Mode, compile},
+    engine::Declared,
+    on_demand::{Declares, OnDemand, Refusal, Settings},
+    server::{Access, AccessRequest, Authorizer, Decision},
 };
 use serde_json::{Value, json};
 
@@ -168,7 +171,7 @@ async fn who_asks_for_the_same_set_shares_one_run_and_too_many_sets_are_refused(
 async fn what_does_not_answer_in_time_is_unknown() {
     let bench = probed(Access::Open).await;
     bench.told.free.send_replace(false);
-    let hurried = OnDemand::patient(Duration::from_millis(300));
+    let hurried = OnDemand::with(Settings { deadline: Duration::from_millis(300), ..Settings::default() });
     hurried.begin(Arc::new(bench.told.clone()), bench.engine.clone());
     let (fresh, _) = hurried.fresh(vec![ObjectKey::new("shop", "well")], None).await;
     let fresh = fresh.expect("an answer");
@@ -177,4 +180,140 @@ async fn what_does_not_answer_in_time_is_unknown() {
     hurried.end();
     let (refused, _) = hurried.fresh(vec![ObjectKey::new("shop", "well")], None).await;
     assert_eq!(refused.err(), Some(Refusal::NotProbing));
+}
+
+/// A namespace where nobody has looked whether its checks can work: what an API server holds, for a standby to ask.
+struct Unlooked(Vec<(&'static str, Value)>);
+
+impl Declares for Unlooked {
+    fn declared<'a>(&'a self, key: &'a ObjectKey) -> BoxFuture<'a, Result<Option<Declared>, String>> {
+        let spec = self.0.iter().find(|(name, _)| *name == &*key.name).map(|(_, spec)| spec);
+        let declared = spec.map(|spec| {
+            let object = json!({
+                "apiVersion": "healthcheck-operator.dev/v1alpha1", "kind": "HealthCheck",
+                "metadata": {"name": *key.name, "namespace": *key.namespace}, "spec": spec,
+            });
+            let object: HealthCheck = serde_json::from_value(object).expect("a HealthCheck");
+            let check = Arc::new(compile(&object, Mode::Standalone).expect("a check"));
+            let endpoints = check.targets.iter().filter_map(|target| target.own_endpoint()).collect();
+            Declared { check, endpoints }
+        });
+        Box::pin(async move { Ok(declared) })
+    }
+}
+
+fn following(name: &str, own: bool) -> Value {
+    let own = own.then(|| json!({"name": "own", "host": "10.0.0.1", "port": 80}));
+    let others = (0..63).map(|at| json!({"name": format!("t{at}"), "healthCheck": {"name": name}}));
+    json!({"minHealthy": 1, "targets": own.into_iter().chain(others).collect::<Vec<_>>()})
+}
+
+/// 63^7 ways lead down the one, and 63^8 around the other.
+#[tokio::test]
+async fn what_many_targets_follow_is_judged_once_and_a_circle_is_unknown() {
+    let bench = Bench::new(Access::Open, &specs()).await;
+    let checks = vec![
+        ("c0", following("c1", false)),
+        ("c1", following("c2", false)),
+        ("c2", following("c3", false)),
+        ("c3", following("c4", false)),
+        ("c4", following("c5", false)),
+        ("c5", following("c6", false)),
+        ("c6", json!({"targets": [{"name": "own", "host": "10.0.0.1", "port": 80}]})),
+        ("a", following("b", true)),
+        ("b", following("a", true)),
+        ("over", following("a", true)),
+    ];
+    let keys: Vec<_> = checks.iter().map(|(name, _)| ObjectKey::new("shop", name)).collect();
+    let on_demand = OnDemand::new();
+    on_demand.begin(Arc::new(bench.told.clone()), Unlooked(checks));
+    let asking = tokio::spawn(async move { on_demand.fresh(keys, None).await.0 });
+    let fresh = tokio::time::timeout(LONG, asking).await.expect("at once").expect("no panic").expect("an answer");
+    for (key, fresh) in fresh.iter() {
+        let wanted = match &*key.name {
+            "a" | "b" => Health::Unknown,
+            "over" => Health::Degraded,
+            _ => Health::Healthy,
+        };
+        assert_eq!(fresh.health, wanted, "{key}: {}", fresh.message);
+    }
+    assert_eq!(fresh[&ObjectKey::new("shop", "a")].message, "HealthChecks follow one another in a circle");
+    assert_eq!(bench.told.asking.load(Ordering::SeqCst), 4, "each endpoint once");
+}
+
+#[tokio::test]
+async fn an_answer_that_counts_for_nothing_leaves_what_the_board_has() {
+    let bench = Bench::with(Access::Open, &specs(), json!({"interval": "1h", "failureThreshold": 1})).await;
+    let on_demand = OnDemand::with(Settings { board: Some(bench.board.clone()), ..Settings::default() });
+    on_demand.begin(Arc::new(bench.told.clone()), bench.engine.clone());
+    let keys: Vec<_> = ["well", "other", "both", "sick", "blind"].map(|name| ObjectKey::new("shop", name)).into();
+    let wanted = [Health::Healthy, Health::Healthy, Health::Degraded, Health::Unhealthy, Health::Unknown];
+    let boarded = || keys.iter().map(|key| bench.board.get(key).map(|view| view.health)).collect::<Vec<_>>();
+    tokio::time::timeout(LONG, async {
+        while boarded() != wanted.map(Some) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("decided in time");
+    bench.told.neutral.store(true, Ordering::SeqCst);
+    let fresh = on_demand.fresh(keys.clone(), None).await.0.expect("an answer");
+    assert_eq!(keys.iter().map(|key| fresh[key].health).collect::<Vec<_>>(), wanted);
+    // Without a board there is nothing to stand.
+    let alone = OnDemand::new();
+    alone.begin(Arc::new(bench.told.clone()), bench.engine.clone());
+    let fresh = alone.fresh(keys.clone(), None).await.0.expect("an answer");
+    assert_eq!(fresh[&keys[0]].health, Health::Unknown);
+    assert_eq!(fresh[&keys[0]].message, "got '404', which counts for nothing");
+}
+
+#[tokio::test]
+async fn no_more_endpoints_are_asked_at_once_than_there_are_descriptors_for() {
+    let bench = probed(Access::Open).await;
+    bench.told.free.send_replace(false);
+    let before = bench.told.asking.load(Ordering::SeqCst);
+    let few = OnDemand::with(Settings { attempts: 2, ..Settings::default() });
+    few.begin(Arc::new(bench.told.clone()), bench.engine.clone());
+    let key = |name: &str| ObjectKey::new("shop", name);
+    let sets = [vec![key("both"), key("sick")], vec![key("well"), key("blind")], vec![key("tcp")]];
+    let asking = join_all(sets.map(|keys| few.fresh(keys, None)));
+    let release = async {
+        bench.told.has_asked(before + 2).await;
+        // Whoever asks elsewhere goes on, so that by then the others would have gone too.
+        let (answer, ()) = tokio::join!(bench.on_demand.fresh(vec![key("well")], None), async {
+            bench.told.has_asked(before + 3).await;
+            assert_eq!(bench.told.asking.load(Ordering::SeqCst), before + 3);
+            bench.told.free.send_replace(true);
+        });
+        assert!(answer.0.is_ok());
+    };
+    let (answers, ()) = tokio::join!(asking, release);
+    assert!(answers.iter().all(|(answer, _)| answer.is_ok()));
+    assert_eq!(bench.told.asking.load(Ordering::SeqCst), before + 7, "all of them in the end");
+}
+
+/// Has no time for strangers.
+#[derive(Debug)]
+struct Guarded {
+    strangers: bool,
+}
+
+impl Authorizer for Guarded {
+    fn authorize<'a>(&'a self, _: &'a str, _: AccessRequest<'a>) -> BoxFuture<'a, Decision> {
+        Box::pin(async { if self.strangers { Decision::Busy } else { Decision::Allowed(None) } })
+    }
+
+    fn for_strangers(&self) -> Option<Arc<dyn Authorizer>> {
+        Some(Arc::new(Self { strangers: true }))
+    }
+}
+
+#[tokio::test]
+async fn strangers_are_told_to_come_back_and_the_admin_listener_is_none_the_worse() {
+    let bench = probed(Access::Cluster(Arc::new(Guarded { strangers: false }))).await;
+    let refused = ask(&bench, "/healthz/shop/well?fresh=true", Some("good")).await;
+    assert_eq!((refused.code, &refused.headers["retry-after"]), (429, &"1".parse().expect("a value")));
+    assert!(!refused.headers.contains_key("www-authenticate"), "{refused:?}");
+    assert_eq!(ask(&bench, "/healthz/shop/well", None).await.code, 200, "the board is for everybody");
+    assert_eq!(bench.post("well", "").await.code, 200);
 }

@@ -33,6 +33,8 @@ pub struct Told {
     pub free: Arc<watch::Sender<bool>>,
     /// Every target is sick.
     pub sick: Arc<AtomicBool>,
+    /// Every answer counts for nothing.
+    pub neutral: Arc<AtomicBool>,
 }
 
 impl Default for Told {
@@ -42,6 +44,7 @@ impl Default for Told {
             asking: Arc::default(),
             free: Arc::new(watch::Sender::new(true)),
             sick: Arc::default(),
+            neutral: Arc::default(),
         }
     }
 }
@@ -63,6 +66,9 @@ impl Lane for Told {
         let outcome = match &*attempt.target {
             _ if self.sick.load(Ordering::SeqCst) => {
                 Outcome::from_reason(Reason::ConnectionRefused, "connection refused")
+            }
+            _ if self.neutral.load(Ordering::SeqCst) => {
+                Outcome::Neutral { message: "got '404', which counts for nothing".to_owned() }
             }
             "sick" => Outcome::from_reason(Reason::UnexpectedStatus, "unexpected status code; got '202', want '200'"),
             "blind" => Outcome::from_reason(Reason::NoDescriptors, "no file descriptor left"),

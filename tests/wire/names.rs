@@ -10,8 +10,13 @@ use std::{
 };
 
 use healthcheck_operator::{
-    check::{Attempt, Family, Outcome, ProbeKind, Reason, Report, ScriptProbe, TcpProbe},
+    api::HealthCheck,
+    check::{Attempt, Family, Health, Outcome, ProbeKind, Reason, Report, ScriptProbe, TcpProbe},
+    compile::{Mode, compile},
+    engine::{self, Board, Desired, Limits, Parts, Surroundings},
+    on_demand::{EndpointAnswer, OnDemand, Question},
     probe::{DeniedDynamic, EgressGuard, NameServers, Prober, Settings},
+    telemetry::{Beats, Metrics},
 };
 use hickory_resolver::proto::{
     op::{Message, ResponseCode},
@@ -22,6 +27,7 @@ use tokio::{
     net::{TcpStream, UdpSocket},
     sync::watch,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{
     Deaf, ENOUGH, LOOPBACK, SHORT, assert_reason, attempt, closed_port, get, named, read_head, run, scripts, setup,
@@ -503,4 +509,63 @@ async fn further_addresses_take_no_more_than_is_spared_for_them() {
     let told = each(&ask(port, SHORT).await);
     let late = |reason| told.iter().filter(|(_, told)| *told == Some(reason)).count();
     assert_eq!((late(Reason::TimeoutResponse), late(Reason::ProberOverloaded)), (4, 36), "{told:?}");
+}
+
+/// Of three addresses one answers: with `resolve: All` the board says so of each, and whoever has it probed now hears the same.
+#[tokio::test]
+async fn what_is_probed_on_demand_is_judged_by_address_where_the_board_is() {
+    let (_listener, port) = listen();
+    let (server, _) = name_server(|_, kind| match kind {
+        RecordType::A => Some(Ok((1..=3).map(|last| [127, 0, 0, last].into()).collect())),
+        _ => Some(Ok(vec![])),
+    })
+    .await;
+    let (board, stop, lane) = (Arc::new(Board::new()), CancellationToken::new(), Arc::new(prober(server, &[])));
+    let parts = Parts {
+        lane: lane.clone(),
+        board: board.clone(),
+        limits: Limits { in_flight: 10, per_host: 10 },
+        surroundings: Surroundings::default(),
+        metrics: Metrics::default(),
+        beats: Beats::default(),
+    };
+    let (engine, _) = engine::start(parts, stop.clone());
+    let _stop = stop.drop_guard();
+    let on_demand = OnDemand::new();
+    on_demand.begin(lane, engine.clone());
+    for (resolve, health, total, exit) in [("Any", Health::Healthy, 1, true), ("All", Health::Unhealthy, 3, false)] {
+        let object = serde_json::json!({
+            "apiVersion": "healthcheck-operator.dev/v1alpha1", "kind": "HealthCheck",
+            "metadata": {"name": resolve.to_lowercase(), "namespace": "shop"},
+            "spec": {
+                "interval": "1s", "failureThreshold": 1, "minHealthy": "50%",
+                "targets": [{"name": "db", "host": "db.example", "port": port, "resolve": resolve}],
+            },
+        });
+        let object: HealthCheck = serde_json::from_value(object).expect("a HealthCheck");
+        let check = Arc::new(compile(&object, Mode::Standalone).expect("a check"));
+        let key = check.key.clone();
+        let endpoints = check.targets.iter().filter_map(|target| target.own_endpoint()).collect();
+        engine.upsert(Desired { check, endpoints, prior: None }).await;
+        let decided = async {
+            loop {
+                if let Some(view) = board.get(&key).filter(|view| view.endpoints.iter().all(|row| row.measured)) {
+                    break view;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let view = tokio::time::timeout(ENOUGH, decided).await.expect("decided in time");
+        assert_eq!((view.health, view.endpoints.len()), (health, total), "{resolve}");
+        let boarded: Vec<_> =
+            view.endpoints.iter().map(|row| (row.label.to_string(), row.state.is_healthy())).collect();
+        let rows = |answers: &[EndpointAnswer]| -> Vec<_> {
+            answers.iter().map(|row| (row.endpoint.clone(), row.healthy == Some(true))).collect()
+        };
+        let fresh = on_demand.fresh(vec![key.clone()], None).await.0.expect("an answer");
+        let fresh = &fresh[&key];
+        assert_eq!((fresh.health, fresh.counts, rows(&fresh.endpoints)), (view.health, view.counts, boarded.clone()));
+        let answer = on_demand.probe(key, Question::default()).await.0.expect("an answer");
+        assert_eq!((answer.healthy, rows(&answer.endpoints)), (Some(exit), boarded), "{resolve}");
+    }
 }

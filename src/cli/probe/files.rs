@@ -17,12 +17,15 @@ use crate::{
     },
     compile::Mode,
     engine::Declared,
-    on_demand::{Declares, EndpointAnswer, Fresh, FreshSet, OnDemand},
+    on_demand::{Declares, EndpointAnswer, Fresh, FreshSet, OnDemand, Settings},
     source::{Fault, gather, load},
 };
 
 /// Each probe has its own timeout; this is for ten thousand of them.
 const DEADLINE: Duration = Duration::from_secs(3600);
+
+/// Half of the descriptors that a process commonly may open.
+const ATTEMPTS: usize = 512;
 
 #[derive(Args, Debug)]
 pub struct FileArgs {
@@ -67,7 +70,7 @@ pub fn run(args: &FileArgs) -> anyhow::Result<Exit> {
     let asked = keys.clone();
     let (runtime, prober) = (&probing.runtime, probing.prober.clone());
     let fresh = runtime.block_on(async move {
-        let on_demand = OnDemand::patient(DEADLINE);
+        let on_demand = OnDemand::with(Settings { attempts: ATTEMPTS, deadline: DEADLINE, board: None });
         on_demand.begin(prober, InFiles(checks));
         on_demand.fresh(asked, None).await.0
     });

@@ -14,7 +14,7 @@ use super::{EngineArgs, Exit, output::Output, print::complain, signals};
 use crate::{
     check::Check,
     engine::{self, Board, Engine, Parts, Surroundings},
-    on_demand::OnDemand,
+    on_demand::{self, OnDemand},
     passive::Intake,
     probe::{KeptConnections, Lane, Prober, Settings},
     server::{Access, AdminDefault, Readiness, ServerArgs, Servers, State, TokenFile},
@@ -150,7 +150,11 @@ pub async fn run(args: StandaloneArgs) -> anyhow::Result<Exit> {
     };
     let lane = Arc::new(prober(&args.engine, connections));
     let running = Running::start(&args.engine, lane.clone(), metrics);
-    let on_demand = OnDemand::new();
+    let on_demand = OnDemand::with(on_demand::Settings {
+        attempts: args.engine.limits().on_demand(),
+        board: Some(running.board.clone()),
+        ..on_demand::Settings::default()
+    });
     on_demand.begin(lane, running.engine.clone());
     let passive = Intake::new(running.metrics.observations.clone());
     let servers = Servers::bind(

@@ -32,9 +32,9 @@ pub struct KeptConnections {
 }
 
 impl Default for KeptConnections {
-    /// As many as the smallest of ordinary limits on descriptors (1024) has a quarter for.
+    /// As many as an eighth of the smallest of ordinary limits on descriptors (1024).
     fn default() -> Self {
-        Self { limit: 256, idle: Gauge::default(), lost: Counter::default() }
+        Self { limit: 128, idle: Gauge::default(), lost: Counter::default() }
     }
 }
 

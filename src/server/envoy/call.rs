@@ -186,6 +186,7 @@ fn refusal(decision: Decision) -> End {
     match decision {
         Decision::Forbidden(why) => End::new(Code::PermissionDenied, why),
         Decision::Unavailable(why) => End::new(Code::Unavailable, why),
+        Decision::Busy => End::new(Code::Unavailable, "too many tokens are looked at; try again"),
         Decision::Unauthenticated | Decision::Allowed(_) => {
             End::new(Code::Unauthenticated, "a valid bearer token is needed in the metadata 'authorization'")
         }
