@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Exit, script_args::ScriptLimitArgs};
 use crate::probe::{
     runner::Server,
-    script::{DEFAULT_CONCURRENCY, Scripts, Setup, adopt_orphans, end_orphans},
+    script::{DEFAULT_CONCURRENCY, Scripts, Setup, adopt_orphans, can_seal, end_orphans, sweep_rooms},
 };
 
 /// Where Kubernetes mounts a pod's credentials.
@@ -47,12 +47,18 @@ pub struct RunnerArgs {
 }
 
 impl RunnerArgs {
+    /// Where the socket is.
+    fn folder(&self) -> &Path {
+        self.socket.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    }
+
     fn setup(&self) -> Setup {
         let half = self.max_scripts.div_ceil(2);
         Setup {
             at_once: self.max_scripts as usize,
             per_namespace: self.max_scripts_per_namespace.unwrap_or(half) as usize,
             limits: self.limits.limits(),
+            sealed: Some(self.folder().to_owned()),
             ..Setup::default()
         }
     }
@@ -61,7 +67,7 @@ impl RunnerArgs {
 /// Serves until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// A token is mounted, or the socket cannot be had.
+/// A token is mounted, the socket cannot be had, or is lost.
 pub fn run(args: &RunnerArgs) -> anyhow::Result<Exit> {
     if !args.allow_service_account_token {
         refuse_token(Path::new(TOKEN))?;
@@ -94,9 +100,11 @@ async fn serve(args: &RunnerArgs) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut child = signal(SignalKind::child()).context("cannot wait for SIGCHLD")?;
+    sweep_rooms();
     let scripts = Scripts::new(&args.setup());
-    let server = Server::bind(&args.socket, scripts).with_context(|| format!("socket {}", args.socket.display()))?;
-    tracing::info!(socket = %args.socket.display(), "scripts are run");
+    let socket = || format!("socket {}", args.socket.display());
+    let server = Server::bind(&args.socket, scripts).with_context(socket)?;
+    tracing::info!(socket = %args.socket.display(), sealed = can_seal(), "scripts are run");
     server
         .serve(async {
             loop {
@@ -107,8 +115,8 @@ async fn serve(args: &RunnerArgs) -> anyhow::Result<()> {
                 }
             }
         })
-        .await;
-    Ok(())
+        .await
+        .with_context(socket)
 }
 
 #[cfg(test)]

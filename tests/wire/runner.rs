@@ -183,6 +183,100 @@ async fn its_limits_and_its_environment_are_the_scripts_own() {
     assert_eq!(runner.shell(peek, ENOUGH).await, Outcome::Success);
 }
 
+/// What a script does that wants the runner to run another one for it. Not a test, but what the next one starts: nothing
+/// else on every machine can speak over a socket.
+#[test]
+#[ignore = "started by another test"]
+fn a_script_that_asks_the_runner() {
+    use std::io::{Read as _, Write as _};
+    let socket = std::env::var("SOCKET").expect("started by a script");
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("a connection");
+    let request = r#"{"namespace":"other","command":["/bin/true"],"source":null,"env":[],"timeoutMillis":5000}"#;
+    let mut answer = String::new();
+    // Who hangs up at once has it fail as well.
+    let asked = stream.write_all(format!("{request}\n").as_bytes()).and_then(|()| stream.read_to_string(&mut answer));
+    assert!(answer.contains("exited"), "no answer: {asked:?} {answer}");
+}
+
+#[tokio::test]
+async fn a_script_gets_no_answer_from_the_runner_that_runs_it() {
+    let runner = Runner::start(&[]).await;
+    let program = std::env::current_exe().expect("this program").to_string_lossy().into_owned();
+    let inner = ["--exact", "--ignored", "runner::a_script_that_asks_the_runner"];
+    let asking = |prefix: &[&str]| ScriptProbe {
+        env: vec![("SOCKET".into(), runner.socket.to_string_lossy().into())],
+        ..script(&[prefix, &[program.as_str()], &inner].concat())
+    };
+    for prefix in [&[][..], &["setsid", "-w"]] {
+        let kind = ProbeKind::Script(asking(prefix));
+        let report = run(&runner.prober(), attempt(None, kind, ENOUGH)).await;
+        assert_reason(&report.outcome, Reason::ExitCode, "");
+        assert!(!report.outcome.message().contains("1 passed"), "{report:?}");
+    }
+    // The same program from outside is answered.
+    let outside = Command::new(&program).args(inner).env("SOCKET", &runner.socket).output().expect("it ends");
+    assert!(outside.status.success(), "{}", String::from_utf8_lossy(&outside.stdout));
+    assert!(String::from_utf8_lossy(&outside.stdout).contains("1 passed"));
+}
+
+#[tokio::test]
+async fn a_script_can_neither_replace_the_socket_nor_end_the_runner() {
+    if !healthcheck_operator::probe::script::can_seal() {
+        println!("SKIP this kernel has no Landlock");
+        return;
+    }
+    let mut runner = Runner::start(&[]).await;
+    let pid = runner.child.id();
+    let socket = runner.socket.display();
+    let other = tempfile::tempdir().expect("a folder");
+    for (attack, why) in [
+        (format!("rm -f {socket}"), "ermi"),
+        (format!("mv {socket} {socket}.old"), "ermi"),
+        (format!("echo x > {socket}.new; mv -f {socket}.new {socket}"), "ermi"),
+        (format!("mv {socket} {}/there", other.path().display()), ""),
+        (format!("kill -KILL {pid}"), "ermi"),
+    ] {
+        let outcome = runner.shell(&format!("{attack} && exit 0; exit 3"), ENOUGH).await;
+        assert_reason(&outcome, Reason::ExitCode, "exit code 3");
+        assert!(outcome.message().contains(why), "{attack}: {outcome:?}");
+        assert!(matches!(runner.child.try_wait(), Ok(None)), "{attack} ended the runner");
+    }
+    // What is its own it may do with as it likes, and moving about is no more forbidden than it was.
+    let own = "cd $TMPDIR && mkdir a b && echo x > a/f && mv a/f b/f && rm -r a b && sleep 600 & kill $!; test $HOME = $TMPDIR";
+    assert_eq!(runner.shell(own, ENOUGH).await, Outcome::Success);
+    let own = "cd $TMPDIR && mkdir a b && echo x > a/f && mv a/f b/f && rm -r a b";
+    assert_eq!(runner.shell(own, ENOUGH).await, Outcome::Success);
+}
+
+#[tokio::test]
+async fn a_runner_removes_what_a_killed_one_left() {
+    let place = tempfile::tempdir().expect("a folder");
+    let variables = [("TMPDIR", place.path().to_str().expect("text"))];
+    let left = || std::fs::read_dir(place.path()).expect("the folder").count();
+    let mut runner = Runner::start_with(&[], &variables).await;
+    let kind = ProbeKind::Script(script(&["/bin/sh", "-c", "kill -STOP $PPID; exec sleep 600"]));
+    let prober = runner.prober();
+    let stopped = tokio::spawn(async move { run(&prober, attempt(None, kind, ENOUGH * 60)).await });
+    eventually("its worker stands still", || {
+        children(&runner.child.id().to_string())
+            .iter()
+            .any(|worker| std::fs::read_to_string(format!("/proc/{worker}/stat")).unwrap_or_default().contains(") T "))
+    })
+    .await;
+    let workers = children(&runner.child.id().to_string());
+    runner.child.kill().expect("killed");
+    runner.child.wait().expect("ended");
+    for worker in workers {
+        let worker = worker.parse().ok().and_then(rustix::process::Pid::from_raw).expect("a number");
+        rustix::process::kill_process(worker, rustix::process::Signal::KILL).expect("a signal");
+    }
+    stopped.abort();
+    assert_eq!(left(), 1, "the room of the worker that could not tidy up");
+    let next = Runner::start_with(&[], &variables).await;
+    assert_eq!(left(), 0);
+    assert_eq!(next.shell("exit 0", ENOUGH).await, Outcome::Success);
+}
+
 #[tokio::test]
 async fn half_of_the_turns_is_one_namespaces_unless_said_otherwise() {
     let runner = Runner::start(&["--max-scripts", "2"]).await;

@@ -258,7 +258,12 @@ async fn a_script_that_stops_or_kills_its_worker_is_ended_and_the_next_one_runs(
         run(&prober, attempt(None, ProbeKind::Script(script(&["/bin/sh", "-c", &source])), timeout))
     };
     let stop = format!("echo $$ > {}; kill -STOP $PPID; exec sleep 600", file.display());
-    assert_reason(&shell(stop, Duration::from_secs(1)).await.outcome, Reason::TimeoutScript, "");
+    // Nobody knows what it would have said: that its worker is silent is nothing that the target did.
+    assert_reason(
+        &shell(stop, Duration::from_secs(1)).await.outcome,
+        Reason::ProberOverloaded,
+        "worker did not answer",
+    );
     eventually("the script is dead", || !alive(&file)).await;
     let outcome = shell("kill -KILL $PPID; exec sleep 2".into(), ENOUGH).await.outcome;
     assert_reason(&outcome, Reason::ScriptLimitReached, "worker");
@@ -319,6 +324,56 @@ async fn one_namespaces_slow_scripts_leave_room_for_anothers() {
     assert_reason(&ask("slow", "exit 0".into(), SHORT).await, Reason::ProberOverloaded, "its turn did not come");
     assert_eq!(numbers(&begun).len(), 2);
     slow.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn what_a_script_writes_to_its_folder_goes_with_it() {
+    let prober = prober();
+    let told = Folder::new();
+    for (end, timeout) in [("exit 0", ENOUGH), ("exit 3", ENOUGH), ("sleep 600", Duration::from_secs(1))] {
+        let file = told.file("folder");
+        let source = format!(
+            "echo $TMPDIR > {}; test -z \"$(ls -A $TMPDIR)\" && test $(stat -c %a $TMPDIR) = 700 || exit 9
+             echo x > $(mktemp); mkdir -p $TMPDIR/a/b; echo x > $TMPDIR/a/b/c; chmod 0 $TMPDIR/a/b $TMPDIR/a; {end}",
+            file.display()
+        );
+        let kind = ProbeKind::Script(script(&["/bin/sh", "-c", &source]));
+        let outcome = run(&prober, attempt(None, kind, timeout)).await.outcome;
+        match end {
+            "exit 0" => assert_eq!(outcome, Outcome::Success),
+            "exit 3" => assert_reason(&outcome, Reason::ExitCode, "exit code 3"),
+            _ => assert_reason(&outcome, Reason::TimeoutScript, ""),
+        }
+        let folder = std::fs::read_to_string(&file).expect("its folder");
+        let folder = Path::new(folder.trim());
+        assert!(folder.is_absolute() && !folder.exists(), "{end}: {} is left", folder.display());
+        assert!(folder.starts_with(std::env::temp_dir()) && folder != std::env::temp_dir(), "{}", folder.display());
+    }
+    let file = told.file("folder");
+    let room = std::fs::read_to_string(&file).expect("its folder");
+    let room = Path::new(room.trim()).parent().expect("the worker's").to_owned();
+    drop(prober);
+    eventually("nothing is left of the workers", || !room.exists()).await;
+}
+
+#[tokio::test]
+async fn a_worker_is_one_namespaces_alone() {
+    let folder = Folder::new();
+    let file = folder.file("workers");
+    let prober = prober();
+    let ask = async |namespace: &str| {
+        let source = format!("echo $PPID >> {}", file.display());
+        let kind = ProbeKind::Script(script(&["/bin/sh", "-c", &source]));
+        let attempt = Attempt { check: ObjectKey::new(namespace, "orders"), ..attempt(None, kind, ENOUGH) };
+        assert_eq!(run(&prober, attempt).await.outcome, Outcome::Success);
+    };
+    for namespace in ["shop", "shop", "pay", "shop", "pay"] {
+        ask(namespace).await;
+    }
+    let workers = numbers(&file);
+    let [shop, again, pay, third, last] = &workers[..] else { panic!("five runs: {workers:?}") };
+    assert!(shop == again && shop == third, "it is kept for its own: {workers:?}");
+    assert!(pay != shop && pay == last, "and for nobody else: {workers:?}");
 }
 
 #[tokio::test]

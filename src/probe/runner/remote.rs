@@ -1,6 +1,12 @@
 //! A runner in another pod, asked over mutual TLS.
 
-use std::{fmt, io, net::IpAddr, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    net::IpAddr,
+    str::FromStr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rustls::{ClientConfig, client::Resumption, crypto::aws_lc_rs, pki_types::ServerName, version::TLS13};
 use tokio::{net::TcpStream, time::timeout};
@@ -15,11 +21,14 @@ use crate::probe::{
     failure::Failure,
     progress::Progress,
     resolve::NameResolver,
-    script::{Ended, Run},
+    script::{Ended, How, Run},
 };
 
 /// How long one of the runner's addresses may take to take a connection, before the next one is tried.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A way to the runner that takes more than this part of a script's time is to blame where that is too short.
+const LONG_WAY: u32 = 10;
 
 /// Where a runner listens: a name or an address, and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,13 +92,18 @@ impl Remote {
 
     /// Has it make one run.
     pub(in crate::probe) async fn ask(&self, run: &Run, resolver: &NameResolver) -> Result<Ended, Failure> {
+        let begun = Instant::now();
         let exchange = async {
             let stream = self.connect(run.timeout, resolver).await?;
             // Lines are short, and their end is waited for.
             stream.set_nodelay(true)?;
             let connector = TlsConnector::from(self.config.current());
             let mut stream = connector.connect(self.name.clone(), stream).await?;
-            talk(&mut stream, run).await
+            // The answer is waited for until the deadline of the whole: the script has what the way there has left.
+            let way = begun.elapsed();
+            let rest = Run { timeout: run.timeout.saturating_sub(way), ..run.clone() };
+            let ended = talk(&mut stream, &rest).await?;
+            Ok(if way > run.timeout / LONG_WAY { cut_short(ended) } else { ended })
         };
         in_time(&self.place, run, exchange).await
     }
@@ -116,9 +130,27 @@ impl Remote {
     }
 }
 
+/// What a script might have done with all its time nobody knows.
+fn cut_short(ended: Ended) -> Ended {
+    match ended.how {
+        How::TimedOut => {
+            let why = "the way to its runner took so long that it had only part of its time";
+            Ended { how: How::Overloaded(why.into()), ..ended }
+        }
+        _ => ended,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn time_spent_on_the_way_is_not_the_scripts() {
+        let ended = |how| Ended { how, output: "begun".into() };
+        assert!(matches!(cut_short(ended(How::TimedOut)).how, How::Overloaded(_)));
+        assert_eq!(cut_short(ended(How::Exited(1))), ended(How::Exited(1)));
+    }
 
     #[test]
     fn a_place_is_a_name_or_an_address_with_a_port() {

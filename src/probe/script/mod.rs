@@ -4,6 +4,8 @@ mod limits;
 mod memory;
 mod pool;
 mod process;
+mod room;
+mod seal;
 mod tail;
 mod tree;
 mod turns;
@@ -21,6 +23,9 @@ use turns::{Turn, Turns};
 
 pub use limits::{LEAST_MEMORY, LEAST_OPEN_FILES, Limits};
 pub use pool::{adopt_orphans, end_orphans};
+pub use room::sweep as sweep_rooms;
+pub use seal::can_seal;
+pub(super) use tree::may_be_ours;
 pub use worker::work_if_asked;
 
 /// How many scripts run at once unless said otherwise.
@@ -95,6 +100,10 @@ pub struct Setup {
     /// So many of one namespace at once, at least one.
     pub per_namespace: usize,
     pub limits: Limits,
+    /// Set where scripts are several owners', and strangers to whoever runs them: the folder of the runner's socket,
+    /// which they may not replace. There `HOME` is a script's own folder as `TMPDIR` is everywhere, and who fails while
+    /// nothing can be written counts for nothing.
+    pub sealed: Option<PathBuf>,
 }
 
 impl Default for Setup {
@@ -105,6 +114,7 @@ impl Default for Setup {
             at_once: DEFAULT_CONCURRENCY,
             per_namespace: DEFAULT_CONCURRENCY,
             limits: Limits::default(),
+            sealed: None,
         }
     }
 }
@@ -127,10 +137,7 @@ impl Scripts {
     /// Starts nothing yet.
     #[must_use]
     pub fn new(setup: &Setup) -> Self {
-        Self {
-            turns: Turns::new(setup.at_once, setup.per_namespace),
-            pool: Arc::new(Pool::new(&setup.program, &setup.limits)),
-        }
+        Self { turns: Turns::new(setup.at_once, setup.per_namespace), pool: Arc::new(Pool::new(setup)) }
     }
 
     /// Runs one script within its timeout. Dropping the future kills it with all it started.

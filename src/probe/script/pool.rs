@@ -16,10 +16,17 @@ use tokio::{
     net::UnixStream,
     process::{Child, Command},
     runtime::Handle,
+    task::spawn_blocking,
     time::{Instant, timeout_at},
 };
 
-use super::{Ended, How, Limits, Run, process::refused, tree, worker};
+use super::{
+    Ended, How, Limits, Run, Setup,
+    process::refused,
+    room::Room,
+    tree,
+    worker::{self, Orders},
+};
 
 /// So many workers are kept for the next script. A kept one costs a megabyte or two, a new one a millisecond.
 const KEPT: usize = 8;
@@ -32,27 +39,29 @@ const INHERITED: [&str; 6] = ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"];
 #[derive(Debug)]
 pub(super) struct Pool {
     program: PathBuf,
-    limits: String,
-    idle: Mutex<Vec<Worker>>,
+    limits: Limits,
+    sealed: Option<PathBuf>,
+    /// With whose scripts they have run, who waits for longest first. A script can lower the limits of its worker
+    /// for good, so it is no other namespace's worker.
+    idle: Mutex<Vec<(String, Worker)>>,
 }
 
 impl Pool {
-    pub fn new(program: &Path, limits: &Limits) -> Self {
-        // Numbers under fixed names: there is nothing in them that JSON could not hold.
-        let limits = serde_json::to_string(limits).unwrap_or_default();
-        Self { program: program.to_owned(), limits, idle: Mutex::default() }
+    pub fn new(setup: &Setup) -> Self {
+        let Setup { program, limits, sealed, .. } = setup.clone();
+        Self { program, limits, sealed, idle: Mutex::default() }
     }
 
     /// Has a worker run a script. Dropping the future ends the script and all it started.
     pub async fn run(&self, run: &Run, deadline: Instant) -> Ended {
-        let mut worker = match self.take() {
+        let mut worker = match self.take(&run.namespace) {
             Ok(worker) => worker,
             Err(error) => return Ended::without_output(refused("a worker for the script", &error)),
         };
         match timeout_at(deadline + GRACE, worker.ask(run)).await {
             Ok(Ok(answer)) => {
                 if !answer.last {
-                    self.keep(worker);
+                    self.keep(&run.namespace, worker);
                 }
                 answer.ended
             }
@@ -62,26 +71,40 @@ impl Pool {
             }
             Err(_) => {
                 worker.kill();
-                Ended::without_output(How::TimedOut)
+                // It would have said so at the deadline, whatever its script did: what is late is not the script.
+                let why = "its worker did not answer: the machine is too busy, or a script has stopped it";
+                Ended::without_output(How::Overloaded(why.to_owned()))
             }
         }
     }
 
-    fn take(&self) -> io::Result<Worker> {
-        loop {
-            let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let Some(mut worker) = kept else { return Worker::start(&self.program, &self.limits) };
+    fn take(&self, namespace: &str) -> io::Result<Worker> {
+        while let Some(mut worker) = self.kept(namespace) {
             if worker.lives() {
                 return Ok(worker);
             }
         }
+        let room = Room::make()?;
+        let orders = Orders {
+            limits: self.limits.clone(),
+            room: room.as_ref().map(|room| room.path().to_owned()),
+            sealed: self.sealed.clone(),
+        };
+        Worker::start(&self.program, &serde_json::to_string(&orders)?, room)
     }
 
-    fn keep(&self, worker: Worker) {
+    fn kept(&self, namespace: &str) -> Option<Worker> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < KEPT {
-            idle.push(worker);
-        }
+        let place = idle.iter().rposition(|(whose, _)| whose == namespace)?;
+        Some(idle.remove(place).1)
+    }
+
+    fn keep(&self, namespace: &str, worker: Worker) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let too_many = (idle.len() >= KEPT).then(|| idle.remove(0));
+        idle.push((namespace.to_owned(), worker));
+        drop(idle);
+        drop(too_many);
     }
 }
 
@@ -92,17 +115,18 @@ struct Worker {
     /// Until it is dropped.
     child: Option<Child>,
     process: Option<Pid>,
+    room: Option<Room>,
 }
 
 impl Worker {
-    fn start(program: &Path, limits: &str) -> io::Result<Self> {
+    fn start(program: &Path, orders: &str, room: Option<Room>) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         let theirs = theirs.into_std()?;
         theirs.set_nonblocking(false)?;
         let mut command = Command::new(program);
         command
             .arg0(env!("CARGO_PKG_NAME"))
-            .args([worker::COMMAND, limits])
+            .args([worker::COMMAND, orders])
             .env_clear()
             .envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
             .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -114,7 +138,7 @@ impl Worker {
         let child = command.spawn()?;
         let process = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         live.extend(process);
-        Ok(Self { stream: BufReader::new(ours), child: Some(child), process })
+        Ok(Self { stream: BufReader::new(ours), child: Some(child), process, room })
     }
 
     fn lives(&mut self) -> bool {
@@ -145,6 +169,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         let Some((mut child, process)) = self.child.take().zip(self.process) else { return };
+        let room = self.room.take();
         let gone = move || {
             WORKERS.lock().unwrap_or_else(PoisonError::into_inner).remove(&process);
         };
@@ -154,6 +179,8 @@ impl Drop for Worker {
                 runtime.spawn(async move {
                     let _ = child.wait().await;
                     gone();
+                    // It may be full, and nobody waits for it.
+                    spawn_blocking(move || drop(room));
                 });
             }
             Err(_) => gone(),

@@ -7,6 +7,7 @@ use std::{
         fd::{BorrowedFd, OwnedFd},
         unix::process::CommandExt,
     },
+    path::Path,
     process::{Command, Stdio},
     thread::sleep,
     time::{Duration, Instant},
@@ -19,7 +20,7 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, kill_process_group, pidfd_open, waitpid},
 };
 
-use super::{Ended, How, Limits, Run, memory, tail::Tail, tree};
+use super::{Ended, How, Limits, Run, memory, room, tail::Tail, tree, worker::Orders};
 
 /// Of what a script writes, the end is kept.
 const OUTPUT_LIMIT: usize = 4096;
@@ -31,6 +32,8 @@ const REAP_PATIENCE: Duration = Duration::from_millis(90);
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// How often the end of a script is looked for where the kernel does not tell it.
 const UNTOLD: Duration = Duration::from_millis(5);
+/// What is said where scripts have filled what they share.
+pub(super) const NO_SPACE: &str = "no space was left where scripts write to";
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// How a run ended, and what is left of it.
@@ -38,33 +41,41 @@ pub(super) struct Done {
     pub ended: Ended,
     /// Who asked for it hung up meanwhile.
     pub unheard: bool,
-    /// Processes of it are left, which do not die though they were killed.
+    /// Of it are left processes that do not die though they were killed, or files that cannot be removed.
     pub left: bool,
 }
 
 /// Runs one script to its end, to its timeout, or until `asker` hangs up.
-pub(super) fn run(run: &Run, limits: &Limits, asker: BorrowedFd<'_>) -> Done {
+pub(super) fn run(run: &Run, orders: &Orders, asker: BorrowedFd<'_>) -> Done {
     let deadline = Instant::now() + run.timeout;
-    let mut script = match start(run, limits, deadline) {
-        Ok(script) => script,
-        Err(how) => return Done { ended: Ended::without_output(how), unheard: false, left: false },
+    let not_started = |how| Done { ended: Ended::without_output(how), unheard: false, left: false };
+    let folder = match orders.folder() {
+        Ok(folder) => folder,
+        Err(error) => return not_started(refused("a folder for the script", &error)),
     };
     let shortages = memory::shortages();
+    let mut script = match start(run, orders, folder.as_deref(), deadline) {
+        Ok(script) => script,
+        Err(how) => return not_started(how),
+    };
     let mut tail = Tail::new(OUTPUT_LIMIT);
     let end = script.watch(asker, deadline, &mut tail);
     if !matches!(end, Ok(End::Itself(_))) {
         // All that is still in its group at one stroke, before the others are looked for.
         let _ = kill_process_group(script.process, Signal::KILL);
     }
-    let left = !tree::end_all(REAP_PATIENCE);
+    let dead = tree::end_all(REAP_PATIENCE);
     script.drain(&mut tail);
+    let lacked = || orders.lacked(shortages);
     let (how, unheard) = match end {
-        Ok(End::Itself(status)) => (how(status, limits, shortages), false),
+        Ok(End::Itself(status)) => (how(&status.into(), &orders.limits, lacked), false),
         Ok(End::Deadline) => (How::TimedOut, false),
         Ok(End::HungUp) => (How::TimedOut, true),
         Err(error) => (How::CannotStart(format!("its end could not be waited for: {error}")), false),
     };
-    Done { ended: Ended { how, output: tail.into_text() }, unheard, left }
+    // After the look at what is full: what it wrote goes with it, and before the answer.
+    let cleared = folder.is_none_or(|folder| room::remove(&folder));
+    Done { ended: Ended { how, output: tail.into_text() }, unheard, left: !(dead && cleared) }
 }
 
 /// What ends the watch over a script.
@@ -144,25 +155,43 @@ impl Script {
     }
 }
 
-fn how(status: WaitStatus, limits: &Limits, shortages: Option<u64>) -> How {
+/// How the script's own process ended: its code, or the signal.
+#[derive(Debug)]
+struct Status {
+    code: Option<i32>,
+    signal: Option<i32>,
+}
+
+impl From<WaitStatus> for Status {
+    fn from(status: WaitStatus) -> Self {
+        Self { code: status.exit_status(), signal: status.terminating_signal() }
+    }
+}
+
+/// What an end means. `lacked` says what all scripts together ran out of meanwhile: then nobody knows whether this one
+/// failed for that, or for what it looked at.
+fn how(status: &Status, limits: &Limits, lacked: impl FnOnce() -> Option<String>) -> How {
     // A shell says of its last command's signal 128 and that number.
-    let signal = status.terminating_signal().or_else(|| status.exit_status().map(|code| code - 128));
+    let signal = status.signal.or_else(|| status.code.map(|code| code - 128));
     if let Some(limit) = signal.and_then(|signal| limits.told_by(signal)) {
         return How::LimitReached(limit);
     }
-    match (status.exit_status(), status.terminating_signal()) {
+    if status.code == Some(0) {
+        return How::Exited(0);
+    }
+    if let Some(lacked) = lacked() {
+        return How::LimitReached(lacked);
+    }
+    match (status.code, status.signal) {
         (Some(code), _) => How::Exited(code),
-        (None, Some(signal)) if signal == Signal::KILL.as_raw() && memory::shortages() > shortages => {
-            How::LimitReached("the system killed it, as the memory of all scripts together was used up".to_owned())
-        }
         (None, Some(signal)) => How::Killed(signal),
         (None, None) => How::CannotStart(format!("it ended in an unknown way: {status:?}")),
     }
 }
 
-fn start(run: &Run, limits: &Limits, deadline: Instant) -> Result<Script, How> {
+fn start(run: &Run, orders: &Orders, folder: Option<&Path>, deadline: Instant) -> Result<Script, How> {
     loop {
-        match spawn(run, limits) {
+        match spawn(run, orders, folder) {
             Ok(started) => return Ok(started),
             Err(error)
                 if error.kind() == io::ErrorKind::ExecutableFileBusy && Instant::now() + BUSY_PAUSE < deadline =>
@@ -183,6 +212,7 @@ pub(super) fn refused(program: &str, error: &io::Error) -> How {
         Some(Errno::MFILE | Errno::NFILE) => {
             How::NoDescriptors(format!("'{program}' could not be started: no file descriptor left"))
         }
+        Some(Errno::NOSPC | Errno::DQUOT) => How::LimitReached(format!("'{program}' could not be started: {NO_SPACE}")),
         Some(Errno::NOEXEC) => {
             How::CannotStart(format!("'{program}' could not be started: no program, and no script with a '#!' line"))
         }
@@ -190,7 +220,7 @@ pub(super) fn refused(program: &str, error: &io::Error) -> How {
     }
 }
 
-fn spawn(run: &Run, limits: &Limits) -> io::Result<Script> {
+fn spawn(run: &Run, orders: &Orders, folder: Option<&Path>) -> io::Result<Script> {
     let Some((program, arguments)) = run.command.split_first() else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it names no program"));
     };
@@ -207,14 +237,20 @@ fn spawn(run: &Run, limits: &Limits) -> io::Result<Script> {
     if std::env::var_os("PATH").is_none() {
         command.env("PATH", DEFAULT_PATH);
     }
+    if let Some(folder) = folder {
+        command.env("TMPDIR", folder);
+        if orders.is_sealed() {
+            command.env("HOME", folder);
+        }
+    }
     command.envs(run.env.iter().map(|(name, value)| (name, value)));
     match &run.source {
         None => command.stdin(Stdio::null()),
         Some(source) => command.arg(SOURCE_PATH).stdin(Stdio::from(source_file(source)?)),
     };
-    let child = limits.start(|| command.spawn())?;
+    let child = orders.limits.start(|| command.spawn())?;
     let process = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
-    limits.fix(process);
+    orders.limits.fix(process);
     Ok(Script { process, end: pidfd_open(process, PidfdFlags::empty()).ok(), output })
 }
 
@@ -230,4 +266,35 @@ fn source_file(source: &str) -> io::Result<OwnedFd> {
     // A script may not rewrite itself under its interpreter.
     rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
     Ok(file.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(code: Option<i32>, signal: Option<i32>, lacked: Option<&str>) -> How {
+        let limits = Limits { cpu_seconds: Some(1), ..Limits::default() };
+        how(&Status { code, signal }, &limits, || lacked.map(str::to_owned))
+    }
+
+    #[test]
+    fn who_may_have_been_killed_for_want_of_memory_did_not_fail() {
+        let ours = How::LimitReached("no memory".into());
+        // The script's own process, a command of a shell's, and one that a shell made something else of.
+        for (code, signal) in [(None, Some(9)), (Some(137), None), (Some(1), None)] {
+            assert_eq!(end(code, signal, Some("no memory")), ours, "{code:?} {signal:?}");
+        }
+        assert_eq!(end(Some(0), None, Some("no memory")), How::Exited(0), "it did what it was there for");
+        let own = How::LimitReached("it used more than 1 s of CPU time".into());
+        for (code, signal) in [(None, Some(24)), (Some(152), None)] {
+            assert_eq!(end(code, signal, Some("no memory")), own);
+        }
+    }
+
+    #[test]
+    fn what_ends_while_nothing_was_lacking_is_told_as_it_is() {
+        assert_eq!(end(Some(137), None, None), How::Exited(137));
+        assert_eq!(end(Some(1), None, None), How::Exited(1));
+        assert_eq!(end(None, Some(9), None), How::Killed(9));
+    }
 }

@@ -15,6 +15,8 @@ use rustix::{
 
 /// Between two looks at processes that were killed and are not gone yet.
 const PAUSE: Duration = Duration::from_micros(500);
+/// How often the ancestors of a process are looked at before nothing can be said of it.
+const LOOKS: usize = 8;
 
 /// Kills and reaps every descendant of this process, which must be the subreaper of them all; whether none is left.
 ///
@@ -34,6 +36,27 @@ pub(super) fn end_all(patience: Duration) -> bool {
         }
         sleep(PAUSE);
     }
+}
+
+/// Whether `process` descends from this one. So it is taken for one that is gone already, or that `/proc` does not show:
+/// what cannot be told apart from a script is one.
+pub(in crate::probe) fn may_be_ours(process: Pid) -> bool {
+    // Whose parent dies during a look has another one at the next.
+    (0..LOOKS).find_map(|_| is_ours(process)).unwrap_or(true)
+}
+
+/// The same, where one look at each ancestor tells it.
+fn is_ours(process: Pid) -> Option<bool> {
+    let mut process = process;
+    while process != getpid() {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).ok()?;
+        match parent(&stat) {
+            Some(next) => process = next,
+            // The first of all, or one that came into this container from outside.
+            None => return Some(false),
+        }
+    }
+    Some(true)
 }
 
 /// Reaps every child that is dead; whether there is none left.
@@ -117,6 +140,17 @@ pub(super) fn own_children() -> Vec<Pid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ours_is_what_we_started_and_what_nobody_knows() {
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().expect("a child");
+        let pid = number(&child.id().to_string()).expect("its number");
+        assert!(may_be_ours(pid) && may_be_ours(getpid()));
+        assert!(!may_be_ours(rustix::process::getppid().expect("who started this test")));
+        child.kill().expect("killed");
+        child.wait().expect("reaped");
+        assert!(may_be_ours(pid), "one that is gone may have been anybody");
+    }
 
     #[test]
     fn a_parent_is_read_whatever_a_process_calls_itself() {

@@ -8,18 +8,59 @@ use std::{
     ffi::OsString,
     io::{self, BufRead as _, BufReader, Write as _},
     os::{fd::AsFd as _, unix::net::UnixStream},
+    path::PathBuf,
     time::Duration,
 };
 
 use rustix::process::{DumpableBehavior, getpid, set_child_subreaper, set_dumpable_behavior};
 use serde::{Deserialize, Serialize};
 
-use super::{Ended, Limits, Run, process, tree};
+use super::{
+    Ended, Limits, Run, memory,
+    process::{self, NO_SPACE},
+    room, seal, tree,
+};
 
-/// The first argument of a worker; the second are its limits.
+/// The first argument of a worker; the second are its [`Orders`].
 pub(super) const COMMAND: &str = "script-worker";
 /// How long a worker tries to end what does not die before it leaves it to others.
 const LAST_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What holds for all scripts of a worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Orders {
+    pub limits: Limits,
+    /// Where a script gets a folder of its own.
+    pub room: Option<PathBuf>,
+    /// See [`super::Setup::sealed`].
+    pub sealed: Option<PathBuf>,
+}
+
+impl Orders {
+    /// Makes the folder of a script, closed to others.
+    pub(super) fn folder(&self) -> io::Result<Option<PathBuf>> {
+        let Some(room) = &self.room else { return Ok(None) };
+        let folder = room.join("run");
+        room::make_private(&folder)?;
+        Ok(Some(folder))
+    }
+
+    pub(super) const fn is_sealed(&self) -> bool {
+        self.sealed.is_some()
+    }
+
+    /// What scripts together have run out of since `shortages` were counted.
+    pub(super) fn lacked(&self, shortages: Option<u64>) -> Option<String> {
+        if memory::shortages() > shortages {
+            return Some(
+                "the system killed for want of memory while it ran: all scripts together used it up".to_owned(),
+            );
+        }
+        // Elsewhere a full disk may be the very thing that a script looks for.
+        let full = self.is_sealed() && self.room.as_deref().is_some_and(room::is_full);
+        full.then(|| NO_SPACE.to_owned())
+    }
+}
 
 /// What a worker says to a request.
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,20 +78,34 @@ pub fn work_if_asked(mut words: impl Iterator<Item = OsString>) -> Option<io::Re
     if words.next()? != COMMAND {
         return None;
     }
-    let limits = words.next().and_then(|word| serde_json::from_str(word.to_str()?).ok());
-    Some(match limits {
-        Some(limits) => work(&limits),
+    let orders = words.next().and_then(|word| serde_json::from_str(word.to_str()?).ok());
+    Some(match orders {
+        Some(orders) => work(&orders),
         None => Err(io::Error::new(io::ErrorKind::InvalidInput, "a script worker is started by the runner alone")),
     })
 }
 
 /// Serves standard input, a socket, until that is closed.
-fn work(limits: &Limits) -> io::Result<()> {
+fn work(orders: &Orders) -> io::Result<()> {
     let mut asker = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     // Scripts of the same user may neither look into this process nor take it over.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     set_child_subreaper(Some(getpid()))?;
-    limits.take_on()?;
+    if let Some(folder) = &orders.sealed
+        && let Err(error) = seal::keep_off(folder)
+    {
+        eprintln!("scripts cannot be kept off {}: {error}", folder.display());
+    }
+    orders.limits.take_on()?;
+    let served = serve(&mut asker, orders);
+    // Who asked has removed it already, unless it was killed.
+    if let Some(room) = &orders.room {
+        room::remove(room);
+    }
+    served
+}
+
+fn serve(asker: &mut UnixStream, orders: &Orders) -> io::Result<()> {
     let mut requests = BufReader::new(asker.try_clone()?);
     let mut line = Vec::new();
     loop {
@@ -59,12 +114,12 @@ fn work(limits: &Limits) -> io::Result<()> {
             return Ok(());
         }
         let run: Run = serde_json::from_slice(&line)?;
-        let done = process::run(&run, limits, asker.as_fd());
+        let done = process::run(&run, orders, asker.as_fd());
         if done.unheard {
             tree::end_all(LAST_PATIENCE);
             return Ok(());
         }
-        let last = done.left || limits.worn();
+        let last = done.left || orders.limits.worn();
         let mut answer = serde_json::to_vec(&Answer { ended: done.ended, last })?;
         answer.push(b'\n');
         asker.write_all(&answer)?;
