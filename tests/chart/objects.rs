@@ -131,6 +131,11 @@ fn the_runners_objects_select_the_runners_pods_alone() {
     let ingress = policy["spec"]["ingress"].as_array().expect("rules");
     assert_eq!(ingress.len(), 1);
     assert_eq!(ingress[0]["ports"], json!([{"port": "runner", "protocol": "TCP"}]));
+    // They go anywhere but to what a cloud tells its machines about themselves.
+    let out = &policy["spec"]["egress"][0];
+    assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
+    assert!(out["to"].as_array().expect("peers").contains(&json!({"namespaceSelector": {}})));
+    assert_eq!(out["to"][1]["ipBlock"]["except"][0], "169.254.0.0/16");
     let from = ingress[0]["from"].as_array().expect("peers");
     assert_eq!(from.len(), 1);
     assert!(selects(&from[0]["podSelector"]["matchLabels"], operator));

@@ -132,7 +132,9 @@ fn the_runner_shares_a_socket_with_the_controller_and_nothing_else() {
     assert!(args.contains(&"--runner-socket=/run/healthcheck-operator/runner.sock"), "{args:?}");
     assert_ne!(runner["image"], controller["image"]);
     let env: Vec<_> = runner["env"].as_array().expect("env").iter().map(|e| e["name"].as_str()).collect();
-    assert_eq!(env, [Some("TZ")], "identity is the controller's");
+    // One script does not take the memory of all.
+    let limits = ["HEALTHCHECK_OPERATOR_SCRIPT_FILE_SIZE", "HEALTHCHECK_OPERATOR_SCRIPT_MEMORY"].map(Some);
+    assert_eq!(env, [limits[0], limits[1], Some("TZ")], "identity is the controller's");
 
     let volumes = pod["spec"]["volumes"].as_array().expect("volumes");
     for name in ["runner-socket", "runner-tmp"] {
@@ -202,6 +204,75 @@ fn a_runner_of_its_own_is_asked_over_tls_and_cannot_read_the_key() {
     let door_args = strings(&door["args"]);
     assert!(door_args.iter().any(|arg| arg.starts_with("--client-name=")), "{door_args:?}");
     assert!(of_kind(&objects, "Secret").is_empty(), "the user's own are used");
+}
+
+#[test]
+fn the_limits_of_a_script_are_left_to_who_sets_them_otherwise() {
+    let values = Values::set(&[
+        "scripts.enabled=true",
+        r#"runner.scriptFileSize="""#,
+        r#"runner.extraEnv=[{"name": "HEALTHCHECK_OPERATOR_SCRIPT_MEMORY", "value": "20Mi"}]"#,
+    ]);
+    let Some(objects) = tools::objects(&values) else { return };
+    let pod = &tools::operator(&objects)["spec"]["template"];
+    let env = &container(pod, "runner").expect("a runner")["env"];
+    assert_eq!(*env, json!([{"name": "HEALTHCHECK_OPERATOR_SCRIPT_MEMORY", "value": "20Mi"}]));
+}
+
+/// What an upgrade makes of the pair that is there: `age` seconds old, and, where there is a next one, that old.
+fn renewed(side: &Value, age: u64, next: Option<u64>) -> Option<Value> {
+    const NOW: u64 = 2_000_000_000;
+    let next = next.map(|next| (NOW - next).to_string());
+    let annotations = json!({
+        "healthcheck-operator.dev/made": (NOW - age).to_string(),
+        "healthcheck-operator.dev/next": next.unwrap_or("0".into()),
+    });
+    let secret = json!({"metadata": {"annotations": annotations}, "data": side}).to_string();
+    let given = format!(r#"(dict "root" . "server" $secret "client" $secret "now" "{NOW}")"#);
+    let object = format!(
+        "{{{{- $secret := fromJson `{secret}` }}}}\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: pair}}\n\
+         data:\n  pair: {{{{ include \"hco.runnerPair\" {given} | quote }}}}"
+    );
+    let values = Values::set(&[&format!("extraObjects={}", json!([object]))]);
+    let objects = tools::objects(&values)?;
+    let map = of_kind(&objects, "ConfigMap").into_iter().find(|map| map["metadata"]["name"] == "pair").expect("it");
+    Some(serde_json::from_str(map["data"]["pair"].as_str().expect("text")).expect("JSON"))
+}
+
+#[test]
+fn a_pair_is_renewed_by_steps_at_each_of_which_both_sides_trust_each_other() {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    const YEAR: u64 = 365 * 24 * 3600;
+    let pem = |word: &str| format!("-----BEGIN CERTIFICATE-----\n{word}\n-----END CERTIFICATE-----\n");
+    let first = json!({
+        "tls.crt": BASE64_STANDARD.encode("certificate"), "tls.key": BASE64_STANDARD.encode("key"),
+        "ca.crt": BASE64_STANDARD.encode(pem("first") + &pem("before")),
+    });
+    let text = |side: &Value, key: &str| {
+        String::from_utf8(BASE64_STANDARD.decode(side[key].as_str().expect("text")).expect("base64")).expect("text")
+    };
+    let Some(young) = renewed(&first, YEAR - 1, None) else { return };
+    assert_eq!(young["data"], json!({"server": first, "client": first}), "it stays as it is");
+
+    let prepared = renewed(&first, YEAR, None).expect("Helm is there");
+    for side in ["server", "client"] {
+        let side = &prepared["data"][side];
+        assert!(side["tls.crt"] == first["tls.crt"] && side["tls.key"] == first["tls.key"], "the same is shown");
+        let trusted = text(side, "ca.crt");
+        assert!(trusted.matches("BEGIN").count() == 2 && trusted.contains("first"), "and trusted: {trusted}");
+    }
+    assert_ne!(prepared["data"]["server"]["next.crt"], prepared["data"]["client"]["next.crt"]);
+
+    let server = &prepared["data"]["server"];
+    let early = renewed(server, YEAR + 10, Some(10)).expect("Helm is there");
+    assert_eq!(early["data"]["server"], *server, "kubelets have not brought it to both yet");
+
+    let taken = renewed(server, YEAR + 3600, Some(3600)).expect("Helm is there");
+    let after = &taken["data"]["server"];
+    assert!(after["tls.crt"] == server["next.crt"] && after["tls.key"] == server["next.key"]);
+    assert_eq!(after["ca.crt"], server["ca.crt"], "who still shows the old one is trusted");
+    assert!(after.get("next.crt").is_none() && taken["next"] == "0");
+    assert_eq!(taken["made"], (2_000_000_000_u64 - 3600).to_string());
 }
 
 /// A pair that the chart makes must be one that both sides take.
