@@ -39,7 +39,9 @@ pub struct Asked {
 
 /// The pods of each namespace that was asked about: one list serves every check that selects some of them.
 #[derive(Default)]
-struct Pods(Mutex<HashMap<Arc<str>, Arc<OnceCell<Vec<PodFacts>>>>>);
+struct Pods(Mutex<HashMap<Arc<str>, Listed>>);
+
+type Listed = Arc<OnceCell<Vec<PodFacts>>>;
 
 impl Declares for Asked {
     fn declared<'a>(&'a self, key: &'a ObjectKey) -> BoxFuture<'a, Result<Option<Declared>, String>> {

@@ -320,7 +320,7 @@ mod tests {
         let entries = |count: usize| {
             let common = Common { intermediate: true, ..Common::default() };
             let mut entries = vec![HttpEntry::default(); count];
-            entries.extend((count > 0).then(|| HttpEntry { common: Some(common), response: None }));
+            entries.extend((count > 0).then_some(HttpEntry { common: Some(common), response: None }));
             LogsMessage { identifier: None, entries: Some(Entries::Http(HttpEntries { entries })) }.encode_to_vec()
         };
         for count in [0, 1, 5000] {

@@ -91,16 +91,18 @@ pub async fn report(State(admin): State<Arc<Admin>>, headers: HeaderMap, body: B
         return batch.refuse("too_large", StatusCode::PAYLOAD_TOO_LARGE, why);
     }
     let reports = Read { reports: written.reports, unattributed: 0 };
-    let allowed = match everywhere {
-        Some(who) => Ok(who),
-        None => tokio::time::timeout(MAX_ASKING, may_report(&admin, &headers, &written.checks))
-            .await
-            .unwrap_or_else(|_| Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, SLOW).into_response())),
+    let who = match everywhere {
+        Some(who) => who,
+        None => match tokio::time::timeout(MAX_ASKING, may_report(&admin, &headers, &written.checks)).await {
+            Ok(Ok(who)) => who,
+            Ok(Err(refusal)) => return batch.refused(refusal, &reports),
+            Err(_) => {
+                let slow = Failure::new(StatusCode::SERVICE_UNAVAILABLE, SLOW).into_response();
+                return batch.refused(slow, &reports);
+            }
+        },
     };
-    match allowed {
-        Ok(who) => batch.take(seat, reports, who.as_deref()).await,
-        Err(refusal) => batch.refused(refusal, &reports),
-    }
+    batch.take(seat, reports, who.as_deref()).await
 }
 
 /// Access logs as APISIX's http-logger posts them, about endpoints in `?scope=`.

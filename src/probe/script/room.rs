@@ -166,7 +166,7 @@ mod tests {
         std::os::unix::fs::symlink(top.path(), path.join("a/link")).expect("a link");
         fs::write(top.path().join("other"), "x").expect("a file");
         for closed in [deep.as_path(), &path.join("a/a")] {
-            fs::set_permissions(closed, fs::Permissions::from_mode(0)).expect("a mode");
+            fs::set_permissions(closed, fs::Permissions::from_mode(0o000)).expect("a mode");
         }
         remove_piecemeal(&path).expect("all of it goes");
         assert!(!path.exists() && top.path().join("other").exists(), "and nothing else");
