@@ -174,6 +174,7 @@ fn the_operator_knows_who_it_is_and_what_was_set() {
         "--access-log-skip=/",
         "--tls-cert=/etc/healthcheck-operator/tls/tls.crt",
         "--tls-key=/etc/healthcheck-operator/tls/tls.key",
+        "--envoy-listen=[::]:8083",
         "--egress-allow=127.0.0.0/8",
         "--egress-allow=fe80::/10",
         "--allow-scripts",
