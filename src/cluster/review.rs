@@ -417,7 +417,7 @@ mod tests {
         assert_eq!(server.asked(), (CAPACITY + 11, 2), "who stands behind a token is asked once");
         assert_eq!(public.authorize(GOOD, probing("shop")).await, alice());
         assert!(matches!(main.authorize(GOOD, probing("closed")).await, Decision::Forbidden(_)));
-        assert_eq!(public.authorize(&stranger(CAPACITY), probing("shop")).await, Decision::Unauthenticated);
+        assert_eq!(public.authorize(&stranger(CAPACITY + 9), probing("shop")).await, Decision::Unauthenticated);
         assert_eq!(server.asked(), (CAPACITY + 11, 2), "all of this was known");
         assert_eq!(main.reviews.nobodies.lock().len(), NOBODIES);
     }

@@ -555,7 +555,8 @@ async fn what_is_probed_on_demand_is_judged_by_address_where_the_board_is() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        let view = tokio::time::timeout(ENOUGH, decided).await.expect("decided in time");
+        let view = tokio::time::timeout(ENOUGH, decided).await;
+        let view = view.unwrap_or_else(|_| panic!("{resolve} is not decided: {:?}", board.get(&key)));
         assert_eq!((view.health, view.endpoints.len()), (health, total), "{resolve}");
         let boarded: Vec<_> =
             view.endpoints.iter().map(|row| (row.label.to_string(), row.state.is_healthy())).collect();
