@@ -169,6 +169,6 @@ async fn probed_alone() {
         "{TARGETS} hostile targets: {added} KiB more, the last after {latest:?}; a neighbour {rounds} times, {worst:?} at worst"
     );
     assert!(latest <= TIMEOUT + LATE, "given up {latest:?} after its beginning");
-    assert!(rounds > 3 && worst < LATE, "the neighbour was asked {rounds} times and answered in {worst:?}");
+    assert!(rounds > 0 && worst < LATE, "the neighbour was asked {rounds} times and answered in {worst:?}");
     assert!(added <= MEMORY, "{added} KiB for {TARGETS} targets");
 }

@@ -547,6 +547,8 @@ async fn what_is_probed_on_demand_is_judged_by_address_where_the_board_is() {
         let key = check.key.clone();
         let endpoints = check.targets.iter().filter_map(|target| target.own_endpoint()).collect();
         engine.upsert(Desired { check, endpoints, prior: None }).await;
+        // Nothing is published before the first time.
+        engine.settle().await;
         let decided = async {
             loop {
                 if let Some(view) = board.get(&key).filter(|view| view.endpoints.iter().all(|row| row.measured)) {

@@ -56,7 +56,11 @@ pub(super) fn run(run: &Run, orders: &Orders, asker: BorrowedFd<'_>) -> Done {
     let shortages = memory::shortages();
     let mut script = match start(run, orders, folder.as_deref(), deadline) {
         Ok(script) => script,
-        Err(how) => return not_started(how),
+        Err(how) => {
+            // The next one is to find its place free.
+            let cleared = folder.is_none_or(|folder| room::remove(&folder));
+            return Done { left: !cleared, ..not_started(how) };
+        }
     };
     let mut tail = Tail::new(OUTPUT_LIMIT);
     let end = script.watch(asker, deadline, &mut tail);
