@@ -111,6 +111,12 @@ async fn what_cannot_start_is_ours() {
         assert_reason(&outcome, Reason::CannotStart, &format!("'{command}' could not be started"));
     }
     assert_reason(&run_script(script(&[]), None, ENOUGH).await, Reason::CannotStart, "names no program");
+    // And nothing is in the way of the next one.
+    let prober = prober_with(Setup { at_once: 1, ..setup() });
+    for (command, reason) in [("/nonexistent/program", Some(Reason::CannotStart)), ("/bin/true", None)] {
+        let outcome = run(&prober, attempt(None, ProbeKind::Script(script(&[command])), ENOUGH)).await.outcome;
+        assert_eq!(outcome.reason(), reason, "{outcome:?}");
+    }
     let settings = Settings { scripts: ScriptBackend::Disabled, ..Settings::standalone() };
     let outcome = run(&Prober::new(settings), attempt(None, ProbeKind::Script(script(&["/bin/true"])), ENOUGH)).await;
     assert_reason(&outcome.outcome, Reason::ScriptsDisabled, "scripts.enabled");
