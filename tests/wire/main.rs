@@ -1,5 +1,6 @@
 //! Wire tests: one probe against real sockets on loopback, well-behaved targets and hostile ones.
 
+mod addresses;
 mod answers;
 mod bombs;
 mod burst;

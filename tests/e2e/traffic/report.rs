@@ -11,8 +11,9 @@ use serde_json::json;
 use super::Record;
 use crate::support::run_dir::sub_dir;
 
-/// How long after a verdict was written requests may still fail: kube-proxy's own pace, and what was under way. The
-/// loss before the verdict is the price of thresholds: it is printed, never judged.
+/// How long after a verdict was written requests may still be sent in vain: kube-proxy's own pace, which is a second,
+/// and as much for a busy machine. A request counts when it was sent: how long its client waits in vain is the client's
+/// choice. The loss before the verdict is the price of thresholds: it is printed, never judged.
 pub const GRACE: Duration = Duration::from_secs(2);
 
 /// A sum over all requests of a client.
@@ -66,17 +67,17 @@ impl Report {
         Ok(())
     }
 
-    /// Fails when a request failed later than [`GRACE`] after `verdict`, the moment at which the verdict was written;
-    /// prints the loss. `fault` is when something was broken.
+    /// Fails when a request failed that was sent later than [`GRACE`] after `verdict`, the moment at which the verdict
+    /// was written; prints the loss. `fault` is when something was broken.
     ///
     /// # Errors
     /// With the failures that came too late.
     pub fn over_by(&self, fault: Instant, verdict: Instant) -> anyhow::Result<()> {
-        let failed: Vec<Instant> = self.failures().map(|record| record.ended).collect();
+        let failed: Vec<Instant> = self.failures().map(|record| record.begun).collect();
         let (first, last) = (failed.iter().min(), failed.iter().max());
         let window = first.zip(last).map_or(0.0, |(first, last)| (*last - *first).as_secs_f64());
         println!(
-            "  {}: {} requests, {} failed within {window:.2} s; verdict {:+.2} s after the fault, last failure {} after the verdict",
+            "  {}: {} requests, {} failed within {window:.2} s; verdict {:+.2} s after the fault, last failure sent {} after the verdict",
             self.title,
             self.records.len(),
             failed.len(),
@@ -86,11 +87,11 @@ impl Report {
         // Without requests there are no failures either.
         let after = self.records.iter().filter(|record| record.begun >= verdict + GRACE).count();
         ensure!(after >= 50, "{}: only {after} requests were sent after the verdict's {GRACE:?}", self.title);
-        let late: Vec<_> = self.failures().filter(|record| record.ended > verdict + GRACE).collect();
-        let worst = late.iter().map(|record| seconds(verdict, record.ended)).fold(0.0, f64::max);
+        let late: Vec<_> = self.failures().filter(|record| record.begun > verdict + GRACE).collect();
+        let worst = late.iter().map(|record| seconds(verdict, record.begun)).fold(0.0, f64::max);
         ensure!(
             late.is_empty(),
-            "{}: {} requests failed later than {GRACE:?} after the verdict, the last {worst:.2} s: {} ({})",
+            "{}: {} requests failed that were sent later than {GRACE:?} after the verdict, the last {worst:.2} s: {} ({})",
             self.title,
             late.len(),
             self.kinds(),
