@@ -231,7 +231,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
         || error.is::<kube::Error>()
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     text.parse::<api::Duration>().map(api::Duration::to_std).map_err(|error| error.to_string())
 }
 

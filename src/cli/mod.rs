@@ -9,6 +9,8 @@ mod engine_args;
 mod exit;
 mod health_checker;
 mod install;
+#[cfg(feature = "cluster")]
+mod kubectl;
 mod output;
 mod print;
 mod probe;
@@ -69,6 +71,9 @@ enum Command {
         shell: clap_complete::Shell,
     },
     #[cfg(feature = "cluster")]
+    #[command(name = kubectl::NAME)]
+    Kubectl(kubectl::KubectlArgs),
+    #[cfg(feature = "cluster")]
     Uninstall(uninstall::UninstallArgs),
     /// Check HealthCheck manifests offline: schema, rules, and what they say of each other
     Validate(validate::ValidateArgs),
@@ -126,6 +131,10 @@ fn parse(words: Vec<OsString>) -> clap::error::Result<(Command, LogArgs)> {
         }
         return Alone::try_parse_from(words).map(|alone| (Command::HealthChecker(alone.args), alone.logs));
     }
+    #[cfg(feature = "cluster")]
+    if kubectl::is_called(words.first()) {
+        return kubectl::Alone::try_parse_from(words).map(|alone| (Command::Kubectl(alone.args), alone.logs));
+    }
     Cli::try_parse_from(words).map(|cli| (cli.command, cli.logs))
 }
 
@@ -134,6 +143,8 @@ fn run(command: Command) -> anyhow::Result<Exit> {
         #[cfg(feature = "cluster")]
         Command::Controller(args) => block_on(controller::run(*args))?,
         Command::Crds(args) => crds::run(&args),
+        #[cfg(feature = "cluster")]
+        Command::Kubectl(args) => block_on(kubectl::run(args))?,
         #[cfg(feature = "cluster")]
         Command::Doctor(args) => block_on(doctor::run(args))?,
         Command::HealthChecker(args) => block_on(health_checker::run(args))?,

@@ -32,8 +32,8 @@ mod uninstall;
 mod watch;
 mod writer;
 
-pub use checks::Selection;
-pub use client::{CallError, Connection, call, client};
+pub use checks::{Object, Selection};
+pub use client::{CallError, Connection, call, client, list_all};
 pub use gates::Features;
 pub use index::ProblemKind;
 pub use operator::{Identity, Options, run};

@@ -20,6 +20,7 @@ mod leader;
 mod limits;
 mod mends;
 mod outages;
+mod plugin;
 mod pod_gates;
 mod rbac;
 mod readme;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         denied::trials(&suite),
         faults::trials(&suite),
         gates::trials(&suite),
+        plugin::trials(&suite),
         pod_gates::trials(&suite),
         uninstall::trials(&suite),
         grants::trials(&suite),

@@ -23,6 +23,7 @@ mod databases;
 mod harness;
 mod memory;
 mod names;
+mod plugin;
 mod pods;
 mod proxies;
 mod scripts;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         harness::trials(&suite),
         memory::trials(&suite),
         names::trials(&suite),
+        plugin::trials(&suite),
         pods::trials(&suite),
         proxies::trials(&suite),
         scripts::trials(&suite),

@@ -160,6 +160,11 @@ impl ControlPlane {
         Ok(path)
     }
 
+    /// The path of a program of the cluster's.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs.path(name)
+    }
+
     /// Runs the real kubectl as the administrator and returns its output, whatever its exit code.
     ///
     /// # Errors
