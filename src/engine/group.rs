@@ -86,7 +86,7 @@ impl Group {
             live: Arc::default(),
             labels: Arc::default(),
             targets: Arc::default(),
-            probes: Arc::from(""),
+            probes: Arc::default(),
             health: Health::Unknown,
             reason: HealthReason::Pending,
             since: wall,
@@ -265,7 +265,7 @@ pub(super) fn member_row(target: &Arc<str>, optional: bool, since: Timestamp, me
     Row {
         view: EndpointView {
             target: target.clone(),
-            label: Arc::from(""),
+            label: Arc::default(),
             identity: target.clone(),
             kind: "healthCheck",
             optional,

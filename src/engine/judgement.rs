@@ -83,7 +83,7 @@ impl Judgement {
             rested: false,
             blind: false,
             reason: None,
-            message: Arc::from(""),
+            message: Arc::default(),
             testimony: None,
             certificate_expires: None,
             live: Arc::default(),
@@ -148,7 +148,7 @@ impl Judgement {
         let told = self.reason.filter(|reason| reason.is_passive() && self.machine.state().is_unhealthy());
         if let (true, None, Some(reason)) = (listens, &self.testimony, told) {
             let since = i64::try_from(wall.duration_since(self.since).as_millis()).unwrap_or(0).max(0);
-            let message = std::mem::replace(&mut self.message, Arc::from(""));
+            let message = std::mem::replace(&mut self.message, Arc::default());
             self.reason = None;
             self.machine = Machine::resumed(EndpointState::Healthy);
             self.testimony = Some(Box::new(Testimony::ejected(Some(reason), message, now.cast_signed() - since)));
@@ -167,7 +167,7 @@ impl Judgement {
             self.testimony = Some(Box::new(testimony));
         }
         self.machine = Machine::default();
-        (self.reason, self.message) = (None, Arc::from(""));
+        (self.reason, self.message) = (None, Arc::default());
         (self.stale, self.overdue, self.superseded, self.blind) = (false, false, false, false);
     }
 

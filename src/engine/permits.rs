@@ -4,6 +4,9 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::check::Host;
 
+/// Room for so many stays where it is not needed.
+const KEPT: usize = 256;
+
 /// Waiting for a permit is our lag, never the target's fault.
 #[derive(Debug)]
 pub(super) struct Permits {
@@ -79,6 +82,11 @@ impl Permits {
             self.ready.push_back(id);
         } else if load.admitted == 0 {
             self.hosts.remove(host);
+        }
+        if self.running == 0 && self.ready.is_empty() && self.hosts.capacity() > KEPT {
+            // A flood of probes is over: what it took goes with it.
+            self.hosts.shrink_to(KEPT);
+            self.ready.shrink_to(KEPT);
         }
     }
 

@@ -5,45 +5,64 @@ use std::collections::{HashMap, HashSet};
 use super::{group::Group, record::Record, scheduler::GRACE};
 use crate::check::ObjectKey;
 
+/// How many entries are allocated together. One list that doubles would hold up to twice what is there, and three times
+/// that while it moves.
+const CHUNK: usize = 64;
+
 /// Numbers are reused; whoever keeps one forgets it when the entry goes.
 #[derive(Debug)]
 struct Slots<T> {
-    entries: Vec<Option<T>>,
+    /// Each as long as [`CHUNK`], but for the last.
+    chunks: Vec<Vec<Option<T>>>,
     free: Vec<u32>,
+    /// Numbers that were ever given.
+    given: usize,
 }
 
 impl<T> Default for Slots<T> {
     fn default() -> Self {
-        Self { entries: vec![], free: vec![] }
+        Self { chunks: vec![], free: vec![], given: 0 }
     }
 }
 
 impl<T> Slots<T> {
     fn insert(&mut self, value: T) -> u32 {
         if let Some(id) = self.free.pop() {
-            self.entries[id as usize] = Some(value);
+            self.chunks[id as usize / CHUNK][id as usize % CHUNK] = Some(value);
             return id;
         }
-        self.entries.push(Some(value));
-        (self.entries.len() - 1) as u32
+        match self.chunks.last_mut().filter(|last| last.len() < CHUNK) {
+            Some(last) => last.push(Some(value)),
+            None => {
+                let mut chunk = Vec::with_capacity(CHUNK);
+                chunk.push(Some(value));
+                self.chunks.push(chunk);
+            }
+        }
+        self.given += 1;
+        (self.given - 1) as u32
     }
 
     fn remove(&mut self, id: u32) -> Option<T> {
-        let value = self.entries.get_mut(id as usize)?.take()?;
+        let value = self.chunks.get_mut(id as usize / CHUNK)?.get_mut(id as usize % CHUNK)?.take()?;
         self.free.push(id);
         Some(value)
     }
 
     fn get(&self, id: u32) -> Option<&T> {
-        self.entries.get(id as usize)?.as_ref()
+        self.chunks.get(id as usize / CHUNK)?.get(id as usize % CHUNK)?.as_ref()
     }
 
     fn get_mut(&mut self, id: u32) -> Option<&mut T> {
-        self.entries.get_mut(id as usize)?.as_mut()
+        self.chunks.get_mut(id as usize / CHUNK)?.get_mut(id as usize % CHUNK)?.as_mut()
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.chunks.iter_mut().flatten().flatten()
     }
 
     fn len(&self) -> usize {
-        self.entries.len() - self.free.len()
+        self.given - self.free.len()
     }
 }
 
@@ -66,7 +85,7 @@ impl Table {
     }
 
     pub fn records_mut(&mut self) -> impl Iterator<Item = &mut Record> {
-        self.records.entries.iter_mut().flatten()
+        self.records.iter_mut()
     }
 
     pub fn add_record(&mut self, record: Record) -> u32 {
@@ -137,8 +156,27 @@ impl Table {
 
     /// Drops what left so long ago that it may not come back to its state.
     pub fn forget_departed(&mut self, now: u64) {
-        for group in self.groups.entries.iter_mut().flatten().filter(|group| !group.departed.is_empty()) {
+        for group in self.groups.iter_mut().filter(|group| !group.departed.is_empty()) {
             group.departed.retain(|departed| now.saturating_sub(departed.at) < GRACE);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_what_has_gone_are_given_again_and_lead_to_nothing_meanwhile() {
+        let mut slots = Slots::default();
+        let count = 2 * CHUNK + 1;
+        let ids: Vec<u32> = (0..count).map(|value| slots.insert(value)).collect();
+        assert!(ids.iter().enumerate().all(|(value, id)| slots.get(*id) == Some(&value)));
+        let middle = ids[CHUNK];
+        assert_eq!((slots.remove(middle), slots.remove(middle), slots.get(middle)), (Some(CHUNK), None, None));
+        assert_eq!((slots.len(), slots.iter_mut().count()), (count - 1, count - 1));
+        assert_eq!(slots.insert(7), middle);
+        assert_eq!((slots.get_mut(middle).copied(), slots.len()), (Some(7), count));
+        assert_eq!(slots.get(count as u32), None);
     }
 }

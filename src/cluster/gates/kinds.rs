@@ -55,7 +55,7 @@ pub(super) fn gates_what(kind: &GateKind) -> Arc<str> {
     match kind {
         GateKind::EndpointSlice { service, .. } => service.clone(),
         GateKind::PodReadiness { condition_type, .. } => condition_type.clone(),
-        GateKind::Annotation => Arc::from(""),
+        GateKind::Annotation => Arc::default(),
     }
 }
 
