@@ -9,7 +9,10 @@ use super::{Duration, IntOrString, rules};
 /// How reports of traffic are judged; one with nothing to set is written passive: {}.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = rules::ejection_time_without_probes())]
+#[x_kube(
+    validation = rules::ejection_time_without_probes(),
+    validation = rules::no_traffic_interval_with_probes()
+)]
 pub struct Passive {
     /// Statuses that count as a success, 1 to 32 numbers or ranges from 100 to 599. Default ["200-399"].
     #[serde(default = "default_healthy")]
@@ -41,6 +44,12 @@ pub struct Passive {
     #[schemars(with = "Duration")]
     #[x_kube(validation = rules::EJECTION_TIME.rule())]
     pub ejection_time: Option<Duration>,
+
+    /// Interval while an endpoint is Healthy and no traffic of it was reported for as long, from interval to 24h; the next report puts it back onto interval. Default: interval, whether there is traffic or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Duration")]
+    #[x_kube(validation = rules::NO_TRAFFIC_INTERVAL.rule())]
+    pub no_traffic_interval: Option<Duration>,
 }
 
 /// Consecutive failures of one class in traffic that eject an endpoint; 0: they never do.

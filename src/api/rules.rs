@@ -186,6 +186,42 @@ pub fn ejection_time_without_probes() -> Rule {
         .field_path(".ejectionTime")
 }
 
+pub const NO_TRAFFIC_INTERVAL: Span = interval_span!("noTrafficInterval");
+pub const NO_TRAFFIC_INTERVAL_WITHOUT_PROBES: &str = "noTrafficInterval has no effect where nothing is probed: set \
+     activeProbes to On or remove noTrafficInterval";
+pub const NO_TRAFFIC_INTERVAL_BELOW_INTERVAL: &str = "noTrafficInterval must not be below interval, as endpoints without \
+     traffic are probed less often: raise noTrafficInterval or remove it";
+pub const STALE_AFTER_NOT_ABOVE_NO_TRAFFIC_INTERVAL: &str =
+    "staleAfter must be above passive.noTrafficInterval, or every verdict is stale before the next: raise staleAfter";
+
+#[must_use]
+pub fn no_traffic_interval_with_probes() -> Rule {
+    Rule::new("!has(self.noTrafficInterval) || self.activeProbes == 'On'")
+        .message(NO_TRAFFIC_INTERVAL_WITHOUT_PROBES)
+        .field_path(".noTrafficInterval")
+}
+
+/// The one of `spec.passive` stands in relation `operator` to the duration at `field`.
+fn compare_no_traffic(operator: &str, field: &str, message: &'static str) -> Rule {
+    let pattern = Duration::PATTERN;
+    Rule::new(format!(
+        "!has(self.passive) || !has(self.passive.noTrafficInterval) || !has(self.{field}) || \
+         !self.passive.noTrafficInterval.matches('{pattern}') || !self.{field}.matches('{pattern}') || \
+         duration(self.passive.noTrafficInterval) {operator} duration(self.{field})"
+    ))
+    .message(message)
+}
+
+#[must_use]
+pub fn no_traffic_interval_not_below_interval() -> Rule {
+    compare_no_traffic(">=", "interval", NO_TRAFFIC_INTERVAL_BELOW_INTERVAL).field_path(".passive.noTrafficInterval")
+}
+
+#[must_use]
+pub fn stale_after_above_no_traffic_interval() -> Rule {
+    compare_no_traffic("<", "staleAfter", STALE_AFTER_NOT_ABOVE_NO_TRAFFIC_INTERVAL).field_path(".staleAfter")
+}
+
 #[must_use]
 pub fn statuses(message: &'static str) -> Rule {
     Rule::new(

@@ -52,6 +52,8 @@ use super::{Duration, Gate, HealthCheckStatus, IntOrString, Passive, Target, pro
     validation = rules::stale_after_above("interval", rules::STALE_AFTER_NOT_ABOVE_INTERVAL),
     validation = rules::stale_after_above("unhealthyInterval", rules::STALE_AFTER_NOT_ABOVE_UNHEALTHY_INTERVAL),
     validation = rules::stale_after_above("confirmInterval", rules::STALE_AFTER_NOT_ABOVE_CONFIRM_INTERVAL),
+    validation = rules::no_traffic_interval_not_below_interval(),
+    validation = rules::stale_after_above_no_traffic_interval(),
     validation = rules::reachable_threshold("connect", rules::CONNECT_THRESHOLD_UNREACHABLE),
     validation = rules::reachable_threshold("http", rules::HTTP_THRESHOLD_UNREACHABLE),
     validation = rules::reachable_threshold("timeout", rules::TIMEOUT_THRESHOLD_UNREACHABLE),
@@ -125,7 +127,7 @@ pub struct HealthCheckSpec {
     #[serde(default)]
     pub initial_state: InitialState,
 
-    /// Age from which a verdict is no longer believed and reads as Unknown, above every interval and up to 720h. Default: three times the longest interval plus timeout, at least 30s.
+    /// Age from which a verdict is no longer believed and reads as Unknown, above every interval and up to 720h. Default: three times the longest interval (passive.noTrafficInterval included) plus timeout, at least 30s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Duration")]
     #[x_kube(validation = rules::STALE_AFTER.rule())]

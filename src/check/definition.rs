@@ -67,14 +67,29 @@ pub struct Rhythm {
     pub unhealthy_interval: Duration,
     /// While MostlyHealthy.
     pub confirm_interval: Duration,
+    /// While Healthy, where no traffic was reported for as long; at least `interval`. `None`: traffic makes no difference.
+    pub no_traffic_interval: Option<Duration>,
     /// Share of the interval, 0–100, within which each probe is moved around its own slot.
     pub jitter_percent: u8,
 }
 
 impl Rhythm {
+    /// The longest of those that have to do with a verdict that changes.
     #[must_use]
     pub fn longest(&self) -> Duration {
         self.interval.max(self.unhealthy_interval).max(self.confirm_interval)
+    }
+
+    /// The longest that an endpoint goes unasked.
+    #[must_use]
+    pub fn rarest(&self) -> Duration {
+        self.longest().max(self.idle())
+    }
+
+    /// The longest that a healthy endpoint goes unasked.
+    #[must_use]
+    pub fn idle(&self) -> Duration {
+        self.no_traffic_interval.map_or(self.interval, |idle| idle.max(self.interval))
     }
 
     #[must_use]

@@ -158,6 +158,7 @@ pub fn mirrored(object: &HealthCheck, check: Option<&Check>, believed_for: Durat
         outages: outages(&status).into(),
         probes: status.probes.as_deref().unwrap_or_default().into(),
         interval: object.spec.interval.to_std(),
+        idle_interval: check.map_or_else(|| object.spec.interval.to_std(), |check| check.rhythm.idle()),
         transitions: [0; 4],
         live: beat(prior.as_ref()),
     }

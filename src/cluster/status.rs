@@ -308,6 +308,7 @@ mod tests {
             outages: Arc::from([]),
             probes: "tcp".into(),
             interval: Duration::from_secs(1),
+            idle_interval: Duration::from_secs(1),
             transitions: [0; 4],
             live: Arc::default(),
         }

@@ -37,7 +37,7 @@ pub fn check(object: &HealthCheck) -> Check {
     let targets = targets(spec, namespace, timeout);
     let longest_attempt = targets.iter().map(|target| target.probe.timeout).max().unwrap_or(timeout);
     let stale_after = spec.stale_after.map_or_else(
-        || (rhythm.longest() * 3 + longest_attempt).max(SHORTEST_DEFAULT_STALE_AFTER),
+        || (rhythm.rarest() * 3 + longest_attempt).max(SHORTEST_DEFAULT_STALE_AFTER),
         api::Duration::to_std,
     );
     let names: Vec<_> = targets.iter().map(|target| target.name.clone()).collect();
@@ -71,10 +71,12 @@ pub(super) fn default_timeout(spec: &HealthCheckSpec) -> Duration {
 }
 
 fn rhythm(spec: &HealthCheckSpec) -> Rhythm {
+    let passive = spec.passive.as_ref();
     Rhythm {
         interval: spec.interval.to_std(),
         unhealthy_interval: spec.unhealthy_interval.unwrap_or(spec.interval).to_std(),
         confirm_interval: spec.confirm_interval.unwrap_or(spec.interval).to_std(),
+        no_traffic_interval: passive.and_then(|passive| passive.no_traffic_interval).map(api::Duration::to_std),
         jitter_percent: spec.jitter_percent,
     }
 }

@@ -9,6 +9,7 @@ pub fn check(spec: &HealthCheckSpec, mode: Mode, problems: &mut Problems) {
     check_min_healthy(spec, problems);
     if let Some(passive) = &spec.passive {
         check_passive(passive, problems);
+        check_no_traffic_interval(spec, passive, problems);
     }
     if let Some(probe) = &spec.probe {
         probe_rules::check(probe, "spec.probe", mode, problems);
@@ -80,6 +81,17 @@ fn check_passive(passive: &Passive, problems: &mut Problems) {
     problems.require(time.is_none_or(|time| span.contains(time)), path, span.message);
     let used = time.is_none() || passive.active_probes == ActiveProbes::Off;
     problems.require(used, path, rules::EJECTION_TIME_WITH_PROBES);
+}
+
+fn check_no_traffic_interval(spec: &HealthCheckSpec, passive: &Passive, problems: &mut Problems) {
+    let Some(interval) = passive.no_traffic_interval else { return };
+    let (path, span) = ("spec.passive.noTrafficInterval", rules::NO_TRAFFIC_INTERVAL);
+    problems.require(span.contains(interval), path, span.message);
+    let probed = passive.active_probes == ActiveProbes::On;
+    problems.require(probed, path, rules::NO_TRAFFIC_INTERVAL_WITHOUT_PROBES);
+    problems.require(interval >= spec.interval, path, rules::NO_TRAFFIC_INTERVAL_BELOW_INTERVAL);
+    let fresh = spec.stale_after.is_none_or(|age| age > interval);
+    problems.require(fresh, "spec.staleAfter", rules::STALE_AFTER_NOT_ABOVE_NO_TRAFFIC_INTERVAL);
 }
 
 fn check_min_healthy(spec: &HealthCheckSpec, problems: &mut Problems) {

@@ -21,6 +21,8 @@ pub(super) struct Belief {
     whole: Judgement,
     /// `None`: it is no name.
     addresses: Option<Box<Addresses>>,
+    /// When traffic was last reported, or since when we listen; `None`: we do not.
+    heard: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -51,7 +53,7 @@ impl Belief {
             known.sort_unstable_by_key(|address| address.ip);
             Box::new(Addresses { resolve: endpoint.resolve, looked: !known.is_empty(), known })
         });
-        Self { whole, addresses }
+        Self { whole, addresses, heard: None }
     }
 
     /// Where a name was last known to lead to.
@@ -80,6 +82,7 @@ impl Belief {
 
     /// From now on reports are judged by `passive`, or not at all. `initial` is what is declared of whom nothing is known.
     pub fn listen(&mut self, passive: Option<&Passive>, initial: InitialState, now: u64, wall: Timestamp) {
+        self.heard = passive.map(|_| self.heard.unwrap_or(now));
         self.each_mut().for_each(|judgement| judgement.listen(passive, initial, now, wall));
     }
 
@@ -133,6 +136,7 @@ impl Belief {
         now: u64,
         wall: Timestamp,
     ) -> bool {
+        self.heard = Some(now);
         let take = |judgement: &mut Judgement| judgement.observe(observed, times, hearing, now, wall);
         let before = (self.whole.state(), self.whole.since);
         // Where nobody says at which address, it is at all of them.
@@ -161,11 +165,27 @@ impl Belief {
         self.each_mut().for_each(Judgement::supersede);
     }
 
-    /// How long from one probe to the next: as the most doubtful of what is judged has it.
-    pub fn cadence(&self, rhythm: &Rhythm) -> Duration {
+    /// What decides how often it is probed: the addresses where each is judged alone.
+    fn paced(&self) -> impl Iterator<Item = &Judgement> {
         let alone = self.addresses.iter().filter(|addresses| addresses.resolve == Resolve::All);
-        let alone = alone.flat_map(|addresses| addresses.living()).map(|address| address.judgement.cadence(rhythm));
-        alone.min().unwrap_or_else(|| self.whole.cadence(rhythm))
+        let mut alone = alone.flat_map(|addresses| addresses.living()).map(|address| &address.judgement).peekable();
+        let whole = alone.peek().is_none().then_some(&self.whole);
+        alone.chain(whole)
+    }
+
+    /// Whether it is probed as rarely as what is well and has no traffic.
+    pub fn is_idle(&self, rhythm: &Rhythm, now: u64) -> bool {
+        let lasts = rhythm.no_traffic_interval.map(super::scheduler::millis);
+        let quiet = lasts.zip(self.heard).is_some_and(|(lasts, heard)| now.saturating_sub(heard) >= lasts);
+        quiet && self.paced().all(Judgement::is_at_rest)
+    }
+
+    /// How long from one probe to the next: as the most doubtful of what is judged has it.
+    pub fn cadence(&self, rhythm: &Rhythm, now: u64) -> Duration {
+        if self.is_idle(rhythm, now) {
+            return rhythm.idle();
+        }
+        self.paced().map(|judgement| judgement.cadence(rhythm)).min().unwrap_or(rhythm.interval)
     }
 
     /// When the first of what is believed stops being believable, if nothing arrives.

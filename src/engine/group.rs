@@ -178,6 +178,7 @@ impl Group {
             outages: self.outages.clone(),
             probes: self.probes.clone(),
             interval: self.check.rhythm.interval,
+            idle_interval: self.check.rhythm.idle(),
             transitions: self.transitions,
             live: self.live.clone(),
         }

@@ -200,10 +200,10 @@ impl<L: Lane> Scheduler<L> {
         let Some(passive) = &group.check.passive else { return };
         let hearing = Hearing { passive, stale_after: millis(group.check.stale_after) };
         let rhythm = &group.check.rhythm;
-        let before = record.belief.cadence(rhythm);
+        let before = record.belief.cadence(rhythm, now);
         let ip = address.map(|address| address.ip());
         let changed = record.belief.observe(ip, seen, &hearing, now, wall);
-        let after = record.belief.cadence(rhythm);
+        let after = record.belief.cadence(rhythm, now);
         let paced = before != after;
         if paced {
             record.change_pace(after, rhythm, now);

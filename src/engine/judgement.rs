@@ -313,6 +313,11 @@ impl Judgement {
         self.testimony.as_ref().is_some_and(|testimony| testimony.is_alone())
     }
 
+    /// Healthy, and the last probe has said so: nothing is in doubt.
+    pub fn is_at_rest(&self) -> bool {
+        self.state() == EndpointState::Healthy && !self.superseded && !self.blind
+    }
+
     /// How long from one probe to the next, in this state.
     pub fn cadence(&self, rhythm: &Rhythm) -> Duration {
         match self.state() {

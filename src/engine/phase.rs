@@ -42,6 +42,14 @@ pub fn next_slot(slot: u64, interval: u64, now: u64) -> (u64, u64) {
     (next + missed * interval, missed)
 }
 
+/// The slot after `slot` on the grid of `interval` with the phase of `hash`, whichever grid `slot` is on, and how many
+/// were passed over: where a pace changes for many at once, they are spread over all of it.
+#[must_use]
+pub fn next_slot_on_grid(slot: u64, interval: u64, now: u64, hash: u64) -> (u64, u64) {
+    let next = next_on_grid(now.max(slot), interval, hash);
+    (next, ((next - slot) / interval).saturating_sub(1))
+}
+
 /// Where in its slot a probe starts: `slot` moved by a part of `percent` of `interval`, evenly around it. It depends on
 /// the slot and the hash alone, and never moves the slots that follow.
 #[must_use]
@@ -90,6 +98,21 @@ mod tests {
             let (next, missed) = next_slot(slot, interval, now);
             prop_assert!(next > now && next <= now + interval);
             prop_assert_eq!(next, slot + (missed + 1) * interval);
+        }
+
+        #[test]
+        fn a_change_of_grid_leaves_no_slot_twice_and_none_out(
+            slot in 0..1_000_000_u64, interval in 100..100_000_u64, late in 0..10_000_000_u64, hash: u64,
+        ) {
+            let now = (slot + late).saturating_sub(5_000);
+            let (next, missed) = next_slot_on_grid(slot, interval, now, hash);
+            prop_assert!(next > now && next > slot && next <= now.max(slot) + interval);
+            prop_assert_eq!(next % interval, hash % interval);
+            let on_grid = next_on_grid(slot, interval, hash);
+            prop_assert!((next - on_grid) / interval >= missed && (next - on_grid) / interval <= missed + 1);
+            // On its own grid it is the same as from slot to slot.
+            let (next, missed) = next_slot_on_grid(on_grid, interval, now, hash);
+            prop_assert_eq!((next, missed), next_slot(on_grid, interval, now));
         }
 
         #[test]

@@ -163,7 +163,7 @@ impl<L: Lane> Scheduler<L> {
         if !probed {
             record.due = None;
         } else if record.due.is_none() || before.rhythm != check.rhythm {
-            let cadence = millis(record.belief.cadence(&check.rhythm));
+            let cadence = millis(record.belief.cadence(&check.rhythm, now));
             let slot = phase::next_on_grid(now, cadence, record.hash);
             record.due = Some(due(slot, cadence, check, record.hash));
         }
@@ -197,7 +197,7 @@ impl<L: Lane> Scheduler<L> {
             None
         } else if adoption.prior.is_some() {
             // After a restart or a takeover the first probes are spread over one interval.
-            let cadence = millis(belief.cadence(&check.rhythm));
+            let cadence = millis(belief.cadence(&check.rhythm, now));
             Some(due(phase::next_on_grid(now, cadence, hash), cadence, check, hash))
         } else {
             Some(soon(hash, check, now))

@@ -31,9 +31,12 @@ impl<L: Lane> Scheduler<L> {
         let Some((record, group)) = self.table.with_group(id) else { return };
         let Some(Due { slot, .. }) = record.due else { return };
         let rhythm = &group.check.rhythm;
-        let cadence = millis(record.belief.cadence(rhythm));
+        let idle = record.belief.is_idle(rhythm, now);
+        let cadence = millis(record.belief.cadence(rhythm, now));
         let (next, missed) = if record.first {
             (phase::next_on_grid(now, cadence, record.hash), 0)
+        } else if idle {
+            phase::next_slot_on_grid(slot, cadence, now, record.hash)
         } else {
             phase::next_slot(slot, cadence, now)
         };
@@ -131,7 +134,7 @@ impl<L: Lane> Scheduler<L> {
             }
         }
         let rhythm = &group.check.rhythm;
-        let before = record.belief.cadence(rhythm);
+        let before = record.belief.cadence(rhythm, now);
         match &report.outcome {
             Outcome::Success | Outcome::Neutral { .. } => self.isolation.succeeded(now),
             Outcome::Failure { .. } => {
@@ -149,7 +152,7 @@ impl<L: Lane> Scheduler<L> {
         let span = Span { began: started, ended: now };
         let changed = record.belief.take(&record.endpoint, &report, &group.check.thresholds, span, wall);
         let moved = changed && record.endpoint.is_named();
-        let after = record.belief.cadence(rhythm);
+        let after = record.belief.cadence(rhythm, now);
         group.live.beat(wall);
         let reason = report.outcome.reason().map_or("", Reason::as_str);
         self.metrics.probe_ended(record.endpoint.probe.kind_name(), report.outcome.as_str(), reason, report.latency);
@@ -173,14 +176,15 @@ impl<L: Lane> Scheduler<L> {
 }
 
 impl Record {
-    /// From now on it is probed every `cadence`, counted from the round that brought that about.
+    /// From now on it is probed every `cadence`, counted from the round that brought that about; or, where all is well, on
+    /// the grid.
     pub(super) fn change_pace(&mut self, cadence: Duration, rhythm: &Rhythm, now: u64) {
         if self.due.is_none() {
             return;
         }
         self.pending = None;
         let pace = millis(cadence);
-        let slot = if cadence == rhythm.interval {
+        let slot = if cadence == rhythm.interval || Some(cadence) == rhythm.no_traffic_interval {
             phase::next_on_grid(now, pace, self.hash)
         } else {
             phase::next_slot(self.round, pace, now).0

@@ -40,6 +40,8 @@ pub struct CheckView {
     /// `"http,tcp"`.
     pub probes: Arc<str>,
     pub interval: Duration,
+    /// The longest that a healthy endpoint of it goes unasked: a loss of several may come to light over as long.
+    pub idle_interval: Duration,
     /// How often the check has become each word, in the order of [`Health::ALL`], since this process saw it first.
     pub transitions: [u64; 4],
     pub live: Arc<CheckLive>,

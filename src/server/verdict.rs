@@ -260,6 +260,7 @@ mod tests {
             outages: Arc::default(),
             probes: "tcp".into(),
             interval: std::time::Duration::from_secs(1),
+            idle_interval: std::time::Duration::from_secs(1),
             transitions: [0; 4],
             live: Arc::default(),
         };

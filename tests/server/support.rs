@@ -188,6 +188,7 @@ impl Check {
             outages: Arc::default(),
             probes: "http".into(),
             interval: Duration::from_millis(2500),
+            idle_interval: Duration::from_millis(2500),
             transitions: [3, 0, 2, 1],
             live: Arc::new(live),
         })

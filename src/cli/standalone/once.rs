@@ -50,6 +50,7 @@ fn hurried(mut check: Check) -> Check {
     check.rhythm.interval = pace;
     check.rhythm.unhealthy_interval = pace;
     check.rhythm.confirm_interval = pace;
+    check.rhythm.no_traffic_interval = None;
     check.rhythm.jitter_percent = 0;
     // What is asked for is what is measured.
     check.initial_state = InitialState::Unknown;

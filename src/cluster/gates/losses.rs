@@ -86,7 +86,7 @@ impl Losses {
         for view in &views {
             let Some(known) = self.checks.get_mut(&view.key) else { continue };
             // The first failure of a loss comes before its freeze, and a verdict after the first failure.
-            let window = SignedDuration::try_from(2 * view.interval).unwrap_or(SignedDuration::MAX);
+            let window = SignedDuration::try_from(2 * view.idle_interval).unwrap_or(SignedDuration::MAX);
             let began = frozen - TOLD_LATE.saturating_add(window).min(SignedDuration::from_hours(24));
             for row in placed(view) {
                 let lost = row.view.state == EndpointState::Unhealthy && row.view.since >= began;
@@ -160,7 +160,7 @@ impl Placed<'_> {
             place: self.place,
             check: stable_hash(&[&view.uid]),
             population: self.population,
-            interval: view.interval,
+            interval: view.idle_interval,
         }
     }
 }

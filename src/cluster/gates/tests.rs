@@ -191,6 +191,7 @@ impl World {
             outages: Arc::from([]),
             probes: "tcp".into(),
             interval: Duration::from_secs(1),
+            idle_interval: Duration::from_secs(1),
             transitions: [0; 4],
             live: Arc::default(),
         };

@@ -42,6 +42,7 @@ pub(super) fn undecided(
         outages: former.map_or_else(Arc::default, |view| view.outages.clone()),
         probes: "".into(),
         interval: check.map_or(Duration::ZERO, |check| check.rhythm.interval),
+        idle_interval: check.map_or(Duration::ZERO, |check| check.rhythm.idle()),
         transitions: [0; 4],
         live: Arc::default(),
     }
@@ -56,8 +57,13 @@ pub(super) fn says_the_same(there: &CheckView, view: &CheckView) -> bool {
 /// A check that asks nothing, in place of one that cannot be run.
 pub(super) fn bare(key: &ObjectKey, entry: &Entry, known: Option<&Check>) -> Check {
     const DEFAULT: Duration = Duration::from_secs(10);
-    let rhythm =
-        Rhythm { interval: DEFAULT, unhealthy_interval: DEFAULT, confirm_interval: DEFAULT, jitter_percent: 0 };
+    let rhythm = Rhythm {
+        interval: DEFAULT,
+        unhealthy_interval: DEFAULT,
+        confirm_interval: DEFAULT,
+        no_traffic_interval: None,
+        jitter_percent: 0,
+    };
     Check {
         key: key.clone(),
         uid: entry.uid.clone(),

@@ -156,6 +156,7 @@ fn well(name: &str) -> CheckView {
         outages: Arc::from([]),
         probes: "tcp".into(),
         interval: Duration::from_secs(1),
+        idle_interval: Duration::from_secs(1),
         transitions: [0; 4],
         live: Arc::default(),
     }

@@ -255,6 +255,7 @@ fn every_field_that_is_written_reaches_the_check() {
             interval: Duration::from_secs(20),
             unhealthy_interval: Duration::from_secs(30),
             confirm_interval: Duration::from_secs(5),
+            no_traffic_interval: None,
             jitter_percent: 15,
         },
         thresholds: Thresholds { success: 4, failure: Some(9), connect: Some(5), http: Some(6), timeout: Some(7) },
@@ -286,12 +287,36 @@ fn every_field_that_is_written_reaches_the_check() {
     assert_eq!(check, expected);
 }
 
+/// How long an ejection lasts and how rarely what has no traffic is probed exclude each other.
+fn written_for_probes() -> Value {
+    let unprobed = "activeProbes: \"Off\"\n    ejectionTime: 45s";
+    assert!(MANIFEST.contains(unprobed));
+    serde_saphyr::from_str(&MANIFEST.replace(unprobed, "noTrafficInterval: 85s")).expect("YAML")
+}
+
+#[test]
+fn the_interval_without_traffic_reaches_the_rhythm_and_the_default_of_stale_after() {
+    let mut written = written_for_probes();
+    let compiled = |written: &Value| {
+        let object: HealthCheck = serde_json::from_value(written.clone()).expect("a HealthCheck");
+        compile(&object, Mode::Cluster).unwrap_or_else(|problems| panic!("{problems:#?}"))
+    };
+    let check = compiled(&written);
+    assert_eq!(check.rhythm.no_traffic_interval, Some(Duration::from_secs(85)));
+    assert_eq!((check.rhythm.longest(), check.rhythm.rarest()), (Duration::from_secs(30), Duration::from_secs(85)));
+    assert_eq!(check.passive.expect("there").unprobed, None);
+    written["spec"].as_object_mut().expect("a spec").remove("staleAfter");
+    // Three times the longest interval, and the longest attempt.
+    assert_eq!(compiled(&written).stale_after, Duration::from_secs(3 * 85 + 3));
+}
+
 /// A field that comes to the schema and not to the manifests would be compiled unseen.
 #[test]
 fn the_manifest_names_every_field_of_the_schema() {
     let (mut known, mut named) = (BTreeSet::new(), BTreeSet::new());
     fields(&crd::schema()["properties"]["spec"], "spec", &mut known);
     paths(&written()["spec"], "spec", &mut named);
+    paths(&written_for_probes()["spec"], "spec", &mut named);
     // An annotation gate and `annotations: Off` exclude each other, so gates have a manifest of their own.
     paths(&super::gates::written()["spec"], "spec", &mut named);
     let missing: Vec<_> = known.difference(&named).collect();

@@ -84,12 +84,17 @@ fn every_address_is_a_row_where_each_is_judged_alone() {
     name.belief.draw(&name.endpoint, InitialState::Unknown, &mut drawn);
     let seen: Vec<_> = drawn.iter().map(|row| (&*row.view.label, row.view.state, row.view.named)).collect();
     assert_eq!(seen, [("10.0.0.1:80", Healthy, true), ("10.0.0.2:80", Unhealthy, true)]);
-    let rhythm =
-        Rhythm { interval: MILLIS * 10, unhealthy_interval: MILLIS * 3, confirm_interval: MILLIS, jitter_percent: 0 };
-    assert_eq!(name.belief.cadence(&rhythm), MILLIS * 3, "as often as the sick one wants");
+    let rhythm = Rhythm {
+        interval: MILLIS * 10,
+        unhealthy_interval: MILLIS * 3,
+        confirm_interval: MILLIS,
+        no_traffic_interval: None,
+        jitter_percent: 0,
+    };
+    assert_eq!(name.belief.cadence(&rhythm, name.now), MILLIS * 3, "as often as the sick one wants");
     name.endpoint.resolve = Resolve::Any;
     name.belief.set_resolve(Resolve::Any);
-    assert_eq!(name.belief.cadence(&rhythm), MILLIS * 10, "as a whole it is healthy");
+    assert_eq!(name.belief.cadence(&rhythm, name.now), MILLIS * 10, "as a whole it is healthy");
 }
 
 #[test]
@@ -245,4 +250,46 @@ fn what_an_earlier_life_knew_of_the_addresses_stands_until_they_are_asked() {
     let mut drawn = vec![];
     belief.draw(&endpoint, InitialState::Unknown, &mut drawn);
     assert_eq!((&*drawn[0].view.label, drawn[0].view.state), ("10.0.0.7:80", Unhealthy));
+}
+
+#[test]
+fn a_name_is_idle_when_all_that_is_judged_of_it_is_well_and_nobody_reports() {
+    let rhythm = Rhythm {
+        interval: MILLIS * 10,
+        unhealthy_interval: MILLIS * 10,
+        confirm_interval: MILLIS * 10,
+        no_traffic_interval: Some(MILLIS * 5000),
+        jitter_percent: 0,
+    };
+    let passive = Passive {
+        healthy: vec![],
+        unhealthy: vec![],
+        limits: Thresholds { success: 5, failure: None, connect: Some(2), http: Some(5), timeout: Some(7) },
+        unprobed: None,
+    };
+    for (resolve, idle) in [(Resolve::Any, true), (Resolve::All, false)] {
+        let mut name = Name::new(resolve);
+        name.belief.listen(Some(&passive), InitialState::Unknown, 0, Timestamp::UNIX_EPOCH);
+        for _ in 0..2 {
+            name.finds(&[(1, true), (2, false)], None);
+        }
+        assert!(!name.belief.is_idle(&rhythm, 4999));
+        // One of two addresses is down: the name is well, and that address is not.
+        assert_eq!(name.belief.is_idle(&rhythm, 5000), idle, "{resolve:?}");
+        for _ in 0..2 {
+            name.finds(&[(1, true), (2, true)], None);
+        }
+        assert!(name.belief.is_idle(&rhythm, 5000));
+        let hearing = Hearing { passive: &passive, stale_after: 60_000 };
+        name.belief.observe(
+            Some([10, 0, 0, 1].into()),
+            (Observed::Status(200), 1),
+            &hearing,
+            5000,
+            Timestamp::UNIX_EPOCH,
+        );
+        assert!(!name.belief.is_idle(&rhythm, 9999) && name.belief.is_idle(&rhythm, 10_000));
+        assert_eq!(name.belief.cadence(&rhythm, 9999), MILLIS * 10);
+        assert_eq!(name.belief.cadence(&rhythm, 10_000), MILLIS * 5000);
+    }
 }

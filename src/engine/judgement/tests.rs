@@ -121,6 +121,7 @@ fn the_cadence_follows_the_state() {
         interval: Duration::from_secs(10),
         unhealthy_interval: Duration::from_secs(2),
         confirm_interval: Duration::from_secs(1),
+        no_traffic_interval: None,
         jitter_percent: 0,
     };
     let mut judgement = fresh();

@@ -171,7 +171,13 @@ fn a_hundred(prior_age: Option<Duration>) -> (Vec<String>, Desired) {
     let names: Vec<String> = (0..100).map(|n| format!("t{n}")).collect();
     let mut check = check("wide", names.iter().map(|name| target(name)).collect());
     let minute = seconds(60);
-    check.rhythm = Rhythm { interval: minute, unhealthy_interval: minute, confirm_interval: minute, jitter_percent: 0 };
+    check.rhythm = Rhythm {
+        interval: minute,
+        unhealthy_interval: minute,
+        confirm_interval: minute,
+        no_traffic_interval: None,
+        jitter_percent: 0,
+    };
     check.stale_after = seconds(200);
     let mut wanted = desired(&check);
     wanted.prior = prior_age.map(|age| Prior {

@@ -2,7 +2,7 @@
 
 mod envoy;
 
-use std::process::Stdio;
+use std::{process::Stdio, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
@@ -101,5 +101,44 @@ async fn batches_of_apisix_eject_an_endpoint_until_its_probe_finds_it_well() -> 
 /// With a token `/v1` is not open to [`row`].
 async fn wait_row_open(operator: &Operator, target: &str) -> anyhow::Result<()> {
     operator.wait_get(&format!("/healthz/shop/web/{target}"), SOON, |answer| answer.status == 200).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_has_no_traffic_is_probed_seldom_until_some_is_reported() -> anyhow::Result<()> {
+    let target = HttpTarget::start().await?;
+    let files = Files::with(&[check(
+        "web",
+        &format!(
+            "  interval: 100ms\n  passive: {{noTrafficInterval: 3s}}\n  targets:\n  - {{name: a, host: 127.0.0.1, port: {}, probe: {{http: {{}}}}}}",
+            target.port()
+        ),
+    )]);
+    let operator = standalone(&files.file("checks.yaml")).serve()?;
+    operator.wait_get("/healthz/shop/web", SOON, |answer| answer.status == 200).await?;
+    // Fewer than in any second of ten rounds: probes that come late are fewer too, but not for as long as this is looked at.
+    let idle = || async {
+        let before = target.hits();
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        let hits = target.hits() - before;
+        ensure!((1..=4).contains(&hits), "{hits} probes in six seconds");
+        anyhow::Ok(())
+    };
+    wait_until("probes are rare", SOON, idle).await?;
+
+    let url = format!("{}/v1/observations", operator.admin_url());
+    let seen = json!([{"healthCheck": "shop/web", "endpoint": "a", "outcome": {"status": 404}}]);
+    let before = target.hits();
+    // At the pace of what has no traffic this would take more than two minutes.
+    wait_until("probes are frequent", SOON, || async {
+        let (code, said) = curl(&url, "-", &seen).await?;
+        ensure!(code == "200" && said["accepted"] == 1, "{said}");
+        ensure!(target.hits() >= before + 50, "{} probes", target.hits() - before);
+        anyhow::Ok(())
+    })
+    .await?;
+    wait_until("probes are rare again", SOON, idle).await?;
+    assert_eq!(row(&operator, "web", "a").await?["state"], "Healthy");
+    no_panic(&operator);
     Ok(())
 }
