@@ -4,6 +4,7 @@
 //! Every answer is read off the board: no probe is run and no API is called for it, unless one is asked for (`probe_now`). A board that is not current reads
 //! as Unknown everywhere. Both listeners have a thread of their own, so that no answer waits for a probe.
 
+mod accept;
 mod admin;
 mod auth;
 mod bind;
@@ -44,6 +45,7 @@ pub use one::OneListener;
 pub use readiness::Readiness;
 pub use tls::TlsError;
 
+use accept::Accepting;
 use reporters::Reporters;
 
 use crate::{
@@ -143,15 +145,14 @@ impl Servers {
         let envoy = envoy_socket
             .map(|socket| {
                 let (socket, envoy) = (on_lane(socket)?, Arc::new(envoy));
-                Ok::<_, ServerError>(envoy::EnvoyListener { socket, tls: tls_for_grpc, limits: config.limits, envoy })
+                let accepting = Accepting { name: "envoy", socket, tls: tls_for_grpc, limits: config.limits };
+                Ok::<_, ServerError>(envoy::EnvoyListener { accepting, envoy })
             })
             .transpose()?;
 
         let skip: Arc<[String]> = config.access_log_skip.as_slice().into();
         let listener = |name, socket, router| serve::Listener {
-            name,
-            socket,
-            tls: tls.clone(),
+            accepting: Accepting { name, socket, tls: tls.clone(), limits: config.limits },
             app: serve::App {
                 listener: name,
                 router,
@@ -159,7 +160,6 @@ impl Servers {
                 max_body: config.limits.body,
                 large_bodies: (name == "admin").then_some((observations::PREFIX, observations::MAX_LOG as u64)),
             },
-            limits: config.limits,
         };
         let public = public::Public {
             board: state.board.clone(),

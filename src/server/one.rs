@@ -6,7 +6,7 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{Limits, ServerError, bind, serve};
+use super::{Limits, ServerError, accept::Accepting, bind, serve};
 
 /// One listener, bound and not yet served; with the same care for its clients as the other two.
 pub struct OneListener {
@@ -46,7 +46,8 @@ impl OneListener {
             max_body: limits.body,
             large_bodies: None,
         };
-        Ok(Self { listener: serve::Listener { name, socket, tls: None, app, limits }, address })
+        let accepting = Accepting { name, socket, tls: None, limits };
+        Ok(Self { listener: serve::Listener { accepting, app }, address })
     }
 
     /// Where it is, with the port that was found where 0 was asked for.

@@ -1,39 +1,26 @@
-//! Accepting connections, and everything that is the same for every request.
+//! HTTP/1.1, and everything that is the same for every request.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
 use axum::{Router, body::Body, response::Response};
 use http::{HeaderValue, Request, StatusCode, Uri, header, uri::PathAndQuery};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
-};
-use tokio_rustls::TlsAcceptor;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use hyper_util::rt::TokioTimer;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::{
-    config::Limits,
-    connections::{Connection, Connections},
+    accept::{Accepted, Accepting},
     respond::{self, Failure},
-    stall::Stalling,
 };
 
-/// How long to wait before accepting again when the machine has no descriptor left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The most of a request's head that is read, in bytes; hyper needs at least 8 KiB.
 const MAX_HEAD: usize = 32 * 1024;
 
 /// One listener with what it serves.
 pub struct Listener {
-    /// `public` or `admin`, for the access log.
-    pub name: &'static str,
-    pub socket: TcpListener,
-    pub tls: Option<TlsAcceptor>,
+    pub accepting: Accepting,
     pub app: App,
-    pub limits: Limits,
 }
 
 /// What requests are answered with.
@@ -49,91 +36,34 @@ pub struct App {
 }
 
 impl Listener {
-    /// Serves until `stop`, then finishes what was begun, within [`Limits::drain`].
+    /// Serves until `stop`, then finishes what was begun, within [`super::Limits::drain`].
     pub async fn serve(self, stop: CancellationToken) {
-        let cut = CancellationToken::new();
-        let tasks = TaskTracker::new();
-        let connections = Connections::new(self.limits.connections);
-        while let Some(accepted) = stop.run_until_cancelled(self.socket.accept()).await {
-            match accepted {
-                Ok((stream, peer)) => {
-                    let serving = Serving {
-                        app: self.app.clone(),
-                        limits: self.limits,
-                        connection: connections.enter(),
-                        stop: stop.clone(),
-                    };
-                    let (tls, cut) = (self.tls.clone(), cut.clone());
-                    tasks.spawn(async move {
-                        cut.run_until_cancelled(serving.accepted(stream, peer, tls)).await;
-                    });
-                }
-                Err(error) => {
-                    // A client that left again already is no news; being out of descriptors is, and passes.
-                    tracing::warn!(listener = self.name, %error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-        drop(self.socket);
-        tasks.close();
-        if tokio::time::timeout(self.limits.drain, tasks.wait()).await.is_err() {
-            tracing::info!(listener = self.name, "cutting {} connections that are still open", tasks.len());
-            cut.cancel();
-            tasks.wait().await;
-        }
-    }
-}
-
-struct Serving {
-    app: App,
-    limits: Limits,
-    connection: Connection,
-    stop: CancellationToken,
-}
-
-impl Serving {
-    async fn accepted(self, stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>) {
-        // An answer is one small write: waiting for more would only delay it.
-        let _ = stream.set_nodelay(true);
-        let Some(acceptor) = tls else { return self.connected(stream, peer).await };
-        tokio::select! {
-            handshake = tokio::time::timeout(self.limits.head, acceptor.accept(stream)) => match handshake {
-                Ok(Ok(stream)) => self.connected(stream, peer).await,
-                Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS handshake"),
-                Err(_) => tracing::debug!(%peer, "no TLS handshake in time"),
-            },
-            () = self.connection.closed() => {}
-            () = self.stop.cancelled() => {}
-        }
-    }
-
-    async fn connected(&self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr) {
-        let service = service_fn(|request| async move {
-            self.connection.begin();
-            let response = self.app.answer(request, peer).await;
-            self.connection.end();
-            Ok::<_, Infallible>(response)
-        });
-        let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(self.limits.head).half_close(true).max_buf_size(MAX_HEAD);
-        let stream = TokioIo::new(Stalling::new(stream, self.limits.stalled_write));
-        let mut http = std::pin::pin!(builder.serve_connection(stream, service));
-        let ended = tokio::select! {
-            ended = http.as_mut() => ended,
-            () = self.connection.closed() => return,
-            () = self.stop.cancelled() => {
-                http.as_mut().graceful_shutdown();
-                http.await
-            }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%peer, %error, "the connection ended early");
-        }
+        let Self { accepting, app } = self;
+        accepting.serve(stop, move |accepted| app.clone().serve(accepted)).await;
     }
 }
 
 impl App {
+    async fn serve(self, accepted: Accepted) -> hyper::Result<()> {
+        let Accepted { stream, peer, connection, limits, stop } = accepted;
+        let service = service_fn(|request| async {
+            connection.begin();
+            let response = self.answer(request, peer).await;
+            connection.end();
+            Ok::<_, Infallible>(response)
+        });
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(limits.head).half_close(true).max_buf_size(MAX_HEAD);
+        let mut http = std::pin::pin!(builder.serve_connection(stream, service));
+        tokio::select! {
+            ended = http.as_mut() => ended,
+            () = stop.cancelled() => {
+                http.as_mut().graceful_shutdown();
+                http.await
+            }
+        }
+    }
+
     async fn answer(&self, mut request: Request<Incoming>, peer: SocketAddr) -> Response {
         let begun = std::time::Instant::now();
         let path = trim_path(request.uri_mut());
