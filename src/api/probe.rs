@@ -149,7 +149,7 @@ pub struct HttpProbe {
     #[serde(default)]
     pub http_version: HttpVersion,
 
-    /// Keeps the connection for the next attempt on the same endpoint; one that was closed meanwhile is opened again and is no failure. Default false.
+    /// Keeps the connection for the next attempt on the same endpoint; one that was closed meanwhile is opened again and is no failure. Of no effect with POST and PUT, which are never sent twice. Default false.
     #[serde(default)]
     pub reuse_connection: bool,
 

@@ -37,8 +37,8 @@ impl Probe {
 
     /// Whether an attempt leaves something for the next one.
     #[must_use]
-    pub const fn keeps(&self) -> bool {
-        matches!(&self.kind, ProbeKind::Http(HttpProbe { reuse_connection: true, .. }))
+    pub fn keeps(&self) -> bool {
+        matches!(&self.kind, ProbeKind::Http(http) if http.keeps_connection())
     }
 
     /// The Secrets and ConfigMaps this probe reads when it runs.
@@ -120,9 +120,18 @@ pub struct HttpProbe {
     pub redirects: Redirects,
     pub version: HttpVersion,
     pub connection: Connection,
-    /// The connection is kept for the next attempt on the same endpoint.
+    /// The connection is kept for the next attempt on the same endpoint, if [`Self::keeps_connection`].
     pub reuse_connection: bool,
     pub tls: Tls,
+}
+
+impl HttpProbe {
+    /// Whether the connection is kept for the next attempt. Only of methods that are safe (RFC 9110, 9.2.1): a request
+    /// without an answer on a connection that was kept is sent again on another, and may have been heard both times.
+    #[must_use]
+    pub fn keeps_connection(&self) -> bool {
+        self.reuse_connection && matches!(&*self.method, "GET" | "HEAD" | "OPTIONS")
+    }
 }
 
 /// What is asked where a probe says no more than `http: {}`.

@@ -149,7 +149,7 @@ impl Prober {
     }
 
     async fn http(&self, probe: &HttpProbe, attempt: &Attempt, progress: &Progress) -> Tried {
-        let kept = attempt.kept.as_ref().filter(|_| probe.reuse_connection);
+        let kept = attempt.kept.as_ref().filter(|_| probe.keeps_connection());
         let plan =
             async { http::plan(probe, place(attempt)?, &attempt.check, &*self.references, kept.is_some()).await };
         let plan = match ask::within(progress, plan).await {

@@ -314,6 +314,41 @@ fn with_timeout(attempt: &Attempt, timeout: Duration) -> Arc<healthcheck_operato
     Arc::new(healthcheck_operator::check::Probe { timeout, kind: attempt.probe.kind.clone() })
 }
 
+/// Whatever becomes of a connection: a request that changes something is not sent again (RFC 9110, 9.2.2).
+#[tokio::test]
+async fn what_is_not_safe_is_never_sent_twice() {
+    for closes in [true, false] {
+        for (method, safe) in [("GET", true), ("HEAD", true), ("OPTIONS", true), ("POST", false), ("PUT", false)] {
+            let requests = Arc::new(AtomicUsize::new(0));
+            let count = Arc::clone(&requests);
+            // The second request of a connection is taken, and its answer never comes.
+            let (address, _) = server(move |_, mut stream| {
+                let count = Arc::clone(&count);
+                async move {
+                    for answered in [true, false] {
+                        if read_head(&mut stream).await.is_empty() {
+                            return;
+                        }
+                        count.fetch_add(1, Ordering::SeqCst);
+                        if answered {
+                            let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await;
+                        }
+                    }
+                    if !closes {
+                        while let Ok(1..) = stream.read(&mut [0; 1024]).await {}
+                    }
+                }
+            })
+            .await;
+            let mut rounds = Rounds::new(address, HttpProbe { method: method.into(), ..kept() });
+            rounds.attempt = Attempt { probe: with_timeout(&rounds.attempt, Duration::from_secs(2)), ..rounds.attempt };
+            rounds.pass(3).await;
+            let sent = requests.load(Ordering::SeqCst);
+            assert_eq!(sent, if safe { 5 } else { 3 }, "{method}, closed: {closes}");
+        }
+    }
+}
+
 /// What does not end in an ordinary way cannot be asked again.
 #[tokio::test]
 async fn only_a_connection_whose_answer_ended_is_kept() {
