@@ -16,17 +16,24 @@ use crate::probe::{
 /// Where Kubernetes mounts a pod's credentials.
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
-/// Run scripts for the controller, which never runs them beside its own credentials
+/// Where runners listen.
 #[derive(Args, Clone, Debug)]
-pub struct RunnerArgs {
-    /// The Unix socket to serve on
+pub(super) struct SocketArg {
+    /// The runner's Unix socket
     #[arg(
         long,
         value_name = "PATH",
         default_value = "/run/healthcheck-operator/runner.sock",
         env = "HEALTHCHECK_OPERATOR_RUNNER_SOCKET"
     )]
-    socket: PathBuf,
+    pub socket: PathBuf,
+}
+
+/// Run scripts for the controller, which never runs them beside its own credentials
+#[derive(Args, Clone, Debug)]
+pub struct RunnerArgs {
+    #[command(flatten)]
+    place: SocketArg,
     /// Scripts that run at once, 1-1024
     #[arg(
         long, value_name = "N", default_value_t = DEFAULT_CONCURRENCY as u32, value_parser = value_parser!(u32).range(1..=1024),
@@ -49,7 +56,7 @@ pub struct RunnerArgs {
 impl RunnerArgs {
     /// Where the socket is.
     fn folder(&self) -> &Path {
-        self.socket.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+        self.place.socket.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
     }
 
     fn setup(&self) -> Setup {
@@ -102,9 +109,10 @@ async fn serve(args: &RunnerArgs) -> anyhow::Result<()> {
     let mut child = signal(SignalKind::child()).context("cannot wait for SIGCHLD")?;
     sweep_rooms();
     let scripts = Scripts::new(&args.setup());
-    let socket = || format!("socket {}", args.socket.display());
-    let server = Server::bind(&args.socket, scripts).with_context(socket)?;
-    tracing::info!(socket = %args.socket.display(), sealed = can_seal(), "scripts are run");
+    let path = &args.place.socket;
+    let socket = || format!("socket {}", path.display());
+    let server = Server::bind(path, scripts).with_context(socket)?;
+    tracing::info!(socket = %path.display(), sealed = can_seal(), "scripts are run");
     server
         .serve(async {
             loop {

@@ -50,6 +50,13 @@ impl OneListener {
         Ok(Self { listener: serve::Listener { accepting, app }, address })
     }
 
+    /// Keeps requests of `path` out of the access log.
+    #[must_use]
+    pub fn silent_on(mut self, path: &str) -> Self {
+        self.listener.app.access_log_skip = Arc::new([path.to_owned()]);
+        self
+    }
+
     /// Where it is, with the port that was found where 0 was asked for.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {

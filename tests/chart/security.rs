@@ -203,6 +203,12 @@ fn a_runner_of_its_own_is_asked_over_tls_and_cannot_read_the_key() {
     );
     let door_args = strings(&door["args"]);
     assert!(door_args.iter().any(|arg| arg.starts_with("--client-name=")), "{door_args:?}");
+    // It is ready when the runner behind it is.
+    let asked = &door["readinessProbe"]["httpGet"];
+    let ports = door["ports"].as_array().expect("ports");
+    let port = ports.iter().find(|port| port["name"] == asked["port"]).expect("the port that is asked");
+    assert!(door_args.contains(&&*format!("--health-listen=[::]:{}", port["containerPort"])), "{door_args:?}");
+    assert_eq!(asked["path"], "/readyz");
     assert!(of_kind(&objects, "Secret").is_empty(), "the user's own are used");
 }
 

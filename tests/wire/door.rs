@@ -16,6 +16,7 @@ use healthcheck_operator::{
     },
 };
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{ENOUGH, SHORT, assert_reason, attempt, eventually, run, script};
 
@@ -87,10 +88,40 @@ impl Place {
 
     /// The port that the door says it listens on.
     fn told_port(&self) -> Option<u16> {
+        self.told("address=127.0.0.1:")
+    }
+
+    fn told(&self, before: &str) -> Option<u16> {
         let log = fs::read_to_string(self.path("door.log")).ok()?;
-        let (_, rest) = log.split_once("127.0.0.1:")?;
+        let (_, rest) = log.split_once(before)?;
         let end = rest.find(|c: char| !c.is_ascii_digit())?;
         rest[..end].parse().ok()
+    }
+
+    /// What the door says of its runner.
+    async fn readyz(&self) -> (u16, String) {
+        let port = self.told("health=127.0.0.1:").expect("it is told");
+        let answer = reqwest::get(format!("http://127.0.0.1:{port}/readyz")).await.expect("an answer");
+        (answer.status().as_u16(), answer.text().await.expect("a text"))
+    }
+
+    /// Waits until the door says so.
+    async fn becomes(&self, status: u16, says: &str) {
+        let told = async {
+            loop {
+                let (code, text) = self.readyz().await;
+                if code == status && text.contains(says) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(ENOUGH, told).await.unwrap_or_else(|_| panic!("never: {status} {says}"));
+    }
+
+    fn signal_runner(&self, signal: Signal) {
+        let pid = i32::try_from(self.runner.id()).ok().and_then(Pid::from_raw).expect("its number");
+        kill_process(pid, signal).expect("a signal");
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -127,7 +158,8 @@ fn start_runner(folder: &Path) -> Child {
 
 fn start_door(folder: &Path) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_healthcheck-operator"));
-    command.args(["runner-door", "--listen", "127.0.0.1:0", "--client-name", CONTROLLER]);
+    command.args(["runner-door", "--listen", "127.0.0.1:0", "--health-listen", "127.0.0.1:0"]);
+    command.args(["--client-name", CONTROLLER]);
     for (flag, file) in [
         ("--tls-cert", "server.crt"),
         ("--tls-key", "server.key"),
@@ -260,6 +292,24 @@ async fn a_door_without_a_runner_and_a_runner_without_a_door_are_ours() {
     place.door.wait().expect("ended");
     let outcome = shell(place.welcome(), "exit 0", SHORT).await;
     assert_reason(&outcome, Reason::RunnerUnreachable, &format!("the script runner at 127.0.0.1:{}", place.port));
+}
+
+/// What the chart's readiness probe asks.
+#[tokio::test]
+async fn a_door_is_ready_while_its_runner_answers() {
+    let mut place = Place::new().await;
+    place.becomes(200, "ok").await;
+    // It hangs, and its socket still takes connections.
+    place.signal_runner(Signal::STOP);
+    place.becomes(503, "the runner does not answer: it did not answer in time").await;
+    place.signal_runner(Signal::CONT);
+    place.becomes(200, "ok").await;
+    place.runner.kill().expect("killed");
+    place.runner.wait().expect("ended");
+    place.becomes(503, "refused").await;
+    place.runner = start_runner(place.folder.path());
+    place.becomes(200, "ok").await;
+    assert_eq!(shell(place.welcome(), "exit 0", ENOUGH).await, Outcome::Success);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ mod server;
 
 use std::{io, path::Path, time::Duration};
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::UnixStream,
@@ -39,6 +39,37 @@ const TALK_LIMIT: Duration = Duration::from_secs(5);
 const ANSWER_GRACE: Duration = Duration::from_secs(1);
 /// Clients served at once; more wait to be accepted.
 const MAX_CLIENTS: usize = 1024;
+/// How long a runner may take to say that it is there.
+const ALIVE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a client asks of a runner.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Request {
+    Alive(Alive),
+    Run(Run),
+}
+
+/// Whether it is there; and that it is, as the answer.
+#[derive(Debug, Serialize, Deserialize)]
+enum Alive {
+    #[serde(rename = "alive")]
+    Alive,
+}
+
+/// Asks the runner behind `socket` for a word, and for no script: one that hangs or is gone gives none.
+///
+/// # Errors
+/// No answer within a second, or none that a runner would give.
+pub async fn is_alive(socket: &Path) -> io::Result<()> {
+    let exchange = async {
+        let mut stream = UnixStream::connect(socket).await?;
+        send(&mut stream, &Request::Alive(Alive::Alive)).await?;
+        receive::<Alive>(&mut stream, ANSWER_LIMIT).await
+    };
+    timeout(ALIVE_PATIENCE, exchange).await.map_err(|_| io::Error::other("it did not answer in time"))??;
+    Ok(())
+}
 
 /// Has the runner behind `socket` make one run.
 pub(super) async fn ask(socket: &Path, run: &Run) -> Result<Ended, Failure> {

@@ -10,15 +10,16 @@ use std::{
 };
 
 use rustix::process::Pid;
+use serde::Serialize;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
     net::{UnixListener, UnixStream},
     sync::Semaphore,
     time::{Instant, interval, sleep, timeout},
 };
 use tokio_util::task::TaskTracker;
 
-use super::{MAX_CLIENTS, REQUEST_LIMIT, TALK_LIMIT, receive, send};
+use super::{MAX_CLIENTS, REQUEST_LIMIT, Request, TALK_LIMIT, receive, send};
 use crate::probe::script::{Run, Scripts, may_be_ours};
 
 /// A timeout a client may ask for, at most: as long as an interval may be.
@@ -150,7 +151,8 @@ async fn accept(
 
 async fn client(mut stream: UnixStream, scripts: &Scripts) {
     let mut run: Run = match timeout(TALK_LIMIT, receive(&mut stream, REQUEST_LIMIT)).await {
-        Ok(Ok(run)) => run,
+        Ok(Ok(Request::Run(run))) => run,
+        Ok(Ok(Request::Alive(word))) => return answer(&mut stream, &word).await,
         Ok(Err(error)) => return tracing::debug!(%error, "a request that is none"),
         Err(_) => return tracing::debug!("a client that asks nothing"),
     };
@@ -161,7 +163,11 @@ async fn client(mut stream: UnixStream, scripts: &Scripts) {
         // Dropping the run kills it with all it started.
         () = hung_up(&mut incoming) => return,
     };
-    if let Err(error) = timeout(TALK_LIMIT, send(&mut outgoing, &ended)).await.unwrap_or_else(|late| Err(late.into())) {
+    answer(&mut outgoing, &ended).await;
+}
+
+async fn answer(outgoing: &mut (impl AsyncWrite + Unpin), answer: &impl Serialize) {
+    if let Err(error) = timeout(TALK_LIMIT, send(outgoing, answer)).await.unwrap_or_else(|late| Err(late.into())) {
         tracing::debug!(%error, "an answer nobody took");
     }
 }
