@@ -170,6 +170,17 @@ fn a_probes_own_port_is_dialed_and_the_traffic_port_shown() {
 }
 
 #[test]
+fn what_is_asked_at_one_port_and_serves_at_two_stays_two() {
+    let probe = json!({"http": {"port": 8008}});
+    let target = |name: &str, port: u16| json!({"name": name, "host": "10.0.0.1", "port": port, "probe": probe});
+    let check = check("c", json!([target("a", 5432), target("b", 5433)]));
+    let endpoints = resolve(&check, &Index::default().sources).endpoints;
+    assert_eq!(labels(&endpoints), ["10.0.0.1:5432", "10.0.0.1:5433"]);
+    assert_ne!(endpoints[0].identity, endpoints[1].identity);
+    assert!(endpoints.iter().all(|endpoint| endpoint.dial.as_ref().and_then(|dial| dial.port) == Some(8008)));
+}
+
+#[test]
 fn an_endpoint_that_moves_between_slices_is_one() {
     let mut index = Index::default();
     list_services(&mut index, vec![service("db", json!([{"port": 80}]))]);
