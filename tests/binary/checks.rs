@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::operator::{Command, Operator, command};
+use crate::support::operator::{BINARY, Command, Operator, command};
 use crate::support::wait::wait_until;
 
 /// Generous: only a test that fails waits this long.
@@ -29,6 +29,22 @@ pub fn quick_http(name: &str, port: u16) -> String {
             "  interval: 100ms\n  failureThreshold: 2\n  successThreshold: 2\n  targets:\n  - name: web\n    host: 127.0.0.1\n    port: {port}\n    probe: {{http: {{path: /, expectedStatuses: [200]}}}}\n"
         ),
     )
+}
+
+/// How the operator ends whose reader has gone before the first byte: its code, and what it complains of.
+pub async fn without_reader(args: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    let ended = tokio::process::Command::new(BINARY)
+        .args(args)
+        .stdin(std::process::Stdio::null())
+        .stdout(writer)
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?
+        .wait_with_output();
+    let ended = tokio::time::timeout(SOON, ended).await??;
+    Ok((ended.status.code(), String::from_utf8_lossy(&ended.stderr).into_owned()))
 }
 
 /// A directory for one test's files.

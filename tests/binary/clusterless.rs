@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::checks::{Files, SOON};
-use crate::support::operator::{BINARY, command};
+use crate::checks::{Files, SOON, without_reader};
+use crate::support::operator::command;
 use crate::support::ports::free_port;
 
 /// A kubeconfig of an API server that nobody runs.
@@ -72,19 +72,8 @@ async fn a_flag_or_a_file_that_is_wrong_is_and_is_told_once() -> anyhow::Result<
 #[tokio::test]
 async fn a_doctor_whose_reader_goes_away_does_not_panic() -> anyhow::Result<()> {
     let files = Files::new();
-    let (reader, writer) = std::io::pipe()?;
-    drop(reader);
-    let ended = tokio::process::Command::new(BINARY)
-        .args(["doctor", "--kubeconfig"])
-        .arg(deserted(&files))
-        .stdin(std::process::Stdio::null())
-        .stdout(writer)
-        .stderr(std::process::Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?
-        .wait_with_output();
-    let ended = tokio::time::timeout(SOON, ended).await??;
-    let told = String::from_utf8_lossy(&ended.stderr);
-    assert_eq!((ended.status.code(), told.contains("panicked")), (Some(3), false), "{told}");
+    let kubeconfig = deserted(&files).display().to_string();
+    let (code, told) = without_reader(&["doctor", "--kubeconfig", &kubeconfig]).await?;
+    assert_eq!((code, told.contains("panicked")), (Some(3), false), "{told}");
     Ok(())
 }

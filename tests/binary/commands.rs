@@ -4,7 +4,7 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use crate::checks::{Files, SOON, check};
+use crate::checks::{Files, SOON, check, without_reader};
 use crate::support::operator::command;
 use crate::support::ports::free_port;
 use crate::support::targets::{HttpTarget, TcpTarget};
@@ -201,21 +201,10 @@ async fn a_reader_that_goes_away_is_no_panic() -> anyhow::Result<()> {
         ("probe script -- true".to_owned(), 0),
         ("probe script -- false".to_owned(), 1),
     ] {
-        // The reader has gone before the first byte.
-        let (reader, writer) = std::io::pipe()?;
-        drop(reader);
-        let ended = tokio::process::Command::new(crate::support::operator::BINARY)
-            .args(line.split(' '))
-            .stdin(std::process::Stdio::null())
-            .stdout(writer)
-            .stderr(std::process::Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?
-            .wait_with_output();
-        let ended = tokio::time::timeout(SOON, ended).await??;
-        let told = String::from_utf8_lossy(&ended.stderr);
+        let args: Vec<_> = line.split(' ').collect();
+        let (ended, told) = without_reader(&args).await?;
         assert!(!told.contains("panicked"), "{line}: {told}");
-        assert_eq!(ended.status.code(), Some(code), "{line}: {told}");
+        assert_eq!(ended, Some(code), "{line}: {told}");
     }
     Ok(())
 }

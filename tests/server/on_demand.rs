@@ -10,20 +10,18 @@ use std::{
 
 use futures::future::{BoxFuture, join_all};
 use healthcheck_operator::{
-    api::HealthCheck,
     check::{Attempt, ObjectKey, Outcome, ProbeKind, Reason, Report},
-    compile::{Mode, compile},
-    engine::{self, Board, Desired, Engine, Limits, Parts, Surroundings},
+    engine::{Board, Engine},
     on_demand::{OnDemand, Question},
     probe::Lane,
     server::{Access, AccessRequest, Authorizer, Decision},
-    telemetry::{Beats, Metrics},
+    telemetry::Metrics,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Answer, Fixture, LONG, answer, config};
+use crate::support::{Answer, Fixture, LONG, answer, config, engine};
 
 /// What each target answers, by name, once it is let go; and all that was asked.
 #[derive(Clone)]
@@ -106,30 +104,14 @@ impl Bench {
     /// The same with `more` in every spec.
     pub async fn with(access: Access, specs: &[(&str, Value)], more: Value) -> Self {
         let (board, told, stop) = (Arc::new(Board::new()), Told::default(), CancellationToken::new());
-        let parts = Parts {
-            lane: Arc::new(told.clone()),
-            board: board.clone(),
-            limits: Limits { in_flight: 10, per_host: 10 },
-            surroundings: Surroundings::default(),
-            metrics: Metrics::default(),
-            beats: Beats::default(),
-        };
-        let (engine, _) = engine::start(parts, stop.clone());
-        for (name, spec) in specs {
+        let specs = specs.iter().map(|(name, spec)| {
             let mut spec = spec.clone();
             for (name, value) in more.as_object().expect("a map") {
                 spec[name] = value.clone();
             }
-            let object = json!({
-                "apiVersion": "healthcheck-operator.dev/v1alpha1", "kind": "HealthCheck",
-                "metadata": {"name": name, "namespace": "shop"}, "spec": spec,
-            });
-            let object: HealthCheck = serde_json::from_value(object).expect("a HealthCheck");
-            let check = Arc::new(compile(&object, Mode::Standalone).expect("a check"));
-            let endpoints = check.targets.iter().filter_map(|target| target.own_endpoint()).collect();
-            engine.upsert(Desired { check, endpoints, prior: None }).await;
-        }
-        engine.settle().await;
+            (*name, spec)
+        });
+        let engine = engine(told.clone(), &board, &Metrics::default(), specs, &stop).await;
         let on_demand = OnDemand::new();
         on_demand.begin(Arc::new(told.clone()), engine.clone());
         let fixture = Fixture::asking(board.clone(), &config(&[]), access, Some(on_demand.clone())).await;

@@ -7,10 +7,8 @@ use std::{
 
 use futures::future::BoxFuture;
 use healthcheck_operator::{
-    api::HealthCheck,
     check::{Attempt, ObjectKey, Outcome, Report},
-    compile::{Mode, compile},
-    engine::{self, Board, Desired, Engine, Limits, Parts, Surroundings},
+    engine::{Board, Engine},
     passive::Intake,
     probe::Lane,
     server::{Access, AccessRequest, Authorizer, Decision},
@@ -20,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Answer, Fixture, LONG, answer, config};
+use crate::support::{Answer, Fixture, LONG, answer, config, engine};
 
 /// Whose probes all go well: what becomes unhealthy is by reports.
 #[derive(Clone)]
@@ -67,26 +65,7 @@ impl Bench {
     pub async fn listening(access: Access, flags: &[&str]) -> Self {
         let (board, stop) = (Arc::new(Board::new()), CancellationToken::new());
         let metrics = healthcheck_operator::telemetry::Metrics::default();
-        let parts = Parts {
-            lane: Arc::new(Well),
-            board: board.clone(),
-            limits: Limits { in_flight: 10, per_host: 10 },
-            surroundings: Surroundings::default(),
-            metrics: metrics.clone(),
-            beats: Default::default(),
-        };
-        let (engine, _) = engine::start(parts, stop.clone());
-        for (name, spec) in specs() {
-            let object = json!({
-                "apiVersion": "healthcheck-operator.dev/v1alpha1", "kind": "HealthCheck",
-                "metadata": {"name": name, "namespace": "shop"}, "spec": spec,
-            });
-            let object: HealthCheck = serde_json::from_value(object).expect("a HealthCheck");
-            let check = Arc::new(compile(&object, Mode::Standalone).expect("a check"));
-            let endpoints = check.targets.iter().filter_map(|target| target.own_endpoint()).collect();
-            engine.upsert(Desired { check, endpoints, prior: None }).await;
-        }
-        engine.settle().await;
+        let engine = engine(Well, &board, &metrics, specs(), &stop).await;
         board.set_synced();
         let intake = Intake::new(metrics.observations.clone());
         intake.begin(engine.clone());

@@ -4,14 +4,21 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use clap::Parser;
 use healthcheck_operator::{
+    api::HealthCheck,
     check::{Counts, EndpointState, Health, HealthReason, ObjectKey, Reason},
-    engine::{Board, CheckLive, CheckView, Counters, EndpointLive, EndpointView},
+    compile::{Mode, compile},
+    engine::{
+        self, Board, CheckLive, CheckView, Counters, Desired, EndpointLive, EndpointView, Engine, Limits, Parts,
+        Surroundings,
+    },
     on_demand::OnDemand,
     passive::Intake,
+    probe::Lane,
     server::{Access, AdminDefault, Readiness, ServerArgs, ServerConfig, Servers, State},
     telemetry::{Beats, Metrics},
 };
 use jiff::Timestamp;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -34,6 +41,37 @@ pub fn config(flags: &[&str]) -> ServerConfig {
     let places = ["test", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
     let cli = Cli::parse_from([&places, flags].concat());
     cli.server.config(AdminDefault::Loopback).expect("the flags fit together")
+}
+
+/// An engine that runs `specs`, by their names in the namespace `shop`, until `stop`.
+pub async fn engine(
+    lane: impl Lane,
+    board: &Arc<Board>,
+    metrics: &Metrics,
+    specs: impl IntoIterator<Item = (&str, Value)>,
+    stop: &CancellationToken,
+) -> Engine {
+    let parts = Parts {
+        lane: Arc::new(lane),
+        board: board.clone(),
+        limits: Limits { in_flight: 10, per_host: 10 },
+        surroundings: Surroundings::default(),
+        metrics: metrics.clone(),
+        beats: Beats::default(),
+    };
+    let (engine, _) = engine::start(parts, stop.clone());
+    for (name, spec) in specs {
+        let object = json!({
+            "apiVersion": "healthcheck-operator.dev/v1alpha1", "kind": "HealthCheck",
+            "metadata": {"name": name, "namespace": "shop"}, "spec": spec,
+        });
+        let object: HealthCheck = serde_json::from_value(object).expect("a HealthCheck");
+        let check = Arc::new(compile(&object, Mode::Standalone).expect("a check"));
+        let endpoints = check.targets.iter().filter_map(|target| target.own_endpoint()).collect();
+        engine.upsert(Desired { check, endpoints, prior: None }).await;
+    }
+    engine.settle().await;
+    engine
 }
 
 pub struct Fixture {

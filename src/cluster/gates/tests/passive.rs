@@ -59,6 +59,14 @@ impl Judge {
         self.engine.settle().await;
     }
 
+    /// Which are published once the gates have heard of `count` such reports.
+    async fn published(&self, world: &mut World, endpoint: &str, observed: Observed, count: u32) -> Vec<bool> {
+        self.report(endpoint, observed, count).await;
+        self.tell(world);
+        world.settle();
+        world.ready()
+    }
+
     fn tell(&self, world: &mut World) {
         let view = self.board.get(&key("a")).expect("on the board");
         world.board.publish(vec![(*view).clone()], &[]);
@@ -86,10 +94,7 @@ async fn a_new_endpoint_that_nothing_probes_is_published_beside_one_that_was_rep
     let mut world = World::new();
     world.check("a", 1, json!({}), unprobed(spec(1, json!({})), "Unknown"));
     let judge = Judge::of(&world).await;
-    judge.report("10.0.0.1:80", Observed::Status(200), 3).await;
-    judge.tell(&mut world);
-    world.settle();
-    assert_eq!(world.ready(), [true]);
+    assert_eq!(judge.published(&mut world, "10.0.0.1:80", Observed::Status(200), 3).await, [true]);
     // A scale-up.
     world.check("a", 2, json!({}), unprobed(spec(2, json!({})), "Unknown"));
     judge.run(&world).await;
@@ -97,10 +102,7 @@ async fn a_new_endpoint_that_nothing_probes_is_published_beside_one_that_was_rep
     world.settle();
     assert_eq!(world.ready(), [true, true]);
     // Traffic speaks against it, and in its time it gets some again.
-    judge.report("10.0.0.2:80", Observed::ConnectFailure, 2).await;
-    judge.tell(&mut world);
-    world.settle();
-    assert_eq!(world.ready(), [true, false]);
+    assert_eq!(judge.published(&mut world, "10.0.0.2:80", Observed::ConnectFailure, 2).await, [true, false]);
     tokio::time::sleep(Duration::from_secs(21)).await;
     judge.engine.settle().await;
     judge.tell(&mut world);
@@ -112,10 +114,7 @@ async fn one_that_is_declared_unhealthy_waits_as_long_as_an_ejection_and_no_long
     let mut world = World::new();
     world.check("a", 1, json!({}), unprobed(spec(2, json!({})), "Unhealthy"));
     let judge = Judge::of(&world).await;
-    judge.report("10.0.0.1:80", Observed::Status(200), 1).await;
-    judge.tell(&mut world);
-    world.settle();
-    assert_eq!(world.ready(), [true, false]);
+    assert_eq!(judge.published(&mut world, "10.0.0.1:80", Observed::Status(200), 1).await, [true, false]);
     tokio::time::sleep(Duration::from_secs(21)).await;
     judge.engine.settle().await;
     judge.tell(&mut world);
