@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn why_is_told_where_all_is_not_well() {
-        let spec = json!({"targets": [{"host": {"address": "x", "port": 1}}]});
+        let spec = json!({"targets": [{"name": "t", "host": "x", "port": 1}]});
         let with =
             |status: serde_json::Value| object(json!({"metadata": {"name": "a"}, "spec": spec, "status": status}));
         let conditions = |ready: &str| {
