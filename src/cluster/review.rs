@@ -31,6 +31,11 @@ use crate::{
 const KEPT: Duration = Duration::from_secs(60);
 /// How long a refusal is kept: it may be about to be granted.
 const REFUSAL_KEPT: Duration = Duration::from_secs(10);
+/// How long a grant to report holds while nobody can be asked: as long as a token that the kubelet hands out lasts, before
+/// which the outage of an API server should be over. Verdicts of traffic alone must not end with the API server.
+const OUTAGE: Duration = Duration::from_secs(3600);
+/// The one subresource that it is for.
+const REPORT: &str = "report";
 /// The most grants that are kept, and refusals of whom the cluster knows.
 const CAPACITY: usize = 1024;
 /// The most tokens that are kept behind which there is nobody.
@@ -77,6 +82,7 @@ impl ClusterAuthorizer {
             grants: Kept::new(CAPACITY, KEPT),
             nobodies: Kept::new(NOBODIES, REFUSAL_KEPT),
             refusals: Kept::new(CAPACITY, REFUSAL_KEPT),
+            lasting: Kept::new(CAPACITY, OUTAGE),
             asking: SingleFlight::default(),
             reviewing: SingleFlight::default(),
             turns: Semaphore::new(AT_ONCE),
@@ -159,6 +165,10 @@ impl<K: Clone + Eq + Hash, V: Clone> Kept<K, V> {
         answers.insert(key, (answer, Instant::now() + self.time));
     }
 
+    fn retain(&self, keep: impl Fn(&K) -> bool) {
+        self.lock().retain(|key, _| keep(key));
+    }
+
     fn remove(&self, key: &K) {
         self.lock().remove(key);
     }
@@ -173,6 +183,8 @@ struct Reviews {
     nobodies: Kept<Arc<str>, ()>,
     grants: Kept<Question, Decision>,
     refusals: Kept<Question, Decision>,
+    /// What the cluster last let somebody report, for as long as it cannot be asked.
+    lasting: Kept<Question, Decision>,
     asking: SingleFlight<Question, Decision>,
     reviewing: SingleFlight<Arc<str>, Result<User, Decision>>,
     turns: Semaphore,
@@ -198,14 +210,36 @@ impl Reviews {
         let Some(_turn) = self.turn(&question.token, strangers).await else { return Decision::Busy };
         let decision = self.ask(question).await;
         match &decision {
-            Decision::Allowed(_) => self.grants.insert(question.clone(), decision.clone()),
-            Decision::Forbidden(_) => self.refusals.insert(question.clone(), decision.clone()),
-            // Kept by its token.
-            Decision::Unauthenticated => {}
+            Decision::Allowed(_) => {
+                self.grants.insert(question.clone(), decision.clone());
+                if question.subresource == REPORT {
+                    self.lasting.insert(question.clone(), decision.clone());
+                }
+            }
+            Decision::Forbidden(_) => {
+                self.lasting.remove(question);
+                self.refusals.insert(question.clone(), decision.clone());
+            }
+            // Kept by its token, of which nothing holds any more.
+            Decision::Unauthenticated => self.lasting.retain(|granted| granted.token != question.token),
             // Nobody answered: that is no answer to keep.
-            Decision::Unavailable(_) | Decision::Busy => {}
+            Decision::Unavailable(_) => return self.outlast(question).unwrap_or(decision),
+            Decision::Busy => {}
         }
         decision
+    }
+
+    /// Goes on with the last grant while nobody can be asked. It is taken for granted for as long as any: who reports often
+    /// must not wait for an API server that is away with each batch.
+    fn outlast(&self, question: &Question) -> Option<Decision> {
+        let granted = self.lasting.get(question)?;
+        self.grants.insert(question.clone(), granted.clone());
+        tracing::warn!(
+            namespace = question.namespace,
+            name = question.name,
+            "goes on with what was granted last, as the cluster cannot be asked who may report"
+        );
+        Some(granted)
     }
 
     async fn ask(self: &Arc<Self>, question: &Question) -> Decision {
@@ -293,180 +327,4 @@ fn unavailable(resource: &str, error: &CallError) -> Decision {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        convert::Infallible,
-        sync::atomic::{AtomicUsize, Ordering::SeqCst},
-    };
-
-    use futures::future::join_all;
-    use http::{Request, Response};
-    use kube::client::Body;
-    use serde_json::{Value, json};
-    use tokio::sync::watch;
-
-    use super::*;
-
-    const GOOD: &str = "good-0123456789abcdef";
-    const LONG: Duration = Duration::from_secs(20);
-
-    /// An API server that knows tokens that begin with `good`, and lets them do anything but in the namespace `closed`. Of
-    /// others it says nothing until it is let.
-    struct Server {
-        reviews: AtomicUsize,
-        accesses: AtomicUsize,
-        free: watch::Sender<bool>,
-    }
-
-    impl Server {
-        async fn answer(&self, request: Request<Body>) -> Value {
-            let path = request.uri().path().to_owned();
-            let body = request.into_body().collect_bytes().await.expect("a body");
-            let mut review: Value = serde_json::from_slice(&body).expect("JSON");
-            review["status"] = if path.ends_with("/tokenreviews") {
-                self.reviews.fetch_add(1, SeqCst);
-                let good = review["spec"]["token"].as_str().expect("a token").starts_with("good");
-                if !good {
-                    self.free.subscribe().wait_for(|free| *free).await.expect("never closed");
-                }
-                json!({"authenticated": good, "user": {"username": if good { "alice" } else { "" }}})
-            } else {
-                self.accesses.fetch_add(1, SeqCst);
-                json!({"allowed": review["spec"]["resourceAttributes"]["namespace"] != "closed"})
-            };
-            review
-        }
-
-        fn asked(&self) -> (usize, usize) {
-            (self.reviews.load(SeqCst), self.accesses.load(SeqCst))
-        }
-    }
-
-    fn start() -> (Arc<Server>, ClusterAuthorizer) {
-        let server = Arc::new(Server {
-            reviews: AtomicUsize::new(0),
-            accesses: AtomicUsize::new(0),
-            free: watch::Sender::new(true),
-        });
-        let behind = server.clone();
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let server = behind.clone();
-            async move {
-                let answer = server.answer(request).await.to_string();
-                Ok::<_, Infallible>(Response::new(Body::from(answer.into_bytes())))
-            }
-        });
-        (server, ClusterAuthorizer::new(Client::new(service, "default")))
-    }
-
-    const fn probing(namespace: &str) -> AccessRequest<'_> {
-        AccessRequest { verb: "create", namespace, name: "web", subresource: "probe" }
-    }
-
-    fn alice() -> Decision {
-        Decision::Allowed(Some("alice".into()))
-    }
-
-    fn stranger(number: usize) -> String {
-        format!("stranger-0123456789-{number}")
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn strangers_have_few_turns_and_hold_up_nobody() {
-        let (server, main) = start();
-        let public = main.for_strangers().expect("one of its own");
-        assert_eq!(public.authorize(GOOD, probing("shop")).await, alice());
-        // So long ago that she is asked about anew.
-        tokio::time::advance(KEPT * 2).await;
-        server.free.send_replace(false);
-        let before = server.asked().0;
-        let flood: Vec<_> = (0..50)
-            .map(|number| {
-                let public = public.clone();
-                tokio::spawn(async move { public.authorize(&stranger(number), probing("shop")).await })
-            })
-            .collect();
-        timeout(LONG, async {
-            while server.asked().0 < before + STRANGERS_AT_ONCE
-                || flood.iter().filter(|one| one.is_finished()).count() < 46
-            {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        })
-        .await
-        .expect("four wait, and the others have been told");
-        assert_eq!(public.authorize(&stranger(99), probing("shop")).await, Decision::Busy);
-        assert_eq!(public.authorize(GOOD, probing("shop")).await, alice(), "who was somebody is no stranger");
-        assert_eq!(main.authorize("good-9876543210fedcba", probing("shop")).await, alice(), "nor who asks elsewhere");
-        server.free.send_replace(true);
-        let told: Vec<_> = join_all(flood).await.into_iter().map(|told| told.expect("no panic")).collect();
-        let count = |decision| told.iter().filter(|told| **told == decision).count();
-        assert_eq!((count(Decision::Unauthenticated), count(Decision::Busy)), (STRANGERS_AT_ONCE, 46));
-        assert_eq!(server.asked().0, before + STRANGERS_AT_ONCE + 2);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_flood_of_refusals_pushes_out_no_grant() {
-        let (server, main) = start();
-        let public = main.for_strangers().expect("one of its own");
-        assert_eq!(public.authorize(GOOD, probing("shop")).await, alice());
-        assert!(matches!(public.authorize(GOOD, probing("closed")).await, Decision::Forbidden(_)));
-        for number in 0..CAPACITY + 10 {
-            assert_eq!(public.authorize(&stranger(number), probing("shop")).await, Decision::Unauthenticated);
-        }
-        assert_eq!(server.asked(), (CAPACITY + 11, 2), "who stands behind a token is asked once");
-        assert_eq!(public.authorize(GOOD, probing("shop")).await, alice());
-        assert!(matches!(main.authorize(GOOD, probing("closed")).await, Decision::Forbidden(_)));
-        assert_eq!(public.authorize(&stranger(CAPACITY + 9), probing("shop")).await, Decision::Unauthenticated);
-        assert_eq!(server.asked(), (CAPACITY + 11, 2), "all of this was known");
-        assert_eq!(main.reviews.nobodies.lock().len(), NOBODIES);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_can_be_no_token_is_refused_unasked() {
-        let (server, main) = start();
-        let long = "a".repeat(PLAUSIBLE.end() + 1);
-        for token in [
-            "short",
-            "good 0123456789abcdef",
-            "good-0123456789äöü",
-            "===================",
-            "good=0123456789abcdef",
-            &long,
-        ] {
-            assert_eq!(main.authorize(token, probing("shop")).await, Decision::Unauthenticated, "{token}");
-        }
-        assert_eq!(server.asked(), (0, 0));
-        for token in [
-            "good.eyJhbGciOiJSUzI1NiJ9.e30.c2ln_-",
-            "good~0123456789+/==",
-            &format!("good{}", "a".repeat(8 * 1024 - 4)),
-        ] {
-            assert_eq!(main.authorize(token, probing("shop")).await, alice(), "{token}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_asks_the_same_at_once_is_asked_about_once() {
-        let (server, main) = start();
-        server.free.send_replace(false);
-        let asking = (0..20).map(|_| main.authorize("stranger-0123456789", probing("shop")));
-        let release = async {
-            timeout(LONG, async {
-                while server.asked().0 == 0 {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-            })
-            .await
-            .expect("asked in time");
-            server.free.send_replace(true);
-        };
-        let (told, ()) = tokio::join!(join_all(asking), release);
-        assert!(told.iter().all(|told| *told == Decision::Unauthenticated), "{told:?}");
-        assert_eq!(server.asked(), (1, 0));
-        let namespaces: Vec<_> = (0..40).map(|number| format!("n{number}")).collect();
-        let told = join_all(namespaces.iter().map(|namespace| main.authorize(GOOD, probing(namespace)))).await;
-        assert!(told.iter().all(|told| *told == alice()), "{told:?}");
-        assert_eq!(server.asked(), (2, 40), "one token");
-    }
-}
+mod tests;

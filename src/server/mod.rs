@@ -137,7 +137,8 @@ impl Servers {
         let reporters = Arc::new(Reporters::default());
         let envoy = envoy::Envoy {
             intake: state.passive.clone(),
-            access: state.access.clone(),
+            // Anybody may connect to it; a gateway is a stranger with its first message alone.
+            access: state.access.for_strangers(),
             home: home.clone(),
             reporters: reporters.clone(),
             opening: tokio::sync::Semaphore::new(envoy::OPENING),

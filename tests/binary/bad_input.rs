@@ -138,6 +138,14 @@ async fn a_bad_flag_names_itself_and_the_mend() -> anyhow::Result<()> {
             &["--tls-cert", "x.pem", "No such file"],
         ),
         (&["standalone", "-f", &file, "--api-token-file", "none"], &["--api-token-file", "none", "No such file"]),
+        (
+            &["standalone", "-f", &file, "--envoy-listen", ":8083"],
+            &["--envoy-listen [::]:8083", "--api-token-file", "127.0.0.1:8083"],
+        ),
+        (
+            &["standalone", "-f", &file, "--envoy-listen", "0.0.0.0:8083"],
+            &["--envoy-listen 0.0.0.0:8083", "--api-token-file"],
+        ),
         (&["standalone", "-f", &file, "--log-level", "loud"], &["--log-level", "error, warn, info"]),
         (&["standalone", "-f", &file, "--listen", "192.0.2.1:1"], &["--listen 192.0.2.1:1", "no such address"]),
         (&["standelone"], &["standelone", "standalone"]),

@@ -17,7 +17,7 @@ use crate::{
     on_demand::{self, OnDemand},
     passive::Intake,
     probe::{KeptConnections, Lane, Prober, Settings},
-    server::{Access, AdminDefault, Readiness, ServerArgs, Servers, State, TokenFile},
+    server::{Access, AdminDefault, Readiness, ServerArgs, ServerConfig, Servers, State, TokenFile},
     source::{Watch, desired},
     telemetry::{Beats, Metrics},
 };
@@ -96,12 +96,28 @@ impl Running {
     }
 }
 
+/// What is wrong where anybody could report, and eject whatever there is.
+fn open_to_all(config: &ServerConfig, guarded: bool) -> Option<String> {
+    let envoy = config.envoy_listen.filter(|envoy| !guarded && !envoy.ip().to_canonical().is_loopback())?;
+    Some(format!(
+        "--envoy-listen {envoy} lets whoever reaches it report: give --api-token-file a file with a token, or listen on \
+         127.0.0.1:{}",
+        envoy.port()
+    ))
+}
+
 /// Runs `standalone` until it is told to stop, or with `--once` until every endpoint is decided.
 ///
 /// # Errors
 /// What is wrong with a flag, a file or a listener's address, in one line each.
 pub async fn run(args: StandaloneArgs) -> anyhow::Result<Exit> {
     let config = args.servers.config(AdminDefault::Loopback).map_err(anyhow::Error::msg)?;
+    if !args.once
+        && let Some(refused) = open_to_all(&config, args.api_token_file.is_some())
+    {
+        complain(&refused);
+        return Ok(Exit::Usage);
+    }
     if args.once && args.filename.is_empty() {
         // The example asks the program's own listeners, and --once opens none.
         complain(&"--once: name with --filename what is to be probed");
