@@ -64,8 +64,9 @@ fn observation(at: usize) -> String {
 
 fn line(at: usize) -> String {
     let ((check, target), status) = (place(at), status(at));
+    let now = jiff::Timestamp::now().as_millisecond();
     format!(
-        r#"{{"request":{{"url":"http://127.0.0.1:9080/hello","uri":"/hello","method":"GET","headers":{{"host":"127.0.0.1","user-agent":"curl/8.5.0","accept":"*/*"}},"querystring":{{}},"size":81}},"response":{{"status":{status},"headers":{{"content-type":"text/plain","server":"APISIX/3.11.0","connection":"close"}},"size":118}},"server":{{"hostname":"gw-1","version":"3.11.0"}},"upstream":"127.1.{check}.{target}:9","service_id":"","route_id":"1","client_ip":"127.0.0.1","start_time":1704507612177,"latency":101.9,"upstream_latency":100.8,"apisix_latency":1.1}}"#
+        r#"{{"request":{{"url":"http://127.0.0.1:9080/hello","uri":"/hello","method":"GET","headers":{{"host":"127.0.0.1","user-agent":"curl/8.5.0","accept":"*/*"}},"querystring":{{}},"size":81}},"response":{{"status":{status},"headers":{{"content-type":"text/plain","server":"APISIX/3.11.0","connection":"close"}},"size":118}},"server":{{"hostname":"gw-1","version":"3.11.0"}},"upstream":"127.1.{check}.{target}:9","service_id":"","route_id":"1","client_ip":"127.0.0.1","start_time":{now},"latency":101.9,"upstream_latency":100.8,"apisix_latency":1.1}}"#
     )
 }
 

@@ -6,13 +6,11 @@ use jiff::Timestamp;
 
 use super::{
     group::Row,
-    judgement::{Hearing, Judgement, Span},
+    judgement::{Heard, Hearing, Judgement, Span, Standing},
     scheduler::GRACE,
     view::EndpointView,
 };
-use crate::check::{
-    Endpoint, EndpointState, Family, Host, InitialState, Observed, Passive, Report, Resolve, Rhythm, Thresholds,
-};
+use crate::check::{Endpoint, Family, Host, InitialState, Passive, Report, Resolve, Rhythm, Thresholds};
 
 /// See the module's own words.
 #[derive(Debug)]
@@ -93,20 +91,20 @@ impl Belief {
 
     /// Ends what ejections have lasted long enough by `now`. Whether there was any.
     pub fn lapse(&mut self, now: u64, wall: Timestamp) -> bool {
-        let before = (self.whole.state(), self.whole.since);
+        let before = self.whole.standing();
         let mut any = false;
         for judgement in self.each_mut() {
             any |= judgement.lapse(now, wall);
         }
         if any {
-            self.judge_whole(before, wall);
+            self.judge_whole(before, now, wall);
         }
         any
     }
 
     /// One address that serves is enough for a name as a whole: it is ejected as long as none does, and traffic has shown
     /// that of one of them. Looked at after everything that may change that. `before`: what it was then, and since when.
-    fn judge_whole(&mut self, before: (EndpointState, Timestamp), wall: Timestamp) -> bool {
+    fn judge_whole(&mut self, before: Standing, now: u64, wall: Timestamp) -> bool {
         let Some(addresses) = self.addresses.as_ref().filter(|addresses| addresses.living().next().is_some()) else {
             return false;
         };
@@ -114,10 +112,10 @@ impl Belief {
         let ejected = addresses.living().map(|address| &address.judgement).filter(|_| none_serves);
         let last = ejected.filter(|judgement| judgement.is_ejected()).max_by_key(|judgement| judgement.ejected_at());
         let changed = match last {
-            Some(last) => self.whole.eject_like(last, wall),
+            Some(last) => self.whole.eject_like(last, now, wall),
             None => {
                 self.whole.is_ejected() && {
-                    self.whole.release(wall);
+                    self.whole.release(now, wall);
                     true
                 }
             }
@@ -127,27 +125,35 @@ impl Belief {
     }
 
     /// Takes in reports of a data plane about the endpoint, or about one address of a name. Whether anything that readers
-    /// see has changed.
+    /// see has changed; `None`: they came too late to say anything.
     pub fn observe(
         &mut self,
         at: Option<IpAddr>,
-        (observed, times): (Observed, u16),
+        heard: &Heard,
         hearing: &Hearing<'_>,
         now: u64,
         wall: Timestamp,
-    ) -> bool {
-        self.heard = Some(now);
-        let take = |judgement: &mut Judgement| judgement.observe(observed, times, hearing, now, wall);
-        let before = (self.whole.state(), self.whole.since);
+    ) -> Option<bool> {
+        let before = self.whole.standing();
         // Where nobody says at which address, it is at all of them.
-        let mut changed = (at.is_none() || self.addresses.is_none()) && take(&mut self.whole);
+        let whole = (at.is_none() || self.addresses.is_none()).then_some(&mut self.whole);
         let known = self.addresses.iter_mut().flat_map(|addresses| &mut addresses.known);
-        for address in
-            known.filter(|address| address.left.is_none() && at.is_none_or(|ip| ip == address.ip.to_canonical()))
-        {
-            changed |= take(&mut address.judgement);
+        let living = known.filter(|address| address.left.is_none());
+        let there = living.filter(|address| at.is_none_or(|ip| ip == address.ip.to_canonical()));
+        let (mut changed, mut late, mut taken) = (false, false, false);
+        for judgement in whole.into_iter().chain(there.map(|address| &mut address.judgement)) {
+            if judgement.is_late(heard, hearing, now) {
+                late = true;
+                continue;
+            }
+            taken = true;
+            changed |= judgement.observe(heard, hearing, now, wall);
         }
-        self.judge_whole(before, wall) || changed
+        if late && !taken {
+            return None;
+        }
+        self.heard = self.heard.max(Some(u64::try_from(heard.ended).unwrap_or(0)));
+        Some(self.judge_whole(before, now, wall) || changed)
     }
 
     /// The check is probed again.
@@ -195,7 +201,7 @@ impl Belief {
 
     /// Gives up what is too old at `now`. Whether there was any.
     pub fn expire(&mut self, now: u64, stale_after: u64, wall: Timestamp) -> bool {
-        let before = (self.whole.state(), self.whole.since);
+        let before = self.whole.standing();
         let mut any = false;
         for judgement in self.each_mut() {
             if judgement.expires(stale_after).is_some_and(|at| at <= now) {
@@ -204,7 +210,7 @@ impl Belief {
             }
         }
         if any {
-            self.judge_whole(before, wall);
+            self.judge_whole(before, now, wall);
         }
         any
     }
@@ -218,10 +224,10 @@ impl Belief {
         span: Span,
         wall: Timestamp,
     ) -> bool {
-        let before = (self.whole.state(), self.whole.since);
+        let before = self.whole.standing();
         let changed = self.whole.take(report, thresholds, span, wall);
         let addresses = self.take_at_addresses(endpoint, report, thresholds, span, wall);
-        self.judge_whole(before, wall) || changed || addresses
+        self.judge_whole(before, span.ended, wall) || changed || addresses
     }
 
     /// What an attempt ended in at each address of a name.

@@ -1,12 +1,12 @@
 //! What a data plane reports: finding out whom a report is about, and taking it in.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
 use super::{
     group::Member,
-    judgement::Hearing,
+    judgement::{Heard, Hearing, ago},
     record::Record,
     scheduler::{Scheduler, millis},
     table::Table,
@@ -22,6 +22,25 @@ pub struct Observation {
     pub about: About,
     pub observed: Observed,
     pub count: u32,
+    /// `None`: now.
+    pub when: Option<When>,
+}
+
+/// When a data plane has seen something, by its own clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct When {
+    /// When the request began, or the connection.
+    pub began: Timestamp,
+    /// When it was known what came of it.
+    pub ended: Timestamp,
+}
+
+impl When {
+    /// From `began`, for `lasted`; what no calendar has ends as it began.
+    #[must_use]
+    pub fn lasting(began: Timestamp, lasted: Duration) -> Self {
+        Self { began, ended: began.checked_add(lasted).unwrap_or(began) }
+    }
 }
 
 /// Which endpoint a report is about.
@@ -61,6 +80,8 @@ pub enum Fate {
     /// The check has no `spec.passive`.
     NotPassive,
     Suspended,
+    /// Seen so long ago, or before the endpoint recovered, that it says nothing of now.
+    Late,
 }
 
 impl Fate {
@@ -73,6 +94,7 @@ impl Fate {
             Self::UnknownEndpoint => "unknownEndpoint",
             Self::NotPassive => "notPassive",
             Self::Suspended => "suspended",
+            Self::Late => "late",
         }
     }
 }
@@ -127,12 +149,12 @@ impl<L: Lane> Scheduler<L> {
 
     fn observe_one(&mut self, report: &Observation, now: u64, wall: Timestamp) -> Fate {
         let times = u16::try_from(report.count).unwrap_or(u16::MAX);
+        let of = |then: fn(&When) -> Timestamp| ago(report.when.as_ref().map_or(wall, then), now, wall);
+        let (began, ended) = (of(|when| when.began), of(|when| when.ended));
+        let heard = Heard { observed: report.observed, times, began: began.min(ended), ended };
         match &report.about {
             About::Endpoint { check, endpoint } => match self.find_endpoint(check, endpoint) {
-                Ok((id, address)) => {
-                    self.hear_of(id, address, (report.observed, times), now, wall);
-                    Fate::Accepted
-                }
+                Ok((id, address)) => self.hear_of(id, address, &heard, now, wall),
                 Err(fate) => fate,
             },
             About::Address { scope, address } => {
@@ -143,12 +165,16 @@ impl<L: Lane> Scheduler<L> {
                     if !scope.covers(&group.check.key) {
                         continue;
                     }
-                    if group.check.suspend {
-                        fate = if fate == Fate::Accepted { fate } else { Fate::Suspended };
-                        continue;
-                    }
-                    self.hear_of(id, Some(address), (report.observed, times), now, wall);
-                    fate = Fate::Accepted;
+                    let its = if group.check.suspend {
+                        Fate::Suspended
+                    } else {
+                        self.hear_of(id, Some(address), &heard, now, wall)
+                    };
+                    fate = match (fate, its) {
+                        // One that takes it is enough.
+                        (Fate::Accepted, _) | (Fate::Late, Fate::Suspended) => fate,
+                        (_, its) => its,
+                    };
                 }
                 fate
             }
@@ -195,14 +221,14 @@ impl<L: Lane> Scheduler<L> {
     }
 
     /// Takes in what was seen of `id`, or of the one address of it.
-    fn hear_of(&mut self, id: u32, address: Option<SocketAddr>, seen: (Observed, u16), now: u64, wall: Timestamp) {
-        let Some((record, group)) = self.table.with_group(id) else { return };
-        let Some(passive) = &group.check.passive else { return };
+    fn hear_of(&mut self, id: u32, address: Option<SocketAddr>, heard: &Heard, now: u64, wall: Timestamp) -> Fate {
+        let Some((record, group)) = self.table.with_group(id) else { return Fate::UnknownEndpoint };
+        let Some(passive) = &group.check.passive else { return Fate::NotPassive };
         let hearing = Hearing { passive, stale_after: millis(group.check.stale_after) };
         let rhythm = &group.check.rhythm;
         let before = record.belief.cadence(rhythm, now);
         let ip = address.map(|address| address.ip());
-        let changed = record.belief.observe(ip, seen, &hearing, now, wall);
+        let Some(changed) = record.belief.observe(ip, heard, &hearing, now, wall) else { return Fate::Late };
         let after = record.belief.cadence(rhythm, now);
         let paced = before != after;
         if paced {
@@ -216,6 +242,7 @@ impl<L: Lane> Scheduler<L> {
         if changed || paced {
             self.reschedule(id);
         }
+        Fate::Accepted
     }
 }
 

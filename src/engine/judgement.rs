@@ -22,6 +22,8 @@ pub(super) struct Judgement {
     looked: Option<u64>,
     born: u64,
     pub since: Timestamp,
+    /// The same by the engine's clock, which nobody sets; before it began, where an earlier life has seen it turn.
+    turned: i64,
     /// There was a verdict, and it became too old.
     pub stale: bool,
     /// Undecided for longer than a verdict may be old.
@@ -56,6 +58,29 @@ pub(super) struct Span {
     pub ended: u64,
 }
 
+/// What a data plane has seen, so often in a row, and when, by the engine's clock: before it began, where it is that old.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Heard {
+    pub observed: Observed,
+    pub times: u16,
+    pub began: i64,
+    pub ended: i64,
+}
+
+/// What a judgement came to, and since when.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Standing {
+    state: EndpointState,
+    since: Timestamp,
+    turned: i64,
+}
+
+/// When `then` was, by the engine's clock, which says `now`. The future is now: it is a clock of others that goes ahead.
+pub(super) fn ago(then: Timestamp, now: u64, wall: Timestamp) -> i64 {
+    let age = i64::try_from(wall.duration_since(then).as_millis()).unwrap_or(i64::MAX).max(0);
+    now.cast_signed().saturating_sub(age)
+}
+
 fn routes_as(state: EndpointState) -> (bool, bool) {
     (state.is_healthy(), state.is_unhealthy())
 }
@@ -77,6 +102,7 @@ impl Judgement {
             looked: None,
             born: now,
             since: wall,
+            turned: i64::MIN,
             stale: false,
             overdue: false,
             superseded: false,
@@ -91,8 +117,15 @@ impl Judgement {
     }
 
     /// A verdict of an earlier life that may still be believed: it counts as fresh from now.
-    pub fn adopted(state: EndpointState, since: Timestamp, reason: Option<Reason>, message: &str, now: u64) -> Self {
+    pub fn adopted(
+        state: EndpointState,
+        since: Timestamp,
+        (reason, message): (Option<Reason>, &str),
+        now: u64,
+        wall: Timestamp,
+    ) -> Self {
         Self {
+            turned: ago(since, now, wall),
             machine: Machine::resumed(state),
             looked: (state != EndpointState::Unknown).then_some(now),
             reason,
@@ -140,18 +173,18 @@ impl Judgement {
             testimony.set_alone(unprobed);
         }
         self.tell_counters(None);
-        self.note_since(before, wall);
+        self.note_since(before, now, wall);
     }
 
     /// What an earlier life says of traffic is traffic's, and the probes had found nothing wrong.
     fn recall(&mut self, listens: bool, now: u64, wall: Timestamp) {
         let told = self.reason.filter(|reason| reason.is_passive() && self.machine.state().is_unhealthy());
         if let (true, None, Some(reason)) = (listens, &self.testimony, told) {
-            let since = i64::try_from(wall.duration_since(self.since).as_millis()).unwrap_or(0).max(0);
-            let message = std::mem::replace(&mut self.message, Arc::default());
+            let since = ago(self.since, now, wall);
+            let message = std::mem::take(&mut self.message);
             self.reason = None;
             self.machine = Machine::resumed(EndpointState::Healthy);
-            self.testimony = Some(Box::new(Testimony::ejected(Some(reason), message, now.cast_signed() - since)));
+            self.testimony = Some(Box::new(Testimony::ejected(Some(reason), message, since)));
         }
     }
 
@@ -196,7 +229,7 @@ impl Judgement {
         if self.lapses().is_none_or(|at| at > now) {
             return false;
         }
-        self.release(wall);
+        self.release(now, wall);
         self.looked = Some(now);
         true
     }
@@ -211,35 +244,39 @@ impl Judgement {
     }
 
     /// Ejected no longer.
-    pub fn release(&mut self, wall: Timestamp) {
+    pub fn release(&mut self, now: u64, wall: Timestamp) {
         let before = self.state();
         if let Some(testimony) = &mut self.testimony {
             testimony.release();
         }
         self.tell_counters(None);
-        self.note_since(before, wall);
+        self.note_since(before, now, wall);
     }
 
     /// Ejected as `other` is. Whether anything that readers see has changed.
-    pub fn eject_like(&mut self, other: &Self, wall: Timestamp) -> bool {
+    pub fn eject_like(&mut self, other: &Self, now: u64, wall: Timestamp) -> bool {
         let before = self.picture();
         self.testimony.clone_from(&other.testimony);
         self.tell_counters(None);
-        self.note_since(before.state, wall);
+        self.note_since(before.state, now, wall);
         before != self.picture()
     }
 
-    /// Takes in reports of a data plane. Whether anything that readers see has changed.
-    pub fn observe(
-        &mut self,
-        observed: Observed,
-        times: u16,
-        hearing: &Hearing<'_>,
-        now: u64,
-        wall: Timestamp,
-    ) -> bool {
+    /// Whether what was seen then says nothing of what the endpoint is now: it is older than a verdict may be, or the
+    /// endpoint has recovered since. What went well before an ejection is no reason to end it either.
+    pub fn is_late(&self, heard: &Heard, hearing: &Hearing<'_>, now: u64) -> bool {
+        let oldest = now.cast_signed().saturating_sub_unsigned(hearing.stale_after);
+        let overtaken = match self.ejected_at() {
+            Some(ejected) => heard.began < ejected && hearing.passive.judge(heard.observed) == Judged::Success,
+            None => heard.began < self.turned && self.state().is_healthy(),
+        };
+        heard.ended < oldest || overtaken
+    }
+
+    /// Takes in reports of a data plane that are not late. Whether anything that readers see has changed.
+    pub fn observe(&mut self, heard: &Heard, hearing: &Hearing<'_>, now: u64, wall: Timestamp) -> bool {
         let before = self.picture();
-        let reports = Reports { judged: hearing.passive.judge(observed), observed, times };
+        let reports = Reports { judged: hearing.passive.judge(heard.observed), heard: *heard };
         let testimony = self.testimony.get_or_insert_default();
         let counts = testimony.take(&reports, hearing, now);
         let state = self.state();
@@ -250,12 +287,12 @@ impl Judgement {
             Judged::Neutral => false,
         };
         if confirms {
-            self.looked = Some(now);
+            self.looked = self.looked.max(Some(u64::try_from(heard.ended).unwrap_or(0)));
         }
         self.overdue &= state == EndpointState::Unknown;
         self.stale &= state == EndpointState::Unknown;
         self.tell_counters(None);
-        self.note_since(before.state, wall);
+        self.note_since(before.state, now, wall);
         before != self.picture()
     }
 
@@ -264,16 +301,21 @@ impl Judgement {
         self.live.set_traffic(self.testimony.as_ref().map(|testimony| testimony.counters()));
     }
 
-    fn note_since(&mut self, before: EndpointState, wall: Timestamp) {
+    fn note_since(&mut self, before: EndpointState, now: u64, wall: Timestamp) {
         if routes_as(before) != routes_as(self.state()) {
-            self.since = wall;
+            (self.since, self.turned) = (wall, now.cast_signed());
         }
     }
 
+    /// What it is, and since when.
+    pub fn standing(&self) -> Standing {
+        Standing { state: self.state(), since: self.since, turned: self.turned }
+    }
+
     /// What it was `before`, since then, and is again, it was all along: nobody has seen what was between.
-    pub fn was(&mut self, (before, since): (EndpointState, Timestamp)) {
-        if routes_as(before) == routes_as(self.state()) {
-            self.since = since;
+    pub fn was(&mut self, before: Standing) {
+        if routes_as(before.state) == routes_as(self.state()) {
+            (self.since, self.turned) = (before.since, before.turned);
         }
     }
 
@@ -397,7 +439,7 @@ impl Judgement {
         }
         self.tell_counters(Some(report.latency));
         self.live.set_found(report.status, report.lookup);
-        self.note_since(before.state, wall);
+        self.note_since(before.state, span.ended, wall);
         before != self.picture()
     }
 

@@ -36,7 +36,7 @@ pub use aggregate::{Demand, Member, aggregate};
 pub use board::{Board, Subscription, Totals, WRITER_SILENCE};
 pub use desired::{Declared, Desired, Engine, Prior, PriorAddress, PriorEndpoint};
 pub use group::OUTAGE_TARGETS;
-pub use hearsay::{About, Fate, Observation, Scope};
+pub use hearsay::{About, Fate, Observation, Scope, When};
 pub use phase::stable_hash;
 pub use scheduler::{Limits, Parts, start};
 pub use single_flight::{Boarded, SingleFlight};

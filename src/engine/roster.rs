@@ -296,7 +296,8 @@ impl Adoption<'_> {
             Some(row) if row.state == EndpointState::Unknown => unknown(),
             Some(_) if !believable => Judgement::outdated(self.now, self.wall),
             Some(row) => {
-                let mut judgement = Judgement::adopted(row.state, row.since, row.reason, &row.message, self.now);
+                let mut judgement =
+                    Judgement::adopted(row.state, row.since, (row.reason, &row.message), self.now, self.wall);
                 if self.check.suspend {
                     judgement.rest();
                 }
@@ -307,7 +308,7 @@ impl Adoption<'_> {
             }
             // Only a full status leaves rows out, failing ones last.
             None if believable && prior.leaves_out_only_healthy() => {
-                Judgement::adopted(EndpointState::Healthy, prior.since, None, "", self.now)
+                Judgement::adopted(EndpointState::Healthy, prior.since, (None, ""), self.now, self.wall)
             }
             None if prior.is_full() => Judgement::outdated(self.now, self.wall),
             None => unknown(),

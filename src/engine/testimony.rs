@@ -3,15 +3,19 @@
 
 use std::sync::Arc;
 
-use super::{judgement::Hearing, machine::Seen, traffic::Traffic, view::Counters};
+use super::{
+    judgement::{Heard, Hearing},
+    machine::Seen,
+    traffic::Traffic,
+    view::Counters,
+};
 use crate::check::{EndpointState, InitialState, Judged, Observed, Reason, Thresholds};
 
-/// Reports of the same, in a row.
+/// Reports of the same, in a row, and what they count as.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reports {
     pub judged: Judged,
-    pub observed: Observed,
-    pub times: u16,
+    pub heard: Heard,
 }
 
 /// See the module's own words.
@@ -20,8 +24,8 @@ pub(super) struct Testimony {
     traffic: Traffic,
     /// Nothing is probed: how long an ejection lasts.
     alone: Option<u64>,
-    /// When the last report came that counts.
-    last: u64,
+    /// When the last report was made that counts.
+    last: i64,
     /// Since when it is ejected; before the clock began, where an earlier life has ejected it. Where nothing is probed, also
     /// since when a newcomer waits for its first traffic.
     ejected: Option<i64>,
@@ -104,6 +108,7 @@ impl Testimony {
 
     /// Takes `reports` in; what they counted as.
     pub fn take(&mut self, reports: &Reports, hearing: &Hearing<'_>, now: u64) -> Judged {
+        let Reports { heard, .. } = reports;
         let seen = match reports.judged {
             Judged::Neutral => return Judged::Neutral,
             Judged::Success => Seen::Success,
@@ -113,20 +118,26 @@ impl Testimony {
                 None => return Judged::Neutral,
             },
         };
-        if !self.is_ejected() && now.saturating_sub(self.last) > hearing.stale_after {
+        let was = self.is_ejected();
+        if matches!(seen, Seen::Failure(_)) {
+            // What has led to the ejection, or came with it, says nothing of the probes since then.
+            if self.ejected_at().is_some_and(|ejected| heard.began < ejected) {
+                return reports.judged;
+            }
+            self.against = self.against.max(heard.ended);
+        }
+        if !was && heard.ended.saturating_sub(self.last) > hearing.stale_after.cast_signed() {
             self.traffic.recount();
         }
-        self.last = now;
-        if matches!(seen, Seen::Failure(_)) {
-            self.against = now.cast_signed();
-        }
-        let was = self.is_ejected();
-        self.traffic.observe(seen, reports.times, &hearing.passive.limits);
+        self.last = self.last.max(heard.ended);
+        self.traffic.observe(seen, heard.times, &hearing.passive.limits);
         match (was, self.is_ejected(), reports.judged) {
             (false, true, Judged::Failure(reason)) => {
                 self.ejected = Some(now.cast_signed());
+                // A probe that is on its way now may have been answered before.
+                self.against = now.cast_signed();
                 self.reason = Some(reason);
-                self.message = self.told(reports.observed);
+                self.message = self.told(heard.observed);
             }
             // A newcomer waits no longer than until its first success.
             (_, false, Judged::Success) => self.let_back(),

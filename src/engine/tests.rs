@@ -1,7 +1,9 @@
 //! The engine as a whole, on paused time, with a lane that answers as told.
 
 mod changes;
+mod idle;
 mod isolation;
+mod late;
 mod overrides;
 mod reports;
 mod restart;

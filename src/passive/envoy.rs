@@ -1,9 +1,10 @@
 //! Access logs as Envoy streams them: the part of `envoy.service.accesslog.v3` and `envoy.data.accesslog.v3` that says how an
 //! upstream fared. Everything else is passed over unread.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Buf as _;
+use jiff::Timestamp;
 use prost::{
     DecodeError,
     encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
@@ -12,7 +13,7 @@ use prost::{
 use super::{MAX_REPORTS, Read};
 use crate::{
     check::Observed,
-    engine::{About, Observation, Scope},
+    engine::{About, Observation, Scope, When},
 };
 
 /// How Envoy says that a status is the upstream's own, and not one it made itself (`%RESPONSE_CODE_DETAILS%`).
@@ -114,13 +115,27 @@ pub struct TcpEntry {
 /// `AccessLogCommon`
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Common {
+    #[prost(message, optional, tag = "5")]
+    pub start_time: Option<Span>,
     #[prost(message, optional, tag = "13")]
     pub upstream_remote_address: Option<Address>,
     #[prost(message, optional, tag = "16")]
     pub response_flags: Option<Flags>,
+    /// From `start_time` to the end of the stream.
+    #[prost(message, optional, tag = "23")]
+    pub duration: Option<Span>,
     /// Not the last entry of its stream.
     #[prost(bool, tag = "27")]
     pub intermediate: bool,
+}
+
+/// `google.protobuf.Timestamp`, since 1970, and `google.protobuf.Duration`: they are alike.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Span {
+    #[prost(int64, tag = "1")]
+    pub seconds: i64,
+    #[prost(int32, tag = "2")]
+    pub nanos: i32,
 }
 
 /// `envoy.config.core.v3.Address`
@@ -182,7 +197,8 @@ impl Entries {
             match address.zip(outcome) {
                 Some((address, observed)) => {
                     let about = About::Address { scope: scope.clone(), address };
-                    read.reports.push(Observation { about, observed, count: 1 });
+                    let when = common.and_then(Common::when);
+                    read.reports.push(Observation { about, observed, count: 1, when });
                 }
                 None => read.unattributed += 1,
             }
@@ -213,6 +229,15 @@ impl Common {
     fn upstream(&self) -> Option<SocketAddr> {
         let address = self.upstream_remote_address.as_ref()?.socket_address.as_ref()?;
         Some(SocketAddr::new(address.address.parse().ok()?, u16::try_from(address.port).ok()?))
+    }
+
+    fn when(&self) -> Option<When> {
+        let start = self.start_time?;
+        let began = Timestamp::new(start.seconds, start.nanos).ok()?;
+        let lasted = self.duration.map_or(Duration::ZERO, |lasted| {
+            Duration::new(u64::try_from(lasted.seconds).unwrap_or(0), u32::try_from(lasted.nanos).unwrap_or(0))
+        });
+        Some(When::lasting(began, lasted))
     }
 
     /// A failure that no status tells.
@@ -260,7 +285,7 @@ mod tests {
         Some(Common {
             upstream_remote_address: Some(Address { socket_address: Some(socket_address) }),
             response_flags: Some(flags),
-            intermediate: false,
+            ..Common::default()
         })
     }
 
@@ -351,7 +376,16 @@ mod tests {
         let message = |tag, parts: &[Vec<u8>]| field(tag, 2, &parts.concat());
         let address = message(1, &[text(2, "fd00::1"), field(3, 0, &[0xf9, 0x3f])]);
         // A field nobody reads here: the cluster's name.
-        let common = message(1, &[text(15, "backend"), message(13, &[address]), message(16, &[field(6, 0, &[1])])]);
+        let common = message(
+            1,
+            &[
+                text(15, "backend"),
+                message(13, &[address]),
+                message(16, &[field(6, 0, &[1])]),
+                message(5, &[field(1, 0, &[0xe8, 0x07])]),
+                message(23, &[field(1, 0, &[2]), field(2, 0, &[0x80, 0xca, 0xb5, 0xee, 0x01])]),
+            ],
+        );
         let response = message(4, &[message(1, &[field(1, 0, &[0xf7, 0x03])]), text(6, "via_upstream")]);
         let identifier = message(1, &[message(1, &[text(1, "node")]), text(2, "shop/web")]);
         let bytes = [identifier, message(2, &[message(1, &[common, response])])].concat();
@@ -363,6 +397,8 @@ mod tests {
         let entry = &http.entries[0];
         assert_eq!(entry.common.as_ref().and_then(Common::upstream), "[fd00::1]:8185".parse().ok());
         assert_eq!(entry.outcome(), Some(Observed::ConnectFailure));
+        let when = entry.common.as_ref().and_then(Common::when).expect("a time");
+        assert_eq!((when.began.as_millisecond(), when.ended.as_millisecond()), (1_000_000, 1_002_500));
         assert_eq!(entry.response.as_ref().and_then(|response| response.code).map(|code| code.value), Some(503));
     }
 }

@@ -66,6 +66,7 @@ pub struct Tally {
     pub unknown_endpoint: u64,
     pub not_passive: u64,
     pub suspended: u64,
+    pub late: u64,
     /// The place in the batch of each report that was not taken, and why; not more than [`Self::TOLD`] of them.
     pub told: Vec<(usize, Fate)>,
 }
@@ -81,6 +82,7 @@ impl Tally {
             Fate::UnknownEndpoint => &mut self.unknown_endpoint,
             Fate::NotPassive => &mut self.not_passive,
             Fate::Suspended => &mut self.suspended,
+            Fate::Late => &mut self.late,
         };
         *counter += u64::from(count);
         if fate != Fate::Accepted && self.told.len() < Self::TOLD {
@@ -94,6 +96,7 @@ impl Tally {
         self.unknown_endpoint += later.unknown_endpoint;
         self.not_passive += later.not_passive;
         self.suspended += later.suspended;
+        self.late += later.late;
         self.told.extend(later.told.into_iter().take(Self::TOLD - self.told.len()));
     }
 }
@@ -189,6 +192,7 @@ impl Seat {
             ("unknown_endpoint", tally.unknown_endpoint),
             ("not_passive", tally.not_passive),
             ("suspended", tally.suspended),
+            ("late", tally.late),
         ] {
             self.metrics.add(self.source, result, number);
         }

@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, collections::HashMap, fmt, sync::Arc};
 
+use jiff::Timestamp;
 use serde::{
     Deserialize, Deserializer,
     de::{self, IgnoredAny, MapAccess, Visitor},
@@ -9,7 +10,7 @@ use serde::{
 
 use crate::{
     check::{ObjectKey, Observed},
-    engine::{About, Observation},
+    engine::{About, Observation, When},
 };
 
 /// The most reports of one batch.
@@ -35,6 +36,9 @@ struct Item<'a> {
     outcome: Outcome,
     #[serde(default = "one")]
     count: u32,
+    /// RFC 3339; left out: now.
+    #[serde(default)]
+    time: Option<Timestamp>,
 }
 
 const fn one() -> u32 {
@@ -72,7 +76,8 @@ pub fn parse(body: &[u8]) -> Result<Written, String> {
             }
         };
         let about = About::Endpoint { check, endpoint: item.endpoint.into() };
-        written.reports.push(Observation { about, observed: item.outcome.0, count: item.count });
+        let when = item.time.map(|time| When { began: time, ended: time });
+        written.reports.push(Observation { about, observed: item.outcome.0, count: item.count, when });
     }
     Ok(written)
 }
@@ -185,11 +190,16 @@ mod tests {
             (&item(r#""outcome": {"status": 200, "timeout": true}"#), "exactly one of"),
             (&item(r#""outcome": "timeout", "count": 0"#), "[0].count: must be from 1 to 1000000"),
             (&item(r#""outcome": "timeout", "count": 1000001"#), "[0].count: must be"),
+            (&item(r#""outcome": "timeout", "time": "yesterday""#), "[0].time: "),
+            (&item(r#""outcome": "timeout", "time": 1704507612"#), "[0].time: "),
             (&item(r#""outcome": "timeout", "times": 3"#), "[0].times: unknown field"),
         ] {
             let why = seen(body).expect_err(part);
             assert!(why.contains(part), "{body}: {why}");
         }
         assert!(seen(&item(r#""outcome": {"status": 599}, "count": 1000000"#)).is_ok());
+        let timed = parse(item(r#""outcome": "timeout", "time": "2030-01-02T03:04:05.678+01:00""#).as_bytes());
+        let when = timed.expect("valid").reports[0].when.expect("a time");
+        assert_eq!((when.began, when.ended), ("2030-01-02T02:04:05.678Z".parse().expect("a time"), when.began));
     }
 }

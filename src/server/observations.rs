@@ -48,6 +48,8 @@ struct Answer {
     unknown_endpoint: u64,
     not_passive: u64,
     suspended: u64,
+    /// Seen too long ago, or before the endpoint recovered.
+    late: u64,
     /// Lines of a log that say nothing of any endpoint.
     unattributed: u64,
     /// The first reports that were not taken.
@@ -93,6 +95,8 @@ pub async fn report(State(admin): State<Arc<Admin>>, headers: HeaderMap, body: B
     let reports = Read { reports: written.reports, unattributed: 0 };
     let who = match everywhere {
         Some(who) => who,
+        // Who is somebody may say that there is nothing to say.
+        None if written.checks.is_empty() => None,
         None => match tokio::time::timeout(MAX_ASKING, may_report(&admin, &headers, &written.checks)).await {
             Ok(Ok(who)) => who,
             Ok(Err(refusal)) => return batch.refused(refusal, &reports),
@@ -178,7 +182,7 @@ async fn may_report(
     for check in checks {
         namespaces.entry(&check.namespace).or_default().push(&check.name);
     }
-    if namespaces.is_empty() || !matches!(admin.access, Access::Cluster(_)) {
+    if !matches!(admin.access, Access::Cluster(_)) {
         return ask("", "").await;
     }
     for (namespace, names) in namespaces {
@@ -283,6 +287,7 @@ fn answer(tally: &Tally, unattributed: u64) -> String {
         unknown_endpoint: tally.unknown_endpoint,
         not_passive: tally.not_passive,
         suspended: tally.suspended,
+        late: tally.late,
         unattributed,
         refused: tally.told.iter().map(refused).collect(),
     };

@@ -40,7 +40,7 @@ pub struct ObservationLabels {
 /// Handles to the counters of what data planes report; cheap to clone.
 #[derive(Clone, Default)]
 pub struct ObservationMetrics {
-    /// `accepted`, `unknown_check`, `unknown_endpoint`, `not_passive`, `suspended`, `unattributed`, `dropped`.
+    /// `accepted`, `unknown_check`, `unknown_endpoint`, `not_passive`, `suspended`, `late`, `unattributed`, `dropped`.
     observations: Family<ObservationLabels, Counter>,
     /// `accepted`, `malformed`, `too_large`, `busy`, `refused`, `not_judging`.
     batches: Family<ObservationLabels, Counter>,

@@ -10,6 +10,7 @@ use healthcheck_operator::{
         Intake,
         envoy::{
             Address, Common, Entries, HttpEntries, HttpEntry, Identifier, LogsMessage, Number, Response, SocketAddress,
+            Span,
         },
     },
     server::{Access, AccessRequest, Authorizer, Decision},
@@ -95,10 +96,18 @@ fn frame(message: &[u8]) -> Vec<u8> {
 }
 
 fn message(log_name: Option<&str>, codes: &[u32]) -> Vec<u8> {
+    message_of(log_name, codes, 0)
+}
+
+/// Of requests that began so many seconds ago.
+fn message_of(log_name: Option<&str>, codes: &[u32], age: i64) -> Vec<u8> {
+    let now = jiff::Timestamp::now();
+    let start_time = Some(Span { seconds: now.as_second() - age, nanos: now.subsec_nanosecond() });
     let entry = |code: &u32| {
         let socket_address = SocketAddress { address: "10.0.0.1".to_owned(), port: 80 };
         HttpEntry {
             common: Some(Common {
+                start_time,
                 upstream_remote_address: Some(Address { socket_address: Some(socket_address) }),
                 ..Common::default()
             }),
@@ -124,6 +133,15 @@ async fn a_stream_is_judged_message_by_message_and_ends_well() {
     assert_eq!(end, End { status: 0, message: String::new(), bytes: 5 });
     bench.wait("web", "a", "Unhealthy").await;
     assert_eq!((bench.observed("envoy", "accepted").await, bench.batches("envoy", "accepted").await), (6, 2));
+}
+
+#[tokio::test]
+async fn entries_of_long_ago_are_counted_as_late() {
+    let bench = Bench::listening(Access::Open, &["--envoy-listen", "127.0.0.1:0"]).await;
+    let pieces = [message_of(Some("shop/web"), &[503; 9], 60), message(None, &[503, 503])];
+    assert_eq!(call(envoy(&bench), PATH, "good", &pieces, Then::Ends).await.status, 0);
+    assert_eq!((bench.observed("envoy", "accepted").await, bench.observed("envoy", "late").await), (2, 9));
+    bench.wait("web", "a", "Healthy").await;
 }
 
 #[tokio::test]

@@ -199,8 +199,8 @@ async fn what_is_not_taken_is_told_and_counted() {
         ]))
         .await;
     assert_eq!(code, 200);
-    let counted = ["accepted", "unknownCheck", "unknownEndpoint", "notPassive", "suspended", "unattributed"];
-    assert_eq!(counted.map(|word| said[word].as_u64().expect("a number")), [16, 1, 3, 4, 5, 0], "{said}");
+    let counted = ["accepted", "unknownCheck", "unknownEndpoint", "notPassive", "suspended", "late", "unattributed"];
+    assert_eq!(counted.map(|word| said[word].as_u64().expect("a number")), [16, 1, 3, 4, 5, 0, 0], "{said}");
     let refused = |index: u64, reason: &str| json!({"index": index, "reason": reason});
     let expected = [
         refused(1, "unknownCheck"),
@@ -210,8 +210,8 @@ async fn what_is_not_taken_is_told_and_counted() {
         refused(5, "suspended"),
     ];
     assert_eq!(said["refused"], json!(expected));
-    let results = ["accepted", "unknown_check", "unknown_endpoint", "not_passive", "suspended"];
-    for (result, number) in results.into_iter().zip([16, 1, 3, 4, 5]) {
+    let results = ["accepted", "unknown_check", "unknown_endpoint", "not_passive", "suspended", "late"];
+    for (result, number) in results.into_iter().zip([16, 1, 3, 4, 5, 0]) {
         assert_eq!(bench.observed("api", result).await, number, "{result}");
     }
     assert_eq!(bench.batches("api", "accepted").await, 1);
@@ -287,12 +287,17 @@ async fn a_replica_that_does_not_judge_says_so_and_counts() {
     assert_eq!(bench.report(one).await.1["unknownCheck"], 1);
 }
 
+/// Milliseconds since 1970.
+fn now() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_millisecond()).expect("after 1970")
+}
+
 fn line(status: u16, upstream: &str) -> Value {
     json!({
         "request": {"method": "GET", "uri": "/", "headers": {"host": "shop.example"}, "size": 81},
         "response": {"status": status, "headers": {"server": "APISIX/3.11.0"}, "size": 118},
         "upstream": upstream, "route_id": "1", "service_id": "", "client_ip": "10.9.8.7",
-        "latency": 3.0, "upstream_latency": 1, "apisix_latency": 2.0, "start_time": 1_704_507_612_177_u64,
+        "latency": 3.0, "upstream_latency": 1, "apisix_latency": 2.0, "start_time": now(),
     })
 }
 
@@ -369,8 +374,11 @@ async fn the_cluster_is_asked_whether_somebody_may_report_about_these_checks() {
     let nobody = answer(bench.fixture.http.post(bench.url("")).body("[]")).await;
     assert_eq!(nobody.code, 401);
     assert_eq!(took(), Vec::<String>::new());
-    let stranger = bench.fixture.http.post(bench.url("")).bearer_auth("bad").body("[]");
-    assert_eq!(answer(stranger).await.code, 403);
+    // Who says nothing needs only to be somebody: a heartbeat is no lost grant.
+    let as_bad = async |batch: Value| {
+        answer(bench.fixture.http.post(bench.url("")).bearer_auth("bad").body(batch.to_string())).await.code
+    };
+    assert_eq!((as_bad(json!([])).await, as_bad(json!([one("shop/web")])).await), (200, 403));
     assert_eq!((bench.batches("api", "refused").await, bench.batches("http_logger", "refused").await), (3, 2));
     // Who is nobody takes up no place while the body is waited for.
     let mut slow = tokio::net::TcpStream::connect(bench.fixture.admin).await.expect("a connection");
@@ -380,4 +388,26 @@ async fn the_cluster_is_asked_whether_somebody_may_report_about_these_checks() {
     let mut start = [0; 64];
     let got = tokio::time::timeout(LONG, slow.read(&mut start)).await.expect("in time").expect("an answer");
     assert!(start[..got].starts_with(b"HTTP/1.1 401"), "{}", String::from_utf8_lossy(&start[..got]));
+}
+
+/// A minute ago nobody knew these endpoints, and they have been found well since.
+#[tokio::test]
+async fn what_is_told_too_late_is_counted_as_that() {
+    let bench = Bench::new(Access::Open).await;
+    let mut failed = seen("shop/web", "a", json!({"status": 503}), 5);
+    failed["time"] = json!((jiff::Timestamp::now() - Duration::from_secs(60)).to_string());
+    let (code, said) = bench.report(json!([failed])).await;
+    assert_eq!((code, &said["late"], &said["accepted"]), (200, &json!(5), &json!(0)), "{said}");
+    assert_eq!(said["refused"], json!([{"index": 0, "reason": "late"}]));
+    let mut old = line(503, "10.0.0.1:80");
+    old["start_time"] = json!(now() - 60_000);
+    let (code, said) = bench.log("shop/*", json!(vec![old; 7])).await;
+    assert_eq!((code, &said["late"], &said["accepted"]), (200, &json!(7), &json!(0)), "{said}");
+    assert_eq!((bench.observed("api", "late").await, bench.observed("http_logger", "late").await), (5, 7));
+    assert_eq!(bench.row("web", "a").await["state"], "Healthy");
+    // Of just now, and as often.
+    failed = seen("shop/web", "a", json!({"status": 503}), 5);
+    failed["time"] = json!(jiff::Timestamp::now().to_string());
+    assert_eq!(bench.report(json!([failed])).await.1["accepted"], 5);
+    bench.wait("web", "a", "Unhealthy").await;
 }

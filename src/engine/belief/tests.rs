@@ -1,5 +1,5 @@
 use super::*;
-use crate::check::{Dial, Found, Outcome, Probe, ProbeKind, Reason, TcpProbe};
+use crate::check::{Dial, EndpointState, Found, Observed, Outcome, Probe, ProbeKind, Reason, TcpProbe};
 
 const THRESHOLDS: Thresholds = Thresholds { success: 2, failure: Some(2), connect: None, http: None, timeout: None };
 const MILLIS: Duration = Duration::from_millis(1);
@@ -15,6 +15,12 @@ fn endpoint(resolve: Resolve) -> Endpoint {
         optional: false,
         probe: Arc::new(Probe { timeout: MILLIS, kind: ProbeKind::Tcp(TcpProbe::default()) }),
     }
+}
+
+/// At this moment.
+const fn heard((observed, times): (Observed, u16), now: u64) -> Heard {
+    let at = now.cast_signed();
+    Heard { observed, times, began: at, ended: at }
 }
 
 struct Name {
@@ -162,7 +168,7 @@ fn traffic_ejects_an_address_and_the_name_only_with_the_last_of_them() {
     let hearing = Hearing { passive: &passive, stale_after: 60_000 };
     let report = |name: &mut Name, last: Option<u8>, seen| {
         let at = last.map(|last| [10, 0, 0, last].into());
-        name.belief.observe(at, seen, &hearing, name.now, Timestamp::UNIX_EPOCH);
+        name.belief.observe(at, &heard(seen, name.now), &hearing, name.now, Timestamp::UNIX_EPOCH);
         let mut drawn = vec![];
         name.belief.draw(&name.endpoint, InitialState::Unknown, &mut drawn);
         (drawn[0].view.state, name.rows().into_iter().map(|(_, state)| state).collect::<Vec<_>>())
@@ -196,7 +202,8 @@ fn a_name_is_ejected_when_none_of_its_addresses_serves_whatever_it_is_that_each_
         };
         let refuse = |name: &mut Name| {
             let (at, wall) = ([10, 0, 0, 1].into(), Timestamp::from_second(1).expect("in range"));
-            name.belief.observe(Some(at), (Observed::ConnectFailure, 2), &hearing, name.now, wall);
+            let refused = heard((Observed::ConnectFailure, 2), name.now);
+            name.belief.observe(Some(at), &refused, &hearing, name.now, wall);
         };
         name.finds(&[(1, true), (2, true)], None);
         if !probe_first {
@@ -232,7 +239,8 @@ fn a_name_is_let_back_by_an_address_that_is() {
     let hearing = Hearing { passive: &passive, stale_after: 60_000 };
     let mut name = Name::new(Resolve::Any);
     name.finds(&[(1, true), (2, true)], None);
-    name.belief.observe(None, (Observed::ConnectFailure, 1), &hearing, name.now, Timestamp::UNIX_EPOCH);
+    let refused = heard((Observed::ConnectFailure, 1), name.now);
+    name.belief.observe(None, &refused, &hearing, name.now, Timestamp::UNIX_EPOCH);
     for (one, other) in [(true, false), (false, true), (true, false)] {
         name.finds(&[(1, one), (2, other)], None);
         let mut drawn = vec![];
@@ -244,7 +252,7 @@ fn a_name_is_let_back_by_an_address_that_is() {
 #[test]
 fn what_an_earlier_life_knew_of_the_addresses_stands_until_they_are_asked() {
     let endpoint = endpoint(Resolve::All);
-    let adopted = Judgement::adopted(Unhealthy, Timestamp::UNIX_EPOCH, None, "", 0);
+    let adopted = Judgement::adopted(Unhealthy, Timestamp::UNIX_EPOCH, (None, ""), 0, Timestamp::UNIX_EPOCH);
     let known = vec![([10, 0, 0, 7].into(), adopted)];
     let belief = Belief::new(&endpoint, Judgement::new(0, Timestamp::UNIX_EPOCH), known);
     let mut drawn = vec![];
@@ -281,13 +289,8 @@ fn a_name_is_idle_when_all_that_is_judged_of_it_is_well_and_nobody_reports() {
         }
         assert!(name.belief.is_idle(&rhythm, 5000));
         let hearing = Hearing { passive: &passive, stale_after: 60_000 };
-        name.belief.observe(
-            Some([10, 0, 0, 1].into()),
-            (Observed::Status(200), 1),
-            &hearing,
-            5000,
-            Timestamp::UNIX_EPOCH,
-        );
+        let served = heard((Observed::Status(200), 1), 5000);
+        name.belief.observe(Some([10, 0, 0, 1].into()), &served, &hearing, 5000, Timestamp::UNIX_EPOCH);
         assert!(!name.belief.is_idle(&rhythm, 9999) && name.belief.is_idle(&rhythm, 10_000));
         assert_eq!(name.belief.cadence(&rhythm, 9999), MILLIS * 10);
         assert_eq!(name.belief.cadence(&rhythm, 10_000), MILLIS * 5000);

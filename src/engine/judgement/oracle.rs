@@ -92,7 +92,10 @@ impl Both {
 
     fn observe(&mut self, observed: Observed, times: u16) {
         let hearing = Hearing { passive: &self.passive, stale_after: STALE_AFTER };
-        self.judgement.observe(observed, times, &hearing, self.now, Timestamp::UNIX_EPOCH);
+        let now = self.now.cast_signed();
+        let heard = Heard { observed, times, began: now, ended: now };
+        assert!(!self.judgement.is_late(&heard, &hearing, self.now), "now is never too late");
+        self.judgement.observe(&heard, &hearing, self.now, Timestamp::UNIX_EPOCH);
     }
 
     fn verdict(&self) -> EndpointState {

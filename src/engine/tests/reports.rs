@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::*;
 use crate::{
     check::{Observed, Passive, StatusRange},
-    engine::{About, Fate, Observation, Prior, PriorEndpoint, Scope},
+    engine::{About, Fate, Observation, Prior, PriorEndpoint, Scope, When},
 };
 
 fn passive(unprobed: Option<Duration>) -> Passive {
@@ -18,15 +18,19 @@ fn passive(unprobed: Option<Duration>) -> Passive {
     }
 }
 
-fn listening(name: &str, unprobed: Option<Duration>) -> Check {
+pub(super) fn listening(name: &str, unprobed: Option<Duration>) -> Check {
     Check { passive: Some(passive(unprobed)), ..check(name, vec![target("a")]) }
 }
 
 impl Bench {
-    async fn report(&self, name: &str, observed: Observed, count: u32) -> Fate {
+    pub(super) async fn report(&self, name: &str, observed: Observed, count: u32) -> Fate {
+        self.report_of(name, observed, count, None).await
+    }
+
+    pub(super) async fn report_of(&self, name: &str, observed: Observed, count: u32, when: Option<When>) -> Fate {
         let check = Arc::new(ObjectKey::new("shop", name));
         let about = About::Endpoint { check, endpoint: "a:80".into() };
-        let fates = self.engine.observe(vec![Observation { about, observed, count }]).await.expect("it runs");
+        let fates = self.engine.observe(vec![Observation { about, observed, count, when }]).await.expect("it runs");
         self.engine.settle().await;
         fates[0]
     }
@@ -317,7 +321,7 @@ async fn an_address_is_whoever_in_scope_is_there() {
     sleep(seconds(2)).await;
     let report = async |scope: Scope, at: &str| {
         let about = About::Address { scope: Arc::new(scope), address: at.parse().expect("an address") };
-        let reports = vec![Observation { about, observed: Observed::ConnectFailure, count: 2 }];
+        let reports = vec![Observation { about, observed: Observed::ConnectFailure, count: 2, when: None }];
         let fate = bench.engine.observe(reports).await.expect("it runs")[0];
         bench.engine.settle().await;
         fate
@@ -354,7 +358,7 @@ async fn an_address_of_a_name_is_found_as_long_as_the_name_leads_there() {
             check: Arc::new(ObjectKey::new("shop", "web")),
             endpoint: format!("10.0.0.{last}:80").into(),
         };
-        let report = |about| Observation { about, observed, count: 1 };
+        let report = |about| Observation { about, observed, count: 1, when: None };
         let fates = bench.engine.observe(vec![report(about), report(named)]).await.expect("it runs");
         bench.engine.settle().await;
         assert_eq!(fates[0], fates[1]);
@@ -372,7 +376,8 @@ async fn an_address_of_a_name_is_found_as_long_as_the_name_leads_there() {
     wanted.check = Arc::new(check("web", vec![target("a")]));
     bench.engine.upsert(wanted.clone()).await;
     let about = About::Address { scope: Arc::new(Scope::All), address: ([10, 0, 0, 3], 80).into() };
-    let fates = bench.engine.observe(vec![Observation { about, observed: Observed::Timeout, count: 1 }]).await;
+    let fates =
+        bench.engine.observe(vec![Observation { about, observed: Observed::Timeout, count: 1, when: None }]).await;
     assert_eq!(fates, Some(vec![Fate::UnknownEndpoint]), "nobody listens");
 }
 
@@ -384,117 +389,4 @@ async fn it_is_told_when_there_is_somebody_to_be_known() {
     assert!(!opened());
     bench.engine.settle().await;
     assert!(opened());
-}
-
-/// Healthy at one second and, without traffic, at ten.
-fn seldom(name: &str) -> Check {
-    let mut check = listening(name, None);
-    check.rhythm.no_traffic_interval = Some(seconds(10));
-    check
-}
-
-/// When `a` was asked, counted from `from`, in whole seconds between one time and the next.
-fn gaps(bench: &Bench, from: usize) -> Vec<u64> {
-    let starts = bench.lane.starts("a").split_off(from);
-    starts.windows(2).map(|pair| (pair[1] - pair[0] + Duration::from_millis(10)).as_secs()).collect()
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_has_no_traffic_is_asked_seldom_and_as_ever_once_there_is_some() {
-    let bench = Bench::new();
-    bench.run(&seldom("web")).await;
-    sleep(seconds(11)).await;
-    assert!((10..=12).contains(&bench.lane.hits("a")), "traffic may have been there before we listened");
-    let before = bench.lane.hits("a");
-    sleep(seconds(100)).await;
-    let idle = gaps(&bench, before);
-    assert!((9..=11).contains(&(bench.lane.hits("a") - before)), "{idle:?}");
-    assert!(idle.iter().all(|gap| *gap == 10), "{idle:?}");
-    assert_eq!((bench.health("web").0, bench.metrics.skipped_rounds.get()), (Health::Healthy, 0));
-
-    // One report, whatever it counts as, and not only for the next round.
-    assert_eq!(bench.report("web", Observed::Status(404), 1).await, Fate::Accepted);
-    let before = bench.lane.hits("a");
-    sleep(Duration::from_millis(1010)).await;
-    assert_eq!(bench.lane.hits("a"), before + 1, "within one interval");
-    for _ in 0..10 {
-        sleep(seconds(5)).await;
-        bench.report("web", Observed::Status(200), 1).await;
-    }
-    assert!((50..=52).contains(&(bench.lane.hits("a") - before)), "{:?}", gaps(&bench, before));
-    assert!(gaps(&bench, before).iter().all(|gap| *gap == 1), "{:?}", gaps(&bench, before));
-    // And once more when there is none again.
-    sleep(seconds(10)).await;
-    let before = bench.lane.hits("a");
-    sleep(seconds(100)).await;
-    assert!((9..=11).contains(&(bench.lane.hits("a") - before)), "{:?}", gaps(&bench, before));
-    assert_eq!(bench.view("web").transitions[Health::Unknown as usize], 0, "never too old");
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_is_in_doubt_is_asked_as_ever_without_traffic() {
-    let bench = Bench::new();
-    let mut check = seldom("web");
-    check.rhythm.unhealthy_interval = seconds(3);
-    check.rhythm.confirm_interval = Duration::from_millis(500);
-    bench.run(&check).await;
-    sleep(seconds(45)).await;
-    bench.lane.say("a", Answer::Bad(Reason::ConnectionRefused));
-    let before = bench.lane.hits("a");
-    while bench.lane.hits("a") == before {
-        sleep(Duration::from_millis(50)).await;
-    }
-    // A first failure is looked into at once, and what is down is asked at the pace of what is down.
-    sleep(Duration::from_millis(1100)).await;
-    assert_eq!((bench.lane.hits("a"), bench.state("web", 0)), (before + 3, Unhealthy));
-    sleep(seconds(30)).await;
-    assert!((12..=14).contains(&(bench.lane.hits("a") - before)), "{:?}", gaps(&bench, before));
-    bench.lane.say("a", Answer::Good);
-    sleep(seconds(7)).await;
-    assert_eq!(bench.state("web", 0), Healthy, "a recovery takes no longer");
-    let before = bench.lane.hits("a");
-    sleep(seconds(50)).await;
-    assert!((4..=6).contains(&(bench.lane.hits("a") - before)), "{:?}", gaps(&bench, before));
-    // Who cannot look does so again soon.
-    bench.lane.say("a", Answer::Bad(Reason::NoDescriptors));
-    sleep(seconds(10)).await;
-    let before = bench.lane.hits("a");
-    sleep(seconds(5)).await;
-    assert!(bench.lane.hits("a") - before >= 4, "{:?}", gaps(&bench, before));
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_rounds_of_many_without_traffic_are_spread_over_the_whole_of_it() {
-    let bench = Bench::new();
-    let mut check = seldom("web");
-    check.targets = (0..64).map(|number| target(&format!("t{number}"))).collect();
-    bench.run(&check).await;
-    sleep(seconds(40)).await;
-    let from = Instant::now();
-    sleep(seconds(10)).await;
-    let mut each = [0; 10];
-    for number in 0..64 {
-        for at in bench.lane.starts(&format!("t{number}")) {
-            if at >= from {
-                each[(at - from).as_secs().min(9) as usize] += 1;
-            }
-        }
-    }
-    assert_eq!(each.iter().sum::<usize>(), 64, "{each:?}");
-    assert!(each.iter().all(|count| (1..=16).contains(count)), "{each:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_interval_without_traffic_can_be_changed_at_any_time() {
-    let bench = Bench::new();
-    bench.run(&seldom("web")).await;
-    sleep(seconds(40)).await;
-    bench.run(&listening("web", None)).await;
-    let before = bench.lane.hits("a");
-    sleep(seconds(20)).await;
-    assert!((19..=21).contains(&(bench.lane.hits("a") - before)), "{:?}", gaps(&bench, before));
-    bench.run(&seldom("web")).await;
-    let before = bench.lane.hits("a");
-    sleep(seconds(50)).await;
-    assert!((4..=6).contains(&(bench.lane.hits("a") - before)), "{:?}", gaps(&bench, before));
 }

@@ -113,6 +113,9 @@ async fn what_a_real_envoy_sees_ejects_an_endpoint_and_lets_it_back() -> anyhow:
         anyhow::Ok(())
     };
     wait_while(|| stage.envoy.check_alive(), "twenty observations", SOON, counted).await?;
+    // The time that Envoy gives is read as what it is.
+    let late = "healthcheck_operator_observations_total{source=\"envoy\",result=\"late\"}";
+    assert_eq!(metric(operator, late).await?, None);
     assert_eq!(row(operator, "web", "b").await?["state"], "Healthy");
 
     // Its port is open, which is all that is probed; what it answers is what traffic sees.

@@ -56,7 +56,7 @@ fn line(status: u16, upstream: &str) -> Value {
         },
         "server": {"hostname": "gateway-1", "version": "3.11.0"},
         "upstream": upstream, "service_id": "", "route_id": "1", "consumer": {"username": "jack"},
-        "client_ip": "127.0.0.1", "start_time": 1_704_507_612_177_u64,
+        "client_ip": "127.0.0.1", "start_time": jiff::Timestamp::now().as_millisecond(),
         "latency": 101.9, "upstream_latency": 100.8, "apisix_latency": 1.1,
     })
 }

@@ -55,7 +55,7 @@ impl Judge {
 
     async fn report(&self, endpoint: &str, observed: Observed, count: u32) {
         let about = About::Endpoint { check: Arc::new(key("a")), endpoint: endpoint.into() };
-        self.engine.observe(vec![Observation { about, observed, count }]).await.expect("it runs");
+        self.engine.observe(vec![Observation { about, observed, count, when: None }]).await.expect("it runs");
         self.engine.settle().await;
     }
 
