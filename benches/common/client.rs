@@ -49,6 +49,27 @@ impl Client {
         }
     }
 
+    /// Asks once for an answer that may come in chunks, and returns its body as it came, chunk sizes included.
+    pub fn ask(&mut self, path: &str) -> anyhow::Result<String> {
+        self.stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n").as_bytes())?;
+        let mut filled = 0;
+        loop {
+            if filled == self.buffer.len() {
+                self.buffer.resize(2 * filled, 0);
+            }
+            let count = self.stream.read(&mut self.buffer[filled..])?;
+            ensure!(count > 0, "{path}: the connection was closed in the middle of the answer");
+            filled += count;
+            let answer = &self.buffer[..filled];
+            let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+            let chunked = answer[..end].to_ascii_lowercase().windows(7).any(|seven| seven == b"chunked");
+            let done = if chunked { answer.ends_with(b"0\r\n\r\n") } else { whole(answer)?.is_some() };
+            if done {
+                return Ok(String::from_utf8_lossy(&answer[end + 4..]).into_owned());
+            }
+        }
+    }
+
     /// Asks `per_second` times a second for `window`, each request from its due time: one that has to wait for the
     /// answer before it counts the waiting as its own latency.
     pub fn paced(&mut self, path: &str, per_second: u32, window: Duration) -> anyhow::Result<Latencies> {

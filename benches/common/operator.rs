@@ -49,6 +49,11 @@ pub struct Operator {
 impl Operator {
     /// Starts it on `cores` (as `taskset` writes them) with both listeners on free loopback ports.
     pub fn start(cores: &str, args: &[&str]) -> anyhow::Result<Self> {
+        Self::start_with(cores, args, &[])
+    }
+
+    /// The same with `env`.
+    pub fn start_with(cores: &str, args: &[&str], env: &[(&str, &str)]) -> anyhow::Result<Self> {
         let listener = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let (public, admin) = (listener(), listener());
         let mut all = vec!["--cpu-list".to_owned(), cores.to_owned(), binary()?.display().to_string()];
@@ -57,7 +62,8 @@ impl Operator {
         let log = sub_dir("operators").join(format!("{}.log", admin.port()));
         let started = Instant::now();
         // Each of setpriv and taskset becomes the next: the id of the process stays.
-        let process = Process::start(Path::new("/usr/bin/taskset"), &all, &[], &log)?;
+        let env: Vec<_> = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let process = Process::start(Path::new("/usr/bin/taskset"), &all, &env, &log)?;
         Ok(Self { process, public, admin, started })
     }
 

@@ -1,0 +1,96 @@
+//! Asks blackbox_exporter, which probes only when it is asked, at an even rate over a few kept connections.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+
+use crate::common::client::Client;
+
+/// Fewer than it can do at most on one core (2,300 TCP or 1,230 HTTP a second were seen), so that what is measured is
+/// the work and not the queue.
+const PER_SECOND: u32 = 600;
+const CALLERS: u32 = 4;
+
+/// Callers that ask until it is dropped.
+pub struct Pacer {
+    stop: Arc<AtomicBool>,
+    callers: Vec<JoinHandle<()>>,
+}
+
+impl Pacer {
+    pub fn start(
+        exporter: SocketAddr,
+        http: bool,
+        endpoints: usize,
+        first: Ipv4Addr,
+        port: u16,
+    ) -> anyhow::Result<Self> {
+        wait(exporter)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let callers = (0..CALLERS).map(|caller| {
+            let stop = stop.clone();
+            std::thread::spawn(move || {
+                if let Err(error) = call(exporter, http, endpoints, first, port, caller, &stop) {
+                    eprintln!("blackbox_exporter: {error:#}");
+                }
+            })
+        });
+        Ok(Self { callers: callers.collect(), stop })
+    }
+}
+
+impl Drop for Pacer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for caller in self.callers.drain(..) {
+            let _ = caller.join();
+        }
+    }
+}
+
+fn wait(exporter: SocketAddr) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(10) {
+        if Client::connect(exporter).is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    bail!("blackbox_exporter does not listen")
+}
+
+fn call(
+    exporter: SocketAddr,
+    http: bool,
+    endpoints: usize,
+    first: Ipv4Addr,
+    port: u16,
+    caller: u32,
+    stop: &AtomicBool,
+) -> anyhow::Result<()> {
+    let mut client = Client::connect(exporter)?;
+    let pause = Duration::from_secs(1) * CALLERS / PER_SECOND;
+    let begun = Instant::now() + pause * caller / CALLERS;
+    for number in 0_u32.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        std::thread::sleep((begun + pause * number).saturating_duration_since(Instant::now()));
+        let target = (number * CALLERS + caller) as usize % endpoints;
+        let to = Ipv4Addr::from(u32::from(first) + u32::try_from(target).context("too many")?);
+        let path = match http {
+            true => format!("/probe?module=http&target=http://{to}:{port}/"),
+            false => format!("/probe?module=tcp&target={to}:{port}"),
+        };
+        client.ask(&path)?;
+    }
+    Ok(())
+}
