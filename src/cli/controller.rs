@@ -162,6 +162,7 @@ impl ControllerArgs {
             server: self.servers.config(AdminDefault::Everywhere).map_err(anyhow::Error::msg)?,
             limits: self.engine.limits(),
             kept_connections: EngineArgs::kept_connections(),
+            fast_lane: self.engine.fast_lane(),
         })
     }
 

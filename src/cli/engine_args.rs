@@ -11,7 +11,7 @@ const MOST_IN_FLIGHT: u64 = 16_384;
 const FEWEST_IN_FLIGHT: u64 = 16;
 
 /// How much the engine may run at once.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Probing")]
 pub struct EngineArgs {
     /// Probes in flight at once, 1-65536 [default: half of the descriptors this process may open, at most 16384]
@@ -26,7 +26,14 @@ pub struct EngineArgs {
         env = "HEALTHCHECK_OPERATOR_MAX_IN_FLIGHT_PER_HOST"
     )]
     max_in_flight_per_host: u32,
+    /// Whether most TCP and plain HTTP probes take the fast lane; to compare, and to be safe
+    #[arg(long, value_name = "on|off", default_value = FAST_LANE, hide = true, env = "HEALTHCHECK_OPERATOR_FAST_LANE",
+          value_parser = ["on", "off"])]
+    fast_lane: String,
 }
+
+/// Whether the fast lane is on unless said otherwise.
+const FAST_LANE: &str = "on";
 
 impl EngineArgs {
     /// The limits to run with. Raises the soft limit on descriptors to the hard one first: the soft one is there for
@@ -35,6 +42,12 @@ impl EngineArgs {
     pub fn limits(&self) -> Limits {
         // Raised whatever the flags say: a limit that was given needs its descriptors all the more.
         self.limits_with(descriptors())
+    }
+
+    /// Whether the fast lane is on.
+    #[must_use]
+    pub fn fast_lane(&self) -> bool {
+        self.fast_lane == "on"
     }
 
     /// How many idle connections may be kept for probes with `reuseConnection`: an eighth of the descriptors.

@@ -62,6 +62,8 @@ pub struct Options {
     pub limits: Limits,
     /// Idle connections that probes may keep.
     pub kept_connections: usize,
+    /// Whether what can take the fast lane takes it.
+    pub fast_lane: bool,
 }
 
 /// How long stopping may take in all, beyond the last writes.
@@ -180,6 +182,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             lost: metrics.lost_connections.clone(),
         },
         spare: options.limits.spare(),
+        fast_lane: options.fast_lane,
     }));
     let operator = Operator {
         options,

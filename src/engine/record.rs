@@ -3,7 +3,10 @@
 use tokio::task::AbortHandle;
 
 use super::{belief::Belief, group::Row, scheduler::millis};
-use crate::check::{Check, Endpoint, Host, InitialState, Kept};
+use crate::{
+    check::{Check, Endpoint, Host, InitialState, Kept},
+    probe::Question,
+};
 
 #[derive(Debug)]
 pub(super) struct Record {
@@ -26,6 +29,18 @@ pub(super) struct Record {
     pub belief: Belief,
     /// What one attempt leaves for the next; `None` where the probe keeps nothing.
     pub kept: Option<Kept>,
+    /// What the fast lane asks of it.
+    pub question: Prepared,
+}
+
+/// Whether the fast lane takes the probe of an endpoint; found out once for each question.
+#[derive(Debug, Default)]
+pub(super) enum Prepared {
+    #[default]
+    NotYet,
+    /// It takes the ordinary lane.
+    Ordinary,
+    Fast(Question),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,9 +56,37 @@ pub(super) enum Flight {
     /// Waiting for a permit.
     Waiting,
     Running {
-        task: AbortHandle,
+        on: On,
         started: u64,
     },
+}
+
+/// The lane of a probe in flight.
+#[derive(Debug)]
+pub(super) enum On {
+    Task(AbortHandle),
+    /// A line of the fast lane, and when the wheel has to end it.
+    Line {
+        line: u32,
+        deadline: u64,
+    },
+}
+
+impl Flight {
+    /// The line of the fast lane whose deadline comes at `now` or came before.
+    pub fn overdue(&self, now: u64) -> Option<u32> {
+        match self {
+            Self::Running { on: On::Line { line, deadline }, .. } if *deadline <= now => Some(*line),
+            _ => None,
+        }
+    }
+
+    const fn deadline(&self) -> Option<u64> {
+        match self {
+            Self::Running { on: On::Line { deadline, .. }, .. } => Some(*deadline),
+            _ => None,
+        }
+    }
 }
 
 impl Record {
@@ -55,11 +98,11 @@ impl Record {
     /// When the wheel has to look at it next.
     pub fn wake(&self, check: &Check) -> Option<u64> {
         if check.suspend {
-            return None;
+            return self.flight.deadline();
         }
         let due = self.due.map(|due| due.at);
         let expires = self.belief.expires(millis(check.stale_after));
-        [due, expires, self.belief.lapses()].into_iter().flatten().min()
+        [due, expires, self.belief.lapses(), self.flight.deadline()].into_iter().flatten().min()
     }
 
     /// Adds what readers are shown of it.

@@ -14,7 +14,7 @@ use super::{
     group::{Departed, Group, Member},
     judgement::Judgement,
     phase,
-    record::{Due, Flight, Record},
+    record::{Due, Flight, Prepared, Record},
     scheduler::{GRACE, Scheduler, millis},
 };
 use crate::{
@@ -160,6 +160,7 @@ impl<L: Lane> Scheduler<L> {
             record.kept = endpoint.probe.keeps().then(Kept::default);
         }
         record.endpoint = endpoint;
+        record.question = Prepared::NotYet;
         if !probed {
             record.due = None;
         } else if record.due.is_none() || before.rhythm != check.rhythm {
@@ -215,6 +216,7 @@ impl<L: Lane> Scheduler<L> {
             attempt: 0,
             belief,
             kept,
+            question: Prepared::NotYet,
         })
     }
 

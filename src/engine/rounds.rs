@@ -9,12 +9,12 @@ use tokio::time::Instant;
 use super::{
     judgement::Span,
     phase,
-    record::{Due, Flight, Record},
+    record::{Due, Flight, On, Prepared, Record},
     scheduler::{Scheduler, millis},
 };
 use crate::{
-    check::{Attempt, Class, Outcome, Reason, Report, Rhythm},
-    probe::Lane,
+    check::{Attempt, Class, Endpoint, Outcome, Reason, Report, Rhythm},
+    probe::{Begun, Lane},
 };
 
 /// What an attempt ended in, and whose it was.
@@ -22,6 +22,11 @@ pub(super) struct Ended {
     id: u32,
     attempt: u32,
     report: Report,
+}
+
+/// Names an attempt to the fast lane.
+const fn token(id: u32, attempt: u32) -> u64 {
+    (id as u64) << 32 | attempt as u64
 }
 
 impl<L: Lane> Scheduler<L> {
@@ -67,6 +72,31 @@ impl<L: Lane> Scheduler<L> {
         let Some((record, group)) = self.table.with_group(id) else { return };
         record.attempt = record.attempt.wrapping_add(1);
         let number = record.attempt;
+        self.metrics.scheduling_lag.observe(now.saturating_sub(record.round) as f64 / 1000.0);
+        self.metrics.in_flight_probes.set(self.permits.running().try_into().unwrap_or(i64::MAX));
+        if let Some(fast) = &mut self.fast {
+            let Endpoint { dial, probe, .. } = &record.endpoint;
+            if matches!(record.question, Prepared::NotYet) {
+                record.question = fast.question(dial.as_ref(), probe).map_or(Prepared::Ordinary, Prepared::Fast);
+            }
+            if let Prepared::Fast(question) = &record.question {
+                let timeout = millis(probe.timeout);
+                let begun = fast.begin(token(id, number), question, probe);
+                // The clock of the wheel has whole milliseconds: one more, or it would be early by a part of one.
+                let at = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
+                let (line, deadline) = match begun {
+                    Begun::Line(line) => (line, at + timeout + 1),
+                    Begun::Ended(report) => {
+                        // Told with all the others: who waits for its permit may not get further either, and so on.
+                        self.finished.push((token(id, number), report));
+                        (u32::MAX, at + timeout + 1)
+                    }
+                };
+                record.flight = Flight::Running { on: On::Line { line, deadline }, started: now };
+                self.begun = true;
+                return;
+            }
+        }
         let attempt = Attempt {
             check: group.check.key.clone(),
             target: record.endpoint.target.clone(),
@@ -85,9 +115,44 @@ impl<L: Lane> Scheduler<L> {
             // The engine is gone: nobody to tell.
             let _ = ended.send(Ended { id, attempt: number, report });
         });
-        record.flight = Flight::Running { task: task.abort_handle(), started: now };
-        self.metrics.scheduling_lag.observe(now.saturating_sub(record.round) as f64 / 1000.0);
-        self.metrics.in_flight_probes.set(self.permits.running().try_into().unwrap_or(i64::MAX));
+        record.flight = Flight::Running { on: On::Task(task.abort_handle()), started: now };
+    }
+
+    /// Takes in what the fast lane has ended.
+    pub(super) fn collect(&mut self, now: u64) {
+        // Each that ends may let another begin; what begins beyond that is collected in the next turn.
+        const PASSES: usize = 8;
+        for _ in 0..PASSES {
+            self.begun = false;
+            if let Some(fast) = &mut self.fast {
+                fast.poll(&mut self.finished);
+                self.looked = true;
+            }
+            let mut finished = std::mem::take(&mut self.finished);
+            for (token, report) in finished.drain(..) {
+                self.end(Ended { id: (token >> 32) as u32, attempt: token as u32, report }, now);
+            }
+            if self.finished.is_empty() {
+                // Its room is kept.
+                self.finished = finished;
+            }
+            if !self.begun {
+                break;
+            }
+        }
+    }
+
+    /// The deadline of a probe on the fast lane has come.
+    pub(super) fn time_out(&mut self, id: u32, line: u32, now: u64) {
+        let Some(attempt) = self.table.record(id).map(|record| record.attempt) else { return };
+        let Some(fast) = &mut self.fast else { return };
+        // An answer that is there counts, however late this process comes to read it: it may have stood still.
+        if !std::mem::replace(&mut self.looked, true) {
+            fast.poll(&mut self.finished);
+        }
+        if let Some(report) = fast.time_out(token(id, attempt), line) {
+            self.end(Ended { id, attempt, report }, now);
+        }
     }
 
     /// Gives the permit of `id` back; whoever waits for it starts.
@@ -95,6 +160,8 @@ impl<L: Lane> Scheduler<L> {
         let host = self.table.record(id).and_then(Record::host).cloned();
         if let Some(next) = self.permits.release(host.as_ref()) {
             self.launch(next, now);
+            // The wheel keeps its deadline, where it is on the fast lane.
+            self.reschedule(next);
         }
         self.metrics.in_flight_probes.set(self.permits.running().try_into().unwrap_or(i64::MAX));
     }
@@ -104,6 +171,7 @@ impl<L: Lane> Scheduler<L> {
         let now = self.now();
         let Some(record) = self.table.record_mut(id) else { return };
         record.pending = None;
+        let given_up = token(id, record.attempt);
         record.attempt = record.attempt.wrapping_add(1);
         match std::mem::take(&mut record.flight) {
             Flight::Idle => {}
@@ -111,8 +179,12 @@ impl<L: Lane> Scheduler<L> {
                 let host = record.host().cloned();
                 self.permits.withdraw(id, host.as_ref());
             }
-            Flight::Running { task, .. } => {
-                task.abort();
+            Flight::Running { on, .. } => {
+                match (on, &mut self.fast) {
+                    (On::Task(task), _) => task.abort(),
+                    (On::Line { line, .. }, Some(fast)) => fast.give_up(given_up, line),
+                    (On::Line { .. }, None) => {}
+                }
                 self.give_back(id, now);
             }
         }

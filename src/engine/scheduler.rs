@@ -20,7 +20,7 @@ use super::{
     hearsay::Addresses,
     isolation::Isolation,
     permits::Permits,
-    record::Flight,
+    record::{Flight, On},
     rounds::Ended,
     stall::Stalls,
     surroundings::Surroundings,
@@ -28,13 +28,15 @@ use super::{
     wheel::Wheel,
 };
 use crate::{
-    check::ObjectKey,
-    probe::Lane,
+    check::{ObjectKey, Report},
+    probe::{FastLane, Lane},
     telemetry::{Beats, Metrics},
 };
 
 /// The longest the loop sleeps: a stall of the whole process is then seen for what it is.
 const TURN: Duration = Duration::from_millis(100);
+/// How much later than the fast lane's alarm the runtime's own timer wakes the loop, if the alarm does not.
+const OVERSLEPT: Duration = Duration::from_millis(5);
 /// How often the loop says that it lives, and clears up.
 const HOUSEKEEPING: u64 = 1000;
 /// An endpoint that left and returns within this keeps its state.
@@ -88,6 +90,10 @@ pub fn start<L: Lane>(parts: Parts<L>, stop: CancellationToken) -> (Engine, toki
     let (ended, endings) = mpsc::unbounded_channel();
     let opened = CancellationToken::new();
     let scheduler = Scheduler {
+        fast: parts.lane.fast(),
+        finished: vec![],
+        begun: false,
+        looked: false,
         lane: parts.lane,
         board: parts.board,
         metrics: parts.metrics,
@@ -113,10 +119,17 @@ pub fn start<L: Lane>(parts: Parts<L>, stop: CancellationToken) -> (Engine, toki
 
 pub(super) struct Scheduler<L> {
     pub(super) lane: Arc<L>,
+    pub(super) fast: Option<FastLane>,
+    /// What ended on the fast lane and is not taken in yet.
+    pub(super) finished: Vec<(u64, Report)>,
+    /// Something has begun on the fast lane since it was last polled.
+    pub(super) begun: bool,
+    /// The fast lane was polled in this turn, so that no answer is there that a deadline must not forestall.
+    pub(super) looked: bool,
     board: Arc<Board>,
     pub(super) metrics: Metrics,
     beats: Beats,
-    origin: Instant,
+    pub(super) origin: Instant,
     pub(super) wheel: Wheel,
     pub(super) permits: Permits,
     pub(super) table: Table,
@@ -151,14 +164,24 @@ impl<L: Lane> Scheduler<L> {
         let mut open = true;
         loop {
             let wake = self.wake();
+            // The runtime's own timers have whole milliseconds, and start none of them on ours.
+            let alarmed = self.fast.as_mut().is_some_and(|fast| fast.alarm(wake));
+            let latest = if alarmed { wake + OVERSLEPT } else { wake };
+            let mut moved = false;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                () = ready(self.fast.as_ref()) => moved = true,
                 _ = endings.recv_many(&mut ended, BATCH) => {}
                 count = inbox.recv_many(&mut commands, BATCH), if open => open = count > 0,
-                () = tokio::time::sleep_until(wake) => {}
+                () = tokio::time::sleep_until(latest) => {}
             }
-            // A flood of endings must not keep commands waiting.
+            // A flood of the one must not keep the others waiting.
+            while ended.len() < BATCH
+                && let Ok(end) = endings.try_recv()
+            {
+                ended.push(end);
+            }
             while commands.len() < BATCH
                 && let Ok(command) = inbox.try_recv()
             {
@@ -170,12 +193,19 @@ impl<L: Lane> Scheduler<L> {
             for end in ended.drain(..) {
                 self.end(end, now);
             }
+            self.looked = false;
+            if moved {
+                self.collect(now);
+            }
             for command in commands.drain(..) {
                 self.obey(command, now);
             }
             self.wheel.advance(now, &mut due);
             for id in due.drain(..) {
                 self.look_at(id, now);
+            }
+            if self.begun || !self.finished.is_empty() {
+                self.collect(now);
             }
             self.publish();
             self.keep_house(now);
@@ -200,6 +230,9 @@ impl<L: Lane> Scheduler<L> {
     }
 
     fn wake(&self) -> Instant {
+        if self.begun || !self.finished.is_empty() {
+            return Instant::now();
+        }
         let latest = Instant::now() + TURN;
         self.wheel.next_turn().map_or(latest, |turn| (self.origin + Duration::from_millis(turn)).min(latest))
     }
@@ -232,6 +265,9 @@ impl<L: Lane> Scheduler<L> {
         if record.belief.expire(now, stale_after, wall) || lapsed {
             let group = record.group;
             self.mark(group);
+        }
+        if let Some(line) = self.table.record(id).and_then(|record| record.flight.overdue(now)) {
+            self.time_out(id, line, now);
         }
         if self.table.record(id).and_then(|record| record.due).is_some_and(|due| due.at <= now) {
             self.round(id, now);
@@ -345,6 +381,14 @@ impl<L: Lane> Scheduler<L> {
     }
 }
 
+/// Waits until the fast lane has something to tell; for ever where there is none.
+async fn ready(fast: Option<&FastLane>) {
+    match fast {
+        Some(fast) => fast.ready().await,
+        None => std::future::pending().await,
+    }
+}
+
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -383,7 +427,7 @@ impl Table {
 
     fn abort_all(&mut self) {
         for record in self.records_mut() {
-            if let Flight::Running { task, .. } = &record.flight {
+            if let Flight::Running { on: On::Task(task), .. } = &record.flight {
                 task.abort();
             }
         }

@@ -67,7 +67,7 @@ fn open(address: SocketAddr, manner: Manner) -> io::Result<Socket> {
 
 /// What an error of `socket` or `connect` means. "Address not available" is either no port left or no address of that
 /// family: a datagram socket, whose ports are others, tells which.
-fn explain(error: &io::Error, address: SocketAddr) -> Failure {
+pub(super) fn explain(error: &io::Error, address: SocketAddr) -> Failure {
     let failure = failure::from_io(error, Moment::Local);
     if Errno::from_io_error(error) != Some(Errno::ADDRNOTAVAIL) {
         return failure;

@@ -67,7 +67,6 @@ impl EgressGuard {
         let denied = rules.denied.load();
         // Each meaning by itself: that one of two is allowed must not open the other.
         let why = meanings(address.ip())
-            .into_iter()
             .filter(|ip| !allowed(ip))
             .find_map(|ip| always_denied(ip).map(str::to_owned).or_else(|| denied.why(ip, address.port())));
         match why {
@@ -93,12 +92,12 @@ impl DeniedDynamic {
 }
 
 /// `ip` and every IPv4 address it is a way of writing: a gateway or the kernel may take the one for the other.
-fn meanings(ip: IpAddr) -> Vec<IpAddr> {
-    let mut all = vec![ip];
-    if let IpAddr::V6(v6) = ip {
-        all.extend(embedded(v6).into_iter().map(IpAddr::V4));
-    }
-    all
+fn meanings(ip: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let embedded = match ip {
+        IpAddr::V4(_) => vec![],
+        IpAddr::V6(v6) => embedded(v6),
+    };
+    std::iter::once(ip).chain(embedded.into_iter().map(IpAddr::V4))
 }
 
 fn embedded(v6: Ipv6Addr) -> Vec<Ipv4Addr> {

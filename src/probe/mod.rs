@@ -6,6 +6,11 @@ mod dial;
 mod egress;
 mod exchange;
 mod failure;
+#[cfg(target_os = "linux")]
+mod fast;
+#[cfg(not(target_os = "linux"))]
+#[path = "fast/absent.rs"]
+mod fast;
 mod grpc;
 mod http;
 mod http2;
@@ -23,6 +28,7 @@ use std::future::Future;
 use crate::check::{Attempt, Report};
 
 pub use egress::{DeniedDynamic, EgressGuard, KUBELET_PORTS};
+pub use fast::{Begun, FastLane, Question};
 pub use http::KeptConnections;
 pub use prober::{Prober, ScriptBackend, Settings};
 pub use references::{NoReferences, ReferenceResult, References};
@@ -33,4 +39,10 @@ pub trait Lane: Send + Sync + 'static {
     /// Makes one attempt within the probe's own timeout. Never panics; cancelling (dropping the future) frees everything
     /// at once.
     fn attempt(&self, attempt: Attempt) -> impl Future<Output = Report> + Send;
+
+    /// A lane beside this one that answers the questions it takes as this one does, at a fraction of the cost. `None`: there
+    /// is none. It belongs to whoever asked for it.
+    fn fast(&self) -> Option<FastLane> {
+        None
+    }
 }

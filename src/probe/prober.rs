@@ -14,6 +14,7 @@ use super::{
     egress::EgressGuard,
     exchange::{self, Exchange},
     failure::Failure,
+    fast::FastLane,
     grpc,
     http::{self, KeptConnections, Shelf},
     progress::Progress,
@@ -48,6 +49,8 @@ pub struct Settings {
     pub connections: KeptConnections,
     /// How many further addresses of names may be asked at once, in all; the first one of each goes with its attempt.
     pub spare: usize,
+    /// Whether an engine is offered the fast lane.
+    pub fast_lane: bool,
 }
 
 /// What is spared for further addresses unless said otherwise.
@@ -64,6 +67,7 @@ impl Settings {
             name_servers: NameServers::System,
             connections: KeptConnections::default(),
             spare: SPARE,
+            fast_lane: true,
         }
     }
 }
@@ -78,9 +82,23 @@ pub struct Prober {
     tls: TlsClients,
     connections: KeptConnections,
     spare: Semaphore,
+    fast_lane: bool,
 }
 
 impl Lane for Prober {
+    fn fast(&self) -> Option<FastLane> {
+        if !self.fast_lane {
+            return None;
+        }
+        match FastLane::new(self.egress.clone()) {
+            Ok(lane) => Some(lane),
+            Err(error) => {
+                tracing::warn!(%error, "no fast lane on this system: every probe takes the ordinary one");
+                None
+            }
+        }
+    }
+
     async fn attempt(&self, attempt: Attempt) -> Report {
         let progress = Progress::start(attempt.probe.timeout);
         // A box each: a task in flight is then as large as the probe it makes, not as the largest there is.
@@ -106,10 +124,10 @@ impl Prober {
     /// when the first probe needs them.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let Settings { egress, references, scripts, name_servers, connections, spare } = settings;
+        let Settings { egress, references, scripts, name_servers, connections, spare, fast_lane } = settings;
         let resolver = NameResolver::new(&name_servers);
         let (tls, spare) = (TlsClients::new(), Semaphore::new(spare));
-        Self { egress, references, scripts, resolver, tls, connections, spare }
+        Self { egress, references, scripts, resolver, tls, connections, spare, fast_lane }
     }
 
     async fn ask<A: Ask>(&self, attempt: &Attempt, progress: &Progress, question: &A) -> Tried {

@@ -56,6 +56,20 @@ impl Progress {
         }
     }
 
+    /// Of an attempt that began at `started` and came as far as `phase`.
+    #[cfg(target_os = "linux")]
+    pub fn of(started: Instant, timeout: Duration, phase: Phase) -> Self {
+        Self {
+            started,
+            deadline: started + timeout,
+            timeout,
+            phase: AtomicU8::new(phase as u8),
+            name_servers_silent: AtomicBool::new(false),
+            lookup_micros: AtomicU32::new(0),
+            heard: Default::default(),
+        }
+    }
+
     /// The same attempt at one of several addresses, from where it stands.
     pub fn branch(&self) -> Self {
         Self {

@@ -6,6 +6,7 @@ mod bombs;
 mod burst;
 mod command;
 mod door;
+mod engine;
 mod floods;
 mod fuzz;
 mod grpc;
@@ -14,6 +15,7 @@ mod hostile;
 mod http;
 mod http2;
 mod junk;
+mod lanes;
 mod leaks;
 #[path = "../support/mutate.rs"]
 mod mutate;

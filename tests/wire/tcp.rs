@@ -22,14 +22,14 @@ const fn connect(handshake: Handshake) -> TcpProbe {
     TcpProbe { port: None, handshake, send: None, receive: vec![], tls: None }
 }
 
-fn listen() -> (TcpListener, SocketAddr) {
+pub fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind((LOOPBACK, 0)).expect("a port on loopback");
     let address = listener.local_addr().expect("its address");
     (listener, address)
 }
 
 /// How many connections wait to be accepted before one that we make now. The queue is first in, first out.
-fn accepted(listener: &TcpListener) -> usize {
+pub fn accepted(listener: &TcpListener) -> usize {
     let marker = std::net::TcpStream::connect(listener.local_addr().expect("its address")).expect("a connection");
     let marker = marker.local_addr().expect("its address");
     let mut count = 0;

@@ -70,7 +70,12 @@ struct Running {
 }
 
 fn prober(args: &EngineArgs, connections: KeptConnections) -> Prober {
-    Prober::new(Settings { connections, spare: args.limits().spare(), ..Settings::standalone() })
+    Prober::new(Settings {
+        connections,
+        spare: args.limits().spare(),
+        fast_lane: args.fast_lane(),
+        ..Settings::standalone()
+    })
 }
 
 impl Running {

@@ -38,10 +38,10 @@ use crate::{
 };
 
 /// Of one answer; an answer with more is refused.
-const MAX_HEADERS: usize = 64;
-const MAX_HEAD: usize = 16 * 1024;
+pub(in crate::probe) const MAX_HEADERS: usize = 64;
+pub(in crate::probe) const MAX_HEAD: usize = 16 * 1024;
 /// Of a whole connection: interim answers come before the head, and a polite end reads what is left of a short body.
-const MAX_READ: usize = 64 * 1024;
+pub(in crate::probe) const MAX_READ: usize = 64 * 1024;
 /// Of a body that is judged; one with more is refused.
 const MAX_BODY: usize = 64 * 1024;
 /// Of a whole connection whose body is judged: it may come in chunks, each with a size in front.
@@ -261,8 +261,16 @@ fn explain(error: &hyper::Error) -> Failure {
         return too_large();
     }
     if error.is_parse() {
-        return Failure::new(Reason::MalformedResponse, "the answer is not HTTP/1.1");
+        return malformed();
     }
+    closed()
+}
+
+pub(in crate::probe) fn malformed() -> Failure {
+    Failure::new(Reason::MalformedResponse, "the answer is not HTTP/1.1")
+}
+
+pub(in crate::probe) fn closed() -> Failure {
     Failure::new(Reason::ConnectionClosed, "connection closed before an answer")
 }
 
@@ -283,7 +291,7 @@ fn body_too_large() -> Failure {
     Failure::new(Reason::BodyTooLarge, format!("the answer's body is over {} KiB", MAX_BODY / 1024))
 }
 
-fn too_large() -> Failure {
+pub(in crate::probe) fn too_large() -> Failure {
     let message = format!("the answer's headers are over {MAX_HEADERS} or {} KiB", MAX_HEAD / 1024);
     Failure::new(Reason::HeadersTooLarge, message)
 }

@@ -27,6 +27,8 @@ use crate::check::{Connection, HttpProbe, HttpVersion, Reason, Redirects, Scheme
 use exchange::One;
 use kept::{Line, Shelved};
 
+#[cfg(target_os = "linux")]
+pub(super) use exchange::{MAX_HEAD, MAX_HEADERS, MAX_READ, closed, malformed, too_large};
 pub use kept::KeptConnections;
 pub(super) use kept::Shelf;
 pub(super) use request::{Plan, plan};
@@ -61,7 +63,7 @@ async fn probe(exchange: &Exchange<'_>, address: SocketAddr, progress: &Progress
             Redirects::SameHost => redirect::follow(&request, &head),
         };
         let judged = match redirected {
-            None => judge(exchange, &head, certificate_expires, progress),
+            None => judge(exchange.probe, (head.status, &head.body), head.at - progress.started, certificate_expires),
             Some(Ok(_)) if hop == MAX_REDIRECTS => {
                 let message =
                     format!("redirected more than {MAX_REDIRECTS} times; got '{}' again", head.status.as_u16());
@@ -245,13 +247,12 @@ fn judge_status(probe: &HttpProbe, status: u16) -> Judged {
 
 /// Status, body, time and certificate, in this order: what the target itself says comes first.
 fn judge(
-    exchange: &Exchange<'_>,
-    head: &exchange::Head,
+    probe: &HttpProbe,
+    (status, body): (StatusCode, &[u8]),
+    took: Duration,
     certificate_expires: Option<i64>,
-    progress: &Progress,
 ) -> Result<Judged, Failure> {
-    let probe = exchange.probe;
-    let status = head.status.as_u16();
+    let status = status.as_u16();
     match judge_status(probe, status) {
         Judged::Expected => {}
         Judged::Neither => return Ok(Judged::Neither),
@@ -266,9 +267,8 @@ fn judge(
         }
     }
     if let Some(rule) = &probe.expected_body {
-        rule.check(&head.body).map_err(|message| Failure::new(Reason::UnexpectedBody, message))?;
+        rule.check(body).map_err(|message| Failure::new(Reason::UnexpectedBody, message))?;
     }
-    let took = head.at - progress.started;
     if let Some(limit) = probe.max_latency.filter(|limit| took > *limit) {
         let message = format!("too slow; took {}, want at most {limit:?}", in_millis(took));
         return Err(Failure::new(Reason::TooSlow, message));
@@ -276,6 +276,19 @@ fn judge(
     match probe.min_certificate_validity.zip(certificate_expires) {
         Some((wanted, expires)) => long_enough(expires, wanted, jiff::Timestamp::now()).map(|()| Judged::Expected),
         None => Ok(Judged::Expected),
+    }
+}
+
+/// What an answer with `status` means that was there at `at`, after `took`, over plain HTTP and without a look at its body.
+#[cfg(target_os = "linux")]
+pub(super) fn answered(probe: &HttpProbe, status: StatusCode, at: Instant, took: Duration) -> Asked {
+    let code = Some(status.as_u16());
+    match judge(probe, (status, &[]), took, None) {
+        Ok(judged) => {
+            let neutral = code.filter(|_| judged == Judged::Neither);
+            Ok(Answer { certificate_expires: None, status: code, neutral, at })
+        }
+        Err(failure) => Err(Failure { status: code, ..failure }),
     }
 }
 

@@ -11,6 +11,8 @@ use http_body_util::Full;
 use rustls::pki_types::ServerName;
 
 use super::scheme_name;
+#[cfg(target_os = "linux")]
+use crate::probe::fast::Wire;
 use crate::{
     check::{Dial, HeaderSource, Host, HttpProbe, ObjectKey, Reason, Scheme},
     probe::{failure::Failure, references::References, tls},
@@ -168,6 +170,32 @@ impl Plan {
         }
     }
 
+    /// The request as it is sent over HTTP/1.1, byte for byte as hyper writes [`Request::message`]; `None` where it cannot be
+    /// sent.
+    #[cfg(target_os = "linux")]
+    pub(in crate::probe) fn wire(&self) -> Option<Wire> {
+        // The host of the request that stands for all of them is replaced, where it is the address.
+        let anywhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let message = self.first(anywhere).message().ok()?;
+        let before = format!("{} {} HTTP/1.1\r\nHost: ", message.method(), message.uri());
+        let mut after = b"\r\n".to_vec();
+        for (name, value) in message.headers().iter().filter(|(name, _)| **name != HOST) {
+            after.extend_from_slice(&title_case(name));
+            after.extend_from_slice(b": ");
+            after.extend_from_slice(value.as_bytes());
+            after.extend_from_slice(b"\r\n");
+        }
+        after.extend_from_slice(b"\r\n");
+        after.extend_from_slice(&self.body);
+        let host = self.authority.as_deref().map(Into::into);
+        Some(Wire {
+            is_head: self.method == Method::HEAD,
+            before: before.into_bytes().into(),
+            host,
+            after: after.into(),
+        })
+    }
+
     /// The name the certificate must bear: `tls.serverName`, else the HTTP host, else the address.
     pub(super) fn server_name(&self, probe: &HttpProbe, address: SocketAddr) -> Result<ServerName<'static>, Failure> {
         let written = probe.tls.server_name.as_deref();
@@ -176,6 +204,20 @@ impl Plan {
         };
         tls::server_name(text)
     }
+}
+
+/// `x-request-id` as `X-Request-Id`: some old servers read no other.
+#[cfg(target_os = "linux")]
+fn title_case(name: &HeaderName) -> Vec<u8> {
+    let mut written = name.as_str().as_bytes().to_vec();
+    let mut begins = true;
+    for byte in &mut written {
+        if begins {
+            byte.make_ascii_uppercase();
+        }
+        begins = *byte == b'-';
+    }
+    written
 }
 
 /// `host` of `host`, `host:port` and `[v6]:port`.

@@ -1,0 +1,487 @@
+//! The fast lane: connects, and plain requests over HTTP/1.1, to addresses. They are most of all checks.
+//!
+//! An attempt is no task here and no future, but a socket in one epoll set and a few words beside it. Sockets are used
+//! again: `connect` to no address ends a connection by a reset, which leaves neither TIME_WAIT nor a port behind, and the
+//! descriptor with all its settings is ready for the next. In the steady state an attempt allocates nothing. It says of every target what
+//! the ordinary lane says, in the same words; `tests/wire/lanes.rs` holds the two to each other.
+//!
+//! Deadlines are its caller's, who has a wheel for such things.
+
+mod head;
+mod question;
+
+use std::{
+    io,
+    mem::MaybeUninit,
+    net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+};
+
+use ::http::StatusCode;
+use rustix::{
+    event::{
+        Timespec,
+        epoll::{self, EventFlags},
+    },
+    io::Errno,
+    net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, sockopt},
+    time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime},
+};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::Instant,
+};
+
+use self::{
+    head::Heard,
+    question::{Asks, Wires},
+};
+use super::{
+    ask::{self, Answer, Asked},
+    dial,
+    egress::EgressGuard,
+    failure::{self, Failure, Moment},
+    http,
+    progress::{Phase, Progress},
+};
+use crate::check::{Dial, Probe, ProbeKind, Reason, Report};
+
+pub use question::Question;
+pub(in crate::probe) use question::Wire;
+
+/// How many events are taken at once.
+const EVENTS: usize = 256;
+/// How much is read at once; an ordinary head comes whole.
+const READ: usize = 16 * 1024;
+/// Sockets that are kept for later, of each family.
+const IDLE: usize = 256;
+
+/// See the module's own words. Belongs to one loop, which calls [`Self::poll`] whenever [`Self::ready`] says so.
+pub struct FastLane {
+    epoll: AsyncFd<OwnedFd>,
+    alarm: Option<OwnedFd>,
+    egress: Arc<EgressGuard>,
+    lines: Vec<Line>,
+    /// Lines without a socket.
+    free: Vec<u32>,
+    /// Lines with a socket that waits to be used again, of IPv4 and of IPv6.
+    idle: [Vec<u32>; 2],
+    /// Whether a socket may be used again: some sandboxes do not have that.
+    recycles: bool,
+    wires: Wires,
+    request: Vec<u8>,
+    buffer: Box<[u8]>,
+}
+
+/// A place for one attempt after the other.
+struct Line {
+    socket: Option<OwnedFd>,
+    /// Tells the events of this socket from those of one that had the place before.
+    generation: u32,
+    attempt: Option<Attempt>,
+}
+
+struct Attempt {
+    token: u64,
+    question: Question,
+    probe: Arc<Probe>,
+    started: Instant,
+    stage: Stage,
+    heard: Heard,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Connecting,
+    /// So much of the request is out.
+    Sending(usize),
+    Listening,
+}
+
+/// How an attempt began.
+#[derive(Debug)]
+pub enum Begun {
+    /// It is under way on this line.
+    Line(u32),
+    /// It ended before it began.
+    Ended(Report),
+}
+
+impl FastLane {
+    /// A lane on the current tokio runtime.
+    ///
+    /// # Errors
+    /// When the system refuses an epoll set.
+    pub(super) fn new(egress: Arc<EgressGuard>) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let alarm = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC).ok();
+        // Of a line that there never is: it wakes the loop, and nothing more is to do for it.
+        let nobody = epoll::EventData::new_u64(u64::from(u32::MAX));
+        let alarm = alarm.filter(|alarm| epoll::add(&epoll, alarm, nobody, EventFlags::IN | EventFlags::ET).is_ok());
+        Ok(Self {
+            epoll: watched(epoll)?,
+            alarm,
+            egress,
+            lines: vec![],
+            free: vec![],
+            idle: [vec![], vec![]],
+            recycles: true,
+            wires: Wires::default(),
+            request: Vec::with_capacity(1024),
+            buffer: vec![0; READ].into(),
+        })
+    }
+
+    /// The question that `probe` asks at `dial`, where this lane takes it.
+    pub fn question(&mut self, dial: Option<&Dial>, probe: &Probe) -> Option<Question> {
+        self.wires.question(dial, probe)
+    }
+
+    /// Waits until [`Self::poll`] has something to do.
+    pub async fn ready(&self) {
+        match self.epoll.readable().await {
+            // What comes from here on is told again; what has come is taken by `poll`, all of it.
+            Ok(mut guard) => guard.clear_ready(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// From now on [`Self::ready`] ends at `at` at the latest, within microseconds. `false`: this system has no such timer.
+    pub fn alarm(&mut self, at: Instant) -> bool {
+        let Some(alarm) = &self.alarm else { return false };
+        let left = at.saturating_duration_since(Instant::now());
+        let it_value = Timespec {
+            tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
+            // Nothing at all would turn it off.
+            tv_nsec: i64::from(left.subsec_nanos()).max(i64::from(left.as_secs() == 0)),
+        };
+        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
+        timerfd_settime(alarm, TimerfdTimerFlags::empty(), &once).is_ok()
+    }
+
+    /// Begins an attempt of `probe`, whose question was made by [`Self::question`]. `token` comes back with its report. Its
+    /// deadline is the caller's: see [`Self::time_out`].
+    pub fn begin(&mut self, token: u64, question: &Question, probe: &Arc<Probe>) -> Begun {
+        let started = Instant::now();
+        match self.dial(question) {
+            Ok(at) => {
+                let attempt = Attempt {
+                    token,
+                    question: question.clone(),
+                    probe: probe.clone(),
+                    started,
+                    stage: Stage::Connecting,
+                    heard: Heard::default(),
+                };
+                self.lines[at as usize].attempt = Some(attempt);
+                Begun::Line(at)
+            }
+            Err(failure) => {
+                Begun::Ended(ask::report(Err(failure), &Progress::of(started, probe.timeout, Phase::Connect), None))
+            }
+        }
+    }
+
+    /// The deadline of the attempt `token` on `line` has come.
+    /// `None`: it has ended already.
+    pub fn time_out(&mut self, token: u64, line: u32) -> Option<Report> {
+        let attempt = self.let_go(token, line)?;
+        let phase = match attempt.stage {
+            Stage::Connecting => Phase::Connect,
+            Stage::Sending(_) => Phase::Request,
+            Stage::Listening => Phase::Response,
+        };
+        let progress = Progress::of(attempt.started, attempt.probe.timeout, phase);
+        Some(ask::report(Err(progress.timed_out()), &progress, None))
+    }
+
+    /// Gives up the attempt `token` on `line`; nothing more is said of it.
+    pub fn give_up(&mut self, token: u64, line: u32) {
+        self.let_go(token, line);
+    }
+
+    /// Goes on with every attempt that can go on, and puts what ended into `ended`, with its token. Never waits.
+    pub fn poll(&mut self, ended: &mut Vec<(u64, Report)>) {
+        const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut room = [const { MaybeUninit::uninit() }; EVENTS];
+        loop {
+            let before = ended.len();
+            let (events, _) = match epoll::wait(self.epoll.get_ref(), &mut room, Some(&NOW)) {
+                Ok(taken) => taken,
+                Err(Errno::INTR) => continue,
+                Err(error) => {
+                    tracing::error!(%error, "epoll_wait failed; this is a bug");
+                    break;
+                }
+            };
+            for event in &*events {
+                let (flags, data) = (event.flags, event.data.u64());
+                self.go_on(data as u32, (data >> 32) as u32, flags, ended);
+            }
+            // A socket that was let go says so once more: taken now, that wakes nobody later.
+            if events.len() < EVENTS && ended.len() == before {
+                break;
+            }
+        }
+    }
+
+    fn dial(&mut self, question: &Question) -> Result<u32, Failure> {
+        let address = question.address;
+        self.egress.check(address).map_err(|message| Failure::new(Reason::EgressDenied, message))?;
+        let local = |error: Errno| dial::explain(&error.into(), address);
+        let at = match self.idle[usize::from(address.is_ipv6())].pop() {
+            Some(at) => at,
+            None => self.open_at_all_costs(address).map_err(local)?,
+        };
+        let Some(socket) = &self.lines[at as usize].socket else { unreachable!("an idle line has a socket") };
+        // The last ACK of the handshake is held back. A half-open connection is never completed by it; on any other the
+        // request takes it along, which spares both sides a packet. The kernel forgets this with every connection.
+        let quiet = match question.asks {
+            Asks::HalfOpen | Asks::Http(_) => sockopt::set_tcp_quickack(socket, false),
+            Asks::Full => Ok(()),
+        };
+        match quiet.and_then(|()| rustix::net::connect(socket, &address)) {
+            Ok(()) | Err(Errno::INPROGRESS) => Ok(at),
+            Err(error) => {
+                self.close(at);
+                Err(local(error))
+            }
+        }
+    }
+
+    /// A line with a new socket, in place of one that waits for the other family where there is no descriptor left.
+    fn open_at_all_costs(&mut self, address: SocketAddr) -> Result<u32, Errno> {
+        let opened = self.open(address);
+        if matches!(opened, Err(Errno::MFILE | Errno::NFILE))
+            && let Some(other) = self.idle[usize::from(address.is_ipv4())].pop()
+        {
+            self.close(other);
+            return self.open(address);
+        }
+        opened
+    }
+
+    /// A line with a new socket.
+    fn open(&mut self, address: SocketAddr) -> Result<u32, Errno> {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+        sockopt::set_tcp_nodelay(&socket, true)?;
+        let at = match self.free.pop() {
+            Some(at) => at,
+            None => {
+                self.lines.push(Line { socket: None, generation: 0, attempt: None });
+                (self.lines.len() - 1) as u32
+            }
+        };
+        let line = &mut self.lines[at as usize];
+        line.generation = line.generation.wrapping_add(1);
+        let data = epoll::EventData::new_u64(u64::from(line.generation) << 32 | u64::from(at));
+        let interest = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
+        match epoll::add(self.epoll.get_ref(), &socket, data, interest) {
+            Ok(()) => {
+                line.socket = Some(socket);
+                Ok(at)
+            }
+            Err(error) => {
+                self.free.push(at);
+                Err(error)
+            }
+        }
+    }
+
+    fn close(&mut self, at: u32) {
+        self.lines[at as usize].socket = None;
+        self.free.push(at);
+    }
+
+    /// Something happened on a line.
+    fn go_on(&mut self, at: u32, generation: u32, flags: EventFlags, ended: &mut Vec<(u64, Report)>) {
+        let Self { lines, request, buffer, .. } = self;
+        let Some(Line { socket: Some(socket), generation: current, attempt: Some(attempt) }) =
+            lines.get_mut(at as usize)
+        else {
+            return;
+        };
+        if *current != generation {
+            return;
+        }
+        let Some(asked) = attempt.go_on(socket, flags, request, buffer) else { return };
+        let is_whole = asked.is_ok();
+        let phase = Phase::Response;
+        let report = ask::report(asked, &Progress::of(attempt.started, attempt.probe.timeout, phase), None);
+        ended.push((attempt.token, report));
+        let politely = is_whole && matches!(attempt.question.asks, Asks::Full);
+        let family = usize::from(attempt.question.address.is_ipv6());
+        self.lines[at as usize].attempt = None;
+        if politely {
+            self.close(at);
+        } else {
+            self.reset(at, is_whole.then_some(family));
+        }
+    }
+
+    fn let_go(&mut self, token: u64, at: u32) -> Option<Attempt> {
+        let attempt = self.lines.get_mut(at as usize)?.attempt.take_if(|attempt| attempt.token == token)?;
+        if attempt.stage == Stage::Connecting {
+            self.close(at);
+        } else {
+            self.reset(at, None);
+        }
+        Some(attempt)
+    }
+
+    /// Ends the connection on a line by a reset. `again`: the socket may be used again, for this family.
+    fn reset(&mut self, at: u32, again: Option<usize>) {
+        let Some(socket) = &self.lines[at as usize].socket else { return };
+        let again = again.filter(|family| self.recycles && self.idle[*family].len() < IDLE);
+        match rustix::net::connect_unspec(socket) {
+            Ok(()) => {
+                if let Some(family) = again {
+                    self.idle[family].push(at);
+                    return;
+                }
+            }
+            // A connection that has ended already is none to end.
+            Err(error) if again.is_some() => {
+                self.recycles = false;
+                tracing::info!(%error, "sockets cannot be used again here; every probe opens its own");
+                let _ = sockopt::set_socket_linger(socket, Some(std::time::Duration::ZERO));
+            }
+            Err(_) => {
+                let _ = sockopt::set_socket_linger(socket, Some(std::time::Duration::ZERO));
+            }
+        }
+        self.close(at);
+    }
+}
+
+/// `epoll` under the eyes of the runtime.
+#[expect(
+    deprecated,
+    reason = "an owned descriptor is the same one for as long as it lives, which is all that is asked for"
+)]
+fn watched(epoll: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(epoll, Interest::READABLE)
+}
+
+impl std::fmt::Debug for FastLane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FastLane").field("lines", &self.lines.len()).finish_non_exhaustive()
+    }
+}
+
+impl Attempt {
+    /// `None`: it is not at its end yet.
+    fn go_on(
+        &mut self,
+        socket: &OwnedFd,
+        flags: EventFlags,
+        request: &mut Vec<u8>,
+        buffer: &mut [u8],
+    ) -> Option<Asked> {
+        match self.connected(socket, flags) {
+            Ok(true) => {}
+            Ok(false) => return None,
+            Err(failure) => return Some(Err(failure)),
+        }
+        let Asks::Http(wire) = &self.question.asks else { return Some(Ok(Answer::plain())) };
+        let is_head = wire.is_head;
+        if let Stage::Sending(sent) = self.stage {
+            wire.write(self.question.address, request);
+            match send(socket, request, sent) {
+                Ok(sent) if sent == request.len() => self.stage = Stage::Listening,
+                Ok(sent) => {
+                    self.stage = Stage::Sending(sent);
+                    return None;
+                }
+                Err(error) => return Some(Err(arrived(error))),
+            }
+            // What is not there yet will be told.
+            if !flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
+                return None;
+            }
+        }
+        match self.listen(socket, is_head, buffer) {
+            Ok(None) => None,
+            Ok(Some(status)) => Some(self.judge(status)),
+            Err(failure) => Some(Err(failure)),
+        }
+    }
+
+    /// Whether there is a connection by now.
+    fn connected(&mut self, socket: &OwnedFd, flags: EventFlags) -> Result<bool, Failure> {
+        if self.stage != Stage::Connecting {
+            return Ok(true);
+        }
+        if flags.intersects(EventFlags::ERR | EventFlags::HUP) {
+            return match sockopt::socket_error(socket) {
+                Ok(Err(error)) | Err(error) => Err(arrived(error)),
+                Ok(Ok(())) => Err(arrived(Errno::NOTCONN)),
+            };
+        }
+        if !flags.contains(EventFlags::OUT) {
+            return Ok(false);
+        }
+        if self.is_connected_to_itself(socket) {
+            return Err(arrived(Errno::CONNREFUSED));
+        }
+        self.stage = Stage::Sending(0);
+        Ok(true)
+    }
+
+    /// On loopback a client whose own port happens to be the one it dials connects to itself: nobody listens there. No
+    /// client is given a port below 1024 (`ip_unprivileged_port_start`).
+    fn is_connected_to_itself(&self, socket: &OwnedFd) -> bool {
+        let address = self.question.address;
+        address.port() >= 1024
+            && rustix::net::getsockname(socket)
+                .is_ok_and(|own| SocketAddr::try_from(own).is_ok_and(|own| own == address))
+    }
+
+    /// Reads what is there. The status, once there is one.
+    fn listen(&mut self, socket: &OwnedFd, is_head: bool, buffer: &mut [u8]) -> Result<Option<u16>, Failure> {
+        loop {
+            let room = buffer.len().min(self.heard.left());
+            if room == 0 {
+                return Err(http::too_large());
+            }
+            let count = match rustix::net::recv(socket, &mut buffer[..room], RecvFlags::empty()) {
+                Ok((0, _)) => return Err(http::closed()),
+                Ok((count, _)) => count,
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(arrived(error)),
+            };
+            if let Some(status) = self.heard.take(&buffer[..count], is_head)? {
+                return Ok(Some(status));
+            }
+            // Until nothing is left: an end that came with the last bytes is told no second time.
+        }
+    }
+
+    fn judge(&self, status: u16) -> Asked {
+        let ProbeKind::Http(probe) = &self.probe.kind else { unreachable!("only HTTP is answered with a status") };
+        let Ok(status) = StatusCode::from_u16(status) else { return Err(http::malformed()) };
+        let at = Instant::now();
+        http::answered(probe, status, at, at - self.started)
+    }
+}
+
+/// Sends `request` from `sent` on, as far as it goes; how much of it is out then.
+fn send(socket: impl AsFd, request: &[u8], mut sent: usize) -> Result<usize, Errno> {
+    while sent < request.len() {
+        match rustix::net::send(&socket, &request[sent..], SendFlags::NOSIGNAL) {
+            Ok(count) => sent += count,
+            Err(Errno::AGAIN) => break,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sent)
+}
+
+fn arrived(error: Errno) -> Failure {
+    failure::from_io(&error.into(), Moment::Arrived)
+}

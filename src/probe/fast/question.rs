@@ -1,0 +1,122 @@
+//! What of all probes goes by the fast lane, and what they send.
+
+use std::{collections::HashSet, io::Write as _, net::SocketAddr, sync::Arc};
+
+use futures::FutureExt as _;
+
+use crate::{
+    check::{
+        Connection, Dial, Handshake, HeaderSource, Host, HttpProbe, HttpVersion, ObjectKey, Probe, ProbeKind,
+        Redirects, Scheme, TcpProbe,
+    },
+    probe::{http, references::NoReferences},
+};
+
+/// A probe of one address, made ready.
+#[derive(Clone, Debug)]
+pub struct Question {
+    pub(super) address: SocketAddr,
+    pub(super) asks: Asks,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Asks {
+    HalfOpen,
+    Full,
+    Http(Arc<Wire>),
+}
+
+/// A request as it is sent, but for the address where that is what the Host header says.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(in crate::probe) struct Wire {
+    pub is_head: bool,
+    /// The request line, and the beginning of the first header.
+    pub before: Box<[u8]>,
+    /// `None`: the address that is dialed.
+    pub host: Option<Box<str>>,
+    pub after: Box<[u8]>,
+}
+
+/// The longest request that is taken: an empty socket's buffer holds it, so that to send it is one call.
+const MAX_REQUEST: usize = 8 * 1024;
+/// Headers with which a client frames a message or changes its connection: what hyper makes of them stays hyper's.
+const FRAMING: [&str; 8] =
+    ["connection", "content-length", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
+
+impl Wire {
+    /// Puts the request into `into`.
+    pub fn write(&self, address: SocketAddr, into: &mut Vec<u8>) {
+        into.clear();
+        into.extend_from_slice(&self.before);
+        let written = match (&self.host, address) {
+            (Some(host), _) => into.write_all(host.as_bytes()),
+            // The default port is left out.
+            (None, SocketAddr::V4(to)) if to.port() == 80 => write!(into, "{}", to.ip()),
+            (None, SocketAddr::V6(to)) if to.port() == 80 => write!(into, "[{}]", to.ip()),
+            (None, SocketAddr::V4(to)) => write!(into, "{}:{}", to.ip(), to.port()),
+            (None, SocketAddr::V6(to)) => write!(into, "[{}]:{}", to.ip(), to.port()),
+        };
+        debug_assert!(written.is_ok(), "a Vec takes all");
+        into.extend_from_slice(&self.after);
+    }
+
+    fn length(&self) -> usize {
+        self.before.len() + self.host.as_ref().map_or(64, |host| host.len()) + self.after.len()
+    }
+}
+
+/// Requests that are the same are kept once.
+#[derive(Debug, Default)]
+pub(super) struct Wires {
+    all: HashSet<Arc<Wire>>,
+    sweep_at: usize,
+}
+
+impl Wires {
+    fn keep(&mut self, wire: Wire) -> Arc<Wire> {
+        if let Some(known) = self.all.get(&wire) {
+            return known.clone();
+        }
+        if self.all.len() >= self.sweep_at {
+            self.all.retain(|wire| Arc::strong_count(wire) > 1);
+            self.sweep_at = (2 * self.all.len()).max(64);
+        }
+        let wire = Arc::new(wire);
+        self.all.insert(wire.clone());
+        wire
+    }
+
+    /// The question that `probe` asks at `dial`; `None` where it takes the ordinary lane.
+    pub fn question(&mut self, dial: Option<&Dial>, probe: &Probe) -> Option<Question> {
+        let dial = dial?;
+        let (Host::Address(ip), Some(port)) = (&dial.host, dial.port) else { return None };
+        let asks = match &probe.kind {
+            ProbeKind::Tcp(tcp) if tcp.is_connect() => match tcp {
+                TcpProbe { handshake: Handshake::HalfOpen, .. } => Asks::HalfOpen,
+                TcpProbe { handshake: Handshake::Full, .. } => Asks::Full,
+            },
+            ProbeKind::Http(http) if is_plain(http) => Asks::Http(self.keep(wire(http, dial)?)),
+            ProbeKind::Tcp(_) | ProbeKind::Http(_) | ProbeKind::Grpc(_) | ProbeKind::Script(_) => return None,
+        };
+        Some(Question { address: SocketAddr::new(*ip, port), asks })
+    }
+}
+
+/// A request over HTTP/1.1 without TLS, whose answer is judged by its status alone.
+fn is_plain(probe: &HttpProbe) -> bool {
+    let ours = |name: &str| FRAMING.iter().any(|framing| name.eq_ignore_ascii_case(framing));
+    probe.scheme == Scheme::Http
+        && probe.version != HttpVersion::Http2
+        && probe.redirects == Redirects::None
+        && probe.connection == Connection::Reset
+        && probe.expected_body.is_none()
+        && !probe.reuse_connection
+        && probe.headers.iter().all(|header| matches!(header.source, HeaderSource::Value(_)) && !ours(&header.name))
+}
+
+/// `None`: it cannot be sent, or is too long; the ordinary lane says what there is to say.
+fn wire(probe: &HttpProbe, dial: &Dial) -> Option<Wire> {
+    // Without references nothing is waited for.
+    let plan = http::plan(probe, dial, &ObjectKey::new("", ""), &NoReferences, false).now_or_never()?.ok()?;
+    plan.wire().filter(|wire| wire.length() <= MAX_REQUEST)
+}
