@@ -98,13 +98,15 @@ impl AuditLog {
     /// When the log cannot be read or holds what is no entry.
     pub fn since(&self, mark: Mark) -> anyhow::Result<Vec<Entry>> {
         let mut file = std::fs::File::open(&self.0)?;
-        file.seek(SeekFrom::Start(mark.0))?;
+        // From the byte before it on: the mark may have been made while a line was being written. That line came first.
+        file.seek(SeekFrom::Start(mark.0.saturating_sub(1)))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        let mut text = String::from_utf8(bytes)?;
+        let newline = |bytes: &[u8]| bytes.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
+        let start = if mark.0 == 0 { 0 } else { newline(&bytes).unwrap_or(bytes.len()) };
         // A line that is still being written is not there yet.
-        text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
-        text.lines().map(Entry::parse).collect()
+        let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(start, |at| at + 1);
+        std::str::from_utf8(&bytes[start..end])?.lines().map(Entry::parse).collect()
     }
 
     /// The writes since a mark by one user, refused ones included.
@@ -115,5 +117,31 @@ impl AuditLog {
         let mut entries = self.since(mark)?;
         entries.retain(|entry| entry.is_write() && entry.user == user);
         Ok(entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_mark_in_the_middle_of_a_line_counts_from_the_next() -> anyhow::Result<()> {
+        let mut file = tempfile::NamedTempFile::new()?;
+        let log = AuditLog::new(file.path());
+        let verbs = |mark: Mark| -> anyhow::Result<Vec<String>> {
+            Ok(log.since(mark)?.into_iter().map(|entry| entry.verb).collect())
+        };
+        let start = log.mark()?;
+        file.write_all(b"{\"verb\": \"create\"}\n{\"verb\": ")?;
+        let middle = log.mark()?;
+        assert_eq!((verbs(start)?, verbs(middle)?), (vec!["create".to_owned()], vec![]));
+        file.write_all(b"\"patch\"}\n")?;
+        let end = log.mark()?;
+        file.write_all(b"{\"verb\": \"delete\"}\n")?;
+        assert_eq!(verbs(start)?, ["create", "patch", "delete"]);
+        assert_eq!((verbs(middle)?, verbs(end)?), (vec!["delete".to_owned()], vec!["delete".to_owned()]));
+        Ok(())
     }
 }
