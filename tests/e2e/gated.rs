@@ -13,11 +13,13 @@ use crate::published::{Published, Ready};
 use crate::room::{Room, SOON};
 use crate::support::recorder::Recorder;
 use crate::support::wait::wait_until;
-use crate::traffic::Traffic;
+use crate::traffic::{Traffic, asked};
 use crate::verdict::{self, State};
 
 /// The port of the Services, which is none of the hosts'.
 pub const PORT: u16 = 80;
+/// Requests by which each of a few hosts is met, but for once in a million times.
+const ENOUGH: usize = 40;
 
 /// See the module's own words. The check, its gate's Service and the gate have one name.
 pub struct Gated {
@@ -93,13 +95,22 @@ impl Gated {
         Ok(Instant::now())
     }
 
-    /// A client of the Service; every host that is published as ready has answered it.
+    /// A client of the Service; every host that is published as ready has answered it, and none that is not any more:
+    /// kube-proxy follows a slice up to a second later.
     ///
     /// # Errors
-    /// When one does not answer.
+    /// When one does not answer, or one goes on that should not.
     pub async fn traffic(&self) -> anyhow::Result<Traffic> {
-        let traffic = Traffic::start(&self.room.node, self.address).await?;
         let ready = self.published.now()?;
+        let withheld =
+            |name: &String| self.hosts.iter().any(|host| host.name == *name && ready.get(&host.ip) != Some(&true));
+        wait_until(&format!("requests to {} to follow its slices", self.name), SOON, || async {
+            let answered = asked(self.address, ENOUGH).await;
+            ensure!(!answered.iter().any(withheld), "{answered:?}");
+            anyhow::Ok(())
+        })
+        .await?;
+        let traffic = Traffic::start(&self.room.node, self.address).await?;
         for host in self.hosts.iter().filter(|host| ready.get(&host.ip) == Some(&true)) {
             traffic.answered_by(&host.name).await?;
         }
