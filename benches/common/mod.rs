@@ -5,6 +5,8 @@
 #![allow(dead_code)]
 
 pub mod client;
+pub mod figures;
+pub mod goals;
 pub mod listener;
 pub mod manifests;
 pub mod metrics;
@@ -15,7 +17,12 @@ pub mod table;
 pub mod usage;
 pub mod wrk;
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context as _;
 
 /// The core that is measured, and the one everything else of a benchmark runs on. On a machine with one core both are
 /// the same and the figures say so.
@@ -35,6 +42,19 @@ pub fn window(usual: u64) -> Duration {
 /// A size, so that a benchmark can be tried out small: `BENCH_SCALE` percent of `full`.
 pub fn scaled(full: usize) -> usize {
     (full * from_env("BENCH_SCALE", 100) / 100).max(1)
+}
+
+/// Whether `BENCH_ONLY` names this part, or nothing at all. A part of any benchmark may be named, so that all of them can
+/// be told the same: who has none of the parts has nothing to do.
+pub fn wanted(part: &str) -> bool {
+    let only = std::env::var("BENCH_ONLY").unwrap_or_default();
+    only.is_empty() || only.split(',').any(|name| name.trim() == part)
+}
+
+/// Cargo's own, where what was measured is left too.
+pub fn target_dir() -> anyhow::Result<PathBuf> {
+    // target/tmp is beside target/release.
+    Ok(Path::new(env!("CARGO_TARGET_TMPDIR")).parent().context("target/tmp has no parent")?.to_owned())
 }
 
 fn from_env<T: std::str::FromStr>(name: &str, usual: T) -> T {

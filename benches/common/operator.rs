@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{bail, ensure};
 
 use super::{client::Client, metrics::Metrics, usage::Usage};
 use crate::support::{ports::free_port, process::Process, run_dir::sub_dir};
@@ -33,9 +33,7 @@ fn build() -> anyhow::Result<PathBuf> {
     let bin = ["--bin", "healthcheck-operator", "--manifest-path", manifest];
     let status = Command::new(cargo).args(["build", "--release", "--quiet", "--locked"]).args(bin).status()?;
     ensure!(status.success(), "cargo build --release failed");
-    // target/tmp is beside target/release.
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().context("target/tmp has no parent")?;
-    Ok(target.join("release/healthcheck-operator"))
+    Ok(super::target_dir()?.join("release/healthcheck-operator"))
 }
 
 /// A running operator. Dropping it kills it.
