@@ -34,6 +34,27 @@ impl Client {
     /// Asks once and returns status and body. Both must come with a Content-Length, as from every server here.
     pub fn get(&mut self, path: &str) -> anyhow::Result<(u16, String)> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n");
+        self.read_until(&request, |answer| {
+            Ok(whole(answer)?.map(|(status, body)| (status, String::from_utf8_lossy(body).into_owned())))
+        })
+    }
+
+    /// Asks once for an answer that may come in chunks, and returns its body as it came, chunk sizes included.
+    pub fn ask(&mut self, path: &str) -> anyhow::Result<String> {
+        self.read_until(&format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n"), |answer| {
+            let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
+            let chunked = answer[..end].to_ascii_lowercase().windows(7).any(|seven| seven == b"chunked");
+            let done = if chunked { answer.ends_with(b"0\r\n\r\n") } else { whole(answer)?.is_some() };
+            Ok(done.then(|| String::from_utf8_lossy(&answer[end + 4..]).into_owned()))
+        })
+    }
+
+    /// Sends `request` and reads until `whole` makes something of the answer.
+    fn read_until<T>(
+        &mut self,
+        request: &str,
+        whole: impl Fn(&[u8]) -> anyhow::Result<Option<T>>,
+    ) -> anyhow::Result<T> {
         self.stream.write_all(request.as_bytes())?;
         let mut filled = 0;
         loop {
@@ -41,31 +62,10 @@ impl Client {
                 self.buffer.resize(2 * filled, 0);
             }
             let count = self.stream.read(&mut self.buffer[filled..])?;
-            ensure!(count > 0, "{path}: the connection was closed in the middle of the answer");
+            ensure!(count > 0, "the connection was closed in the middle of the answer to {request:?}");
             filled += count;
-            if let Some((status, body)) = whole(&self.buffer[..filled])? {
-                return Ok((status, String::from_utf8_lossy(body).into_owned()));
-            }
-        }
-    }
-
-    /// Asks once for an answer that may come in chunks, and returns its body as it came, chunk sizes included.
-    pub fn ask(&mut self, path: &str) -> anyhow::Result<String> {
-        self.stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n").as_bytes())?;
-        let mut filled = 0;
-        loop {
-            if filled == self.buffer.len() {
-                self.buffer.resize(2 * filled, 0);
-            }
-            let count = self.stream.read(&mut self.buffer[filled..])?;
-            ensure!(count > 0, "{path}: the connection was closed in the middle of the answer");
-            filled += count;
-            let answer = &self.buffer[..filled];
-            let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
-            let chunked = answer[..end].to_ascii_lowercase().windows(7).any(|seven| seven == b"chunked");
-            let done = if chunked { answer.ends_with(b"0\r\n\r\n") } else { whole(answer)?.is_some() };
-            if done {
-                return Ok(String::from_utf8_lossy(&answer[end + 4..]).into_owned());
+            if let Some(found) = whole(&self.buffer[..filled])? {
+                return Ok(found);
             }
         }
     }

@@ -1,44 +1,14 @@
 //! The HTTP probe against targets that lie, drip, flood, stall and break off.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use healthcheck_operator::check::{Connection, HttpProbe, Outcome, Reason};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::sleep,
 };
 
-use crate::support::{ENOUGH, SHORT, assert_reason, at, get, read_head, run_http, target};
-
-/// A target that answers every request with these bytes and then says no more.
-async fn says(answer: impl Into<Vec<u8>>) -> SocketAddr {
-    let answer = answer.into();
-    target(move |mut stream| {
-        let answer = answer.clone();
-        async move {
-            read_head(&mut stream).await;
-            let _ = stream.write_all(&answer).await;
-            let _ = stream.read(&mut [0; 16]).await;
-        }
-    })
-    .await
-}
-
-/// A target that answers with `start`, and then with `again` until nobody listens.
-async fn floods(start: &'static str, again: &'static str, pause: Duration) -> SocketAddr {
-    target(move |mut stream| async move {
-        read_head(&mut stream).await;
-        let mut sent = stream.write_all(start.as_bytes()).await;
-        while sent.is_ok() {
-            if !pause.is_zero() {
-                sleep(pause).await;
-            }
-            sent = stream.write_all(again.as_bytes()).await;
-        }
-    })
-    .await
-}
+use crate::support::{ENOUGH, SHORT, assert_reason, at, floods, get, read_head, run_http, says, target};
 
 #[tokio::test]
 async fn headers_are_taken_up_to_64_and_16_kib() {

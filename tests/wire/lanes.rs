@@ -24,8 +24,8 @@ use tokio::{
 use crate::{
     mutate::{mutated, seeds},
     support::{
-        Deaf, ENOUGH, LOOPBACK, SHORT, assert_reason, at, attempt, closed_port, get, loopback_v6, read_head, run,
-        target,
+        Deaf, ENOUGH, LOOPBACK, SHORT, assert_reason, at, attempt, closed_port, floods, get, loopback_v6, read_head,
+        run, says, target,
     },
     tcp::{accepted, listen},
 };
@@ -87,35 +87,6 @@ async fn agree(what: &str, dial: Dial, kind: ProbeKind, timeout: Duration, want:
 
 fn tcp(handshake: Handshake) -> ProbeKind {
     ProbeKind::Tcp(TcpProbe { handshake, ..TcpProbe::default() })
-}
-
-/// A target that answers every request with these bytes and then says no more.
-async fn says(answer: impl Into<Vec<u8>>) -> SocketAddr {
-    let answer = answer.into();
-    target(move |mut stream| {
-        let answer = answer.clone();
-        async move {
-            read_head(&mut stream).await;
-            let _ = stream.write_all(&answer).await;
-            let _ = stream.read(&mut [0; 16]).await;
-        }
-    })
-    .await
-}
-
-/// A target that answers with `start`, and then with `again` until nobody listens.
-async fn floods(start: &'static str, again: &'static str, pause: Duration) -> SocketAddr {
-    target(move |mut stream| async move {
-        read_head(&mut stream).await;
-        let mut sent = stream.write_all(start.as_bytes()).await;
-        while sent.is_ok() {
-            if !pause.is_zero() {
-                sleep(pause).await;
-            }
-            sent = stream.write_all(again.as_bytes()).await;
-        }
-    })
-    .await
 }
 
 /// A target that reads a request and then does `what`.

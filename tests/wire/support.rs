@@ -17,8 +17,9 @@ use healthcheck_operator::{
     },
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    time::sleep,
 };
 
 /// For what must end well before it.
@@ -103,6 +104,35 @@ where
         }
     });
     address
+}
+
+/// A target that answers every request with these bytes and then says no more.
+pub async fn says(answer: impl Into<Vec<u8>>) -> SocketAddr {
+    let answer = answer.into();
+    target(move |mut stream| {
+        let answer = answer.clone();
+        async move {
+            read_head(&mut stream).await;
+            let _ = stream.write_all(&answer).await;
+            let _ = stream.read(&mut [0; 16]).await;
+        }
+    })
+    .await
+}
+
+/// A target that answers with `start`, and then with `again` until nobody listens.
+pub async fn floods(start: &'static str, again: &'static str, pause: Duration) -> SocketAddr {
+    target(move |mut stream| async move {
+        read_head(&mut stream).await;
+        let mut sent = stream.write_all(start.as_bytes()).await;
+        while sent.is_ok() {
+            if !pause.is_zero() {
+                sleep(pause).await;
+            }
+            sent = stream.write_all(again.as_bytes()).await;
+        }
+    })
+    .await
 }
 
 /// A port of loopback on which nobody listens, held so that nobody else comes to listen on it meanwhile.
