@@ -40,6 +40,16 @@ pub fn told(error: &anyhow::Error) -> String {
     text
 }
 
+/// What one probe found, in the same words for every command: `error` is why it is not healthy.
+#[must_use]
+pub fn found(healthy: Option<bool>, error: &str) -> String {
+    match healthy {
+        Some(true) => "healthy".to_owned(),
+        Some(false) => format!("unhealthy; {error}"),
+        None => format!("unknown; {error}"),
+    }
+}
+
 /// Tells what is wrong, in a line on standard error.
 pub fn complain(what: &dyn Display) {
     // Nobody is left to be told that nobody is left.

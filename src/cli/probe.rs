@@ -11,7 +11,11 @@ use clap::{Args, Subcommand};
 use tokio::runtime::Runtime;
 
 use self::tls::{Files, TlsArgs};
-use super::{Exit, output::Output, print::print};
+use super::{
+    Exit,
+    output::Output,
+    print::{found, print},
+};
 use crate::{
     api,
     check::{
@@ -170,11 +174,7 @@ pub fn run(args: &ProbeArgs) -> anyhow::Result<Exit> {
     let report = probing.runtime.block_on(probing.prober.attempt(attempt));
     probing.end();
     print(&describe(&report, &job.about, common.output)?)?;
-    Ok(match report.outcome {
-        Outcome::Success => Exit::Ok,
-        Outcome::Failure { .. } => Exit::Unhealthy,
-        Outcome::Neutral { .. } | Outcome::Local { .. } => Exit::Unknown,
-    })
+    Ok(Exit::told(healthy(&report.outcome)))
 }
 
 /// What probes are made with.
@@ -269,26 +269,26 @@ fn script(args: &ScriptArgs) -> Job {
 fn describe(report: &Report, about: &str, output: Output) -> anyhow::Result<String> {
     let why = why(&report.outcome, about);
     Ok(match output {
-        Output::Text => match &report.outcome {
-            Outcome::Success => "healthy\n".to_owned(),
-            Outcome::Failure { .. } => format!("unhealthy; {why}\n"),
-            Outcome::Neutral { .. } | Outcome::Local { .. } => format!("unknown; {why}\n"),
-        },
+        Output::Text => format!("{}\n", found(healthy(&report.outcome), &why)),
         Output::Json => format!("{}\n", document(report, &why)),
         Output::Yaml => serde_saphyr::to_string(&document(report, &why))?,
     })
 }
 
-/// As the admin listener answers: `healthy` and `error` are always there.
-fn document(report: &Report, why: &str) -> serde_json::Value {
-    let healthy = match &report.outcome {
+/// `None`: it could not be told.
+const fn healthy(outcome: &Outcome) -> Option<bool> {
+    match outcome {
         Outcome::Success => Some(true),
         Outcome::Failure { .. } => Some(false),
         Outcome::Neutral { .. } | Outcome::Local { .. } => None,
-    };
+    }
+}
+
+/// As the admin listener answers: `healthy` and `error` are always there.
+fn document(report: &Report, why: &str) -> serde_json::Value {
     let certificate = report.certificate_expires.and_then(|at| jiff::Timestamp::from_second(at).ok());
     serde_json::json!({
-        "healthy": healthy,
+        "healthy": healthy(&report.outcome),
         "error": why,
         "outcome": report.outcome.as_str(),
         "reason": report.outcome.reason().map(Reason::as_str),

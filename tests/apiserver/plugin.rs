@@ -1,6 +1,6 @@
 //! `kubectl healthcheck`: the program as a plugin of the real kubectl, for people with a kubeconfig.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::Arc;
 
@@ -24,7 +24,9 @@ pub fn trials(suite: &Suite) -> Vec<Trial> {
 
 /// Somebody at a terminal.
 struct Person {
-    kubectl: Command,
+    kubectl: PathBuf,
+    /// Where they keep their plugins.
+    directory: PathBuf,
     kubeconfig: String,
     namespace: String,
 }
@@ -35,25 +37,24 @@ impl Person {
         if !plugin.exists() {
             std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_healthcheck-operator"), plugin)?;
         }
-        let kubectl = Command::new(stage.cluster.program("kubectl"));
-        let kubeconfig = stage.cluster.kubeconfig(who, None)?.display().to_string();
-        let mut person = Self { kubectl, kubeconfig, namespace: stage.namespace.clone() };
-        person.kubectl.env("PATH", directory).env("HOME", directory).stdin(Stdio::null()).kill_on_drop(true);
-        Ok(person)
+        Ok(Self {
+            kubectl: stage.cluster.program("kubectl"),
+            directory: directory.to_owned(),
+            kubeconfig: stage.cluster.kubeconfig(who, None)?.display().to_string(),
+            namespace: stage.namespace.clone(),
+        })
     }
 
-    async fn ask(&mut self, words: &[&str]) -> anyhow::Result<Output> {
-        let mut command = Command::new(self.kubectl.as_std().get_program());
-        for (name, value) in self.kubectl.as_std().get_envs() {
-            command.env(name, value.unwrap_or_default());
-        }
+    async fn ask(&self, words: &[&str]) -> anyhow::Result<Output> {
+        let mut command = Command::new(&self.kubectl);
+        command.env("PATH", &self.directory).env("HOME", &self.directory);
         command.arg("healthcheck").args(words).args(["--kubeconfig", &self.kubeconfig, "-n", &self.namespace]);
         let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
         Ok(tokio::time::timeout(SOON, output).await.context("kubectl took too long")??)
     }
 
     /// What was printed, where the exit code is `code`.
-    async fn expect(&mut self, code: i32, words: &[&str]) -> anyhow::Result<String> {
+    async fn expect(&self, code: i32, words: &[&str]) -> anyhow::Result<String> {
         let output = self.ask(words).await?;
         let (out, said) = (String::from_utf8(output.stdout)?, String::from_utf8_lossy(&output.stderr).into_owned());
         ensure!(output.status.code() == Some(code), "{words:?}: {:?}: {out}{said}", output.status);
@@ -70,7 +71,7 @@ async fn reads(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     stage.wait_health("a-web", "Healthy").await?;
     stage.wait_health("shop", "Healthy").await?;
     let directory = tempfile::tempdir()?;
-    let mut person = Person::new(&stage, directory.path(), cluster.admin())?;
+    let person = Person::new(&stage, directory.path(), cluster.admin())?;
 
     ensure!(person.expect(0, &["status"]).await?.starts_with("NAME"), "a table");
     let waited = person.expect(0, &["wait", "a-web", "shop"]).await?;
@@ -121,7 +122,7 @@ async fn probes(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     ]);
     cluster.grant(&stage.namespace, "prober", serde_json::from_value(rules)?).await?;
     let directory = tempfile::tempdir()?;
-    let mut person = Person::new(&stage, directory.path(), &who)?;
+    let person = Person::new(&stage, directory.path(), &who)?;
     let url = operator.admin_url();
     let probe = ["probe", "web", "--admin-url", &url];
 
@@ -147,7 +148,7 @@ async fn probes(cluster: Arc<ControlPlane>) -> anyhow::Result<()> {
     let Credentials::Token(token) = &who else { anyhow::bail!("an account has a token") };
     let file = directory.path().join("token");
     std::fs::write(&file, token)?;
-    let mut admin = Person::new(&stage, directory.path(), cluster.admin())?;
+    let admin = Person::new(&stage, directory.path(), cluster.admin())?;
     if matches!(cluster.admin(), Credentials::Certificate(_)) {
         let refused = admin.expect(2, &probe).await?;
         ensure!(refused.contains("--token-file"), "{refused}");

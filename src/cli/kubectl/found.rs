@@ -8,7 +8,7 @@ use kube::{Api, Client, Config, ResourceExt as _, api::ListParams};
 use super::ClusterArgs;
 use crate::{
     api::HealthCheckStatus,
-    check::ObjectKey,
+    check::{Health, ObjectKey},
     cli::exit::Failed,
     cluster::{CallError, Object, call, client, list_all},
     telemetry::Metrics,
@@ -94,9 +94,9 @@ pub fn is_suspended(object: &Object) -> bool {
 }
 
 /// The verdict; `Unknown` where nobody gave one.
-pub fn health(object: &Object) -> &str {
+pub fn health(object: &Object) -> Health {
     let said = object.status.as_ref().and_then(|status| status.health.as_deref());
-    said.unwrap_or("Unknown")
+    said.and_then(Health::parse).unwrap_or(Health::Unknown)
 }
 
 /// Why the verdict is what it is; empty where all is well.
@@ -111,7 +111,7 @@ pub fn why(object: &Object) -> String {
         return "no operator has looked at it yet".to_owned();
     };
     let not_ready = condition(status, "Ready").filter(|ready| ready.0 == "False");
-    let verdict = condition(status, "Healthy").filter(|_| health(object) != "Healthy");
+    let verdict = condition(status, "Healthy").filter(|_| health(object) != Health::Healthy);
     not_ready.or(verdict).map(|(_, message)| message.to_owned()).unwrap_or_default()
 }
 
@@ -169,11 +169,11 @@ mod tests {
             ])
         };
         let unhealthy = with(json!({"health": "Unhealthy", "conditions": conditions("True")}));
-        assert_eq!((health(&unhealthy), why(&unhealthy).as_str()), ("Unhealthy", "all down"));
+        assert_eq!((health(&unhealthy), why(&unhealthy).as_str()), (Health::Unhealthy, "all down"));
         assert_eq!(why(&with(json!({"health": "Unhealthy", "conditions": conditions("False")}))), "not accepted");
         assert_eq!(why(&with(json!({"health": "Healthy", "conditions": conditions("True")}))), "");
         let unseen = object(json!({"metadata": {"name": "a"}, "spec": spec}));
-        assert_eq!((health(&unseen), why(&unseen).as_str()), ("Unknown", "no operator has looked at it yet"));
+        assert_eq!((health(&unseen), why(&unseen).as_str()), (Health::Unknown, "no operator has looked at it yet"));
         let unreadable = object(json!({"metadata": {"name": "a"}, "spec": {"targets": 7}}));
         assert!(why(&unreadable).starts_with("spec.targets: "), "{}", why(&unreadable));
     }

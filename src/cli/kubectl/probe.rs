@@ -17,7 +17,12 @@ use serde_json::{Value, json};
 
 use super::{ClusterArgs, forward::Forward, found::Cluster};
 use crate::{
-    cli::{Exit, exit::Failed, output::Output, print::print},
+    cli::{
+        Exit,
+        exit::Failed,
+        output::Output,
+        print::{found, print},
+    },
     cluster::{CallError, client},
     telemetry::Metrics,
 };
@@ -76,9 +81,14 @@ struct Endpoint {
 pub async fn run(args: ProbeArgs) -> anyhow::Result<Exit> {
     let token = args.token_file.as_deref().map(read_token).transpose()?;
     let mut cluster = Cluster::open(&args.cluster).await?;
-    let forward = match &args.admin_url {
-        Some(_) => None,
-        None => Some(Forward::open(&cluster, &args.cluster.connection, args.operator_namespace.as_deref()).await?),
+    // A forwarded port stays open as long as this is held.
+    let (url, forward) = match &args.admin_url {
+        Some(url) => (url.clone(), None),
+        None => {
+            let namespace = args.operator_namespace.as_deref();
+            let forward = Forward::open(&cluster, &args.cluster.connection, namespace).await?;
+            (forward.url(args.admin_ca.is_some())?, Some(forward))
+        }
     };
     let config = &mut cluster.config;
     config.proxy_url = None;
@@ -93,11 +103,7 @@ pub async fn run(args: ProbeArgs) -> anyhow::Result<Exit> {
         config.root_cert = Some(certificates.iter().map(|certificate| certificate.to_vec()).collect());
         config.tls_server_name = forward.as_ref().map(|forward| forward.server_name.clone());
     }
-    config.cluster_url = match (&args.admin_url, &forward) {
-        (Some(url), _) => url.clone(),
-        (None, Some(forward)) => forward.url(args.admin_ca.is_some())?,
-        (None, None) => unreachable!("one of the two is there"),
-    };
+    config.cluster_url = url;
     let path = format!("/v1/healthchecks/{}/{}/probe", cluster.namespace, args.name);
     let (status, body) = post(config, &path, &json!({"target": args.target})).await?;
     let answer: Value = serde_json::from_str(&body).unwrap_or_else(|_| json!({"error": body.trim()}));
@@ -110,11 +116,7 @@ pub async fn run(args: ProbeArgs) -> anyhow::Result<Exit> {
         Output::Yaml => serde_saphyr::to_string(&answer)?,
         Output::Text => text(&read),
     })?;
-    Ok(match read.healthy {
-        Some(true) => Exit::Ok,
-        Some(false) => Exit::Unhealthy,
-        None => Exit::Unknown,
-    })
+    Ok(Exit::told(read.healthy))
 }
 
 fn read_token(path: &std::path::Path) -> anyhow::Result<String> {
@@ -170,17 +172,12 @@ fn refused(status: StatusCode, why: &str) -> anyhow::Error {
 }
 
 fn text(answer: &Answer) -> String {
-    let word = |healthy: Option<bool>, error: &str| match healthy {
-        Some(true) => "healthy".to_owned(),
-        Some(false) => format!("unhealthy; {error}"),
-        None => format!("unknown; {error}"),
-    };
     if answer.endpoints.is_empty() {
-        return format!("{}\n", word(answer.healthy, &answer.error));
+        return format!("{}\n", found(answer.healthy, &answer.error));
     }
     let line = |each: &Endpoint| {
         let place = if each.endpoint.is_empty() { String::new() } else { format!(" {}", each.endpoint) };
-        format!("{}{place}: {}\n", each.target, word(each.healthy, &each.error))
+        format!("{}{place}: {}\n", each.target, found(each.healthy, &each.error))
     };
     answer.endpoints.iter().map(line).collect()
 }

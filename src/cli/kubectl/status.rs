@@ -10,12 +10,13 @@ use super::{
 };
 use crate::{
     api::status::{GateStatus, TargetStatus},
+    check::Health,
     cli::{Exit, output::Output, print::print, table},
     cluster::Object,
 };
 
 /// In the order in which people want to see them.
-const WORST_FIRST: [&str; 4] = ["Unhealthy", "Unknown", "Degraded", "Healthy"];
+const WORST_FIRST: [Health; 4] = [Health::Unhealthy, Health::Unknown, Health::Degraded, Health::Healthy];
 
 #[derive(Args, Debug)]
 pub struct StatusArgs {
@@ -41,7 +42,7 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<Exit> {
         true => cluster.all(args.all_namespaces, args.selector.as_deref()).await?,
         false => cluster.named(&args.names).await?,
     };
-    let rank = |object: &Object| WORST_FIRST.iter().position(|word| *word == health(object)).unwrap_or(1);
+    let rank = |object: &Object| WORST_FIRST.iter().position(|word| *word == health(object));
     found.sort_by_key(|object| (is_suspended(object), rank(object), key(object)));
     let now = Timestamp::now();
     print(&match args.output {
@@ -51,26 +52,14 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<Exit> {
         Output::Text if args.names.is_empty() => lines(&found, args.all_namespaces, now),
         Output::Text => found.iter().map(|object| whole(object, now)).collect::<Vec<_>>().join("\n"),
     })?;
-    Ok(exit(&found))
-}
-
-/// As for everything that gives a verdict: what is suspended says nothing.
-fn exit(found: &[Object]) -> Exit {
-    let any = |word| found.iter().any(|object| !is_suspended(object) && health(object) == word);
-    if any("Unhealthy") {
-        Exit::Unhealthy
-    } else if any("Unknown") || found.iter().all(is_suspended) {
-        Exit::Unknown
-    } else {
-        Exit::Ok
-    }
+    Ok(Exit::of(found.iter().filter(|object| !is_suspended(object)).map(health)))
 }
 
 fn document(found: &[Object]) -> Value {
     let item = |object: &Object| {
         let key = key(object);
         json!({
-            "namespace": &*key.namespace, "name": &*key.name, "health": health(object), "suspended": is_suspended(object),
+            "namespace": &*key.namespace, "name": &*key.name, "health": health(object).as_str(), "suspended": is_suspended(object),
             "message": why(object), "status": object.status,
         })
     };
@@ -83,7 +72,7 @@ fn lines(found: &[Object], everywhere: bool, now: Timestamp) -> String {
         let name = if everywhere { key.to_string() } else { key.name.to_string() };
         let summary = status.and_then(|status| status.summary.clone()).unwrap_or_default();
         let since = ago(status.and_then(|status| status.since.as_ref()), now);
-        vec![name, health(object).to_owned(), summary, since, why(object)]
+        vec![name, health(object).to_string(), summary, since, why(object)]
     };
     table::render(&["NAME", "HEALTH", "TARGETS", "SINCE", "WHY"], &found.iter().map(row).collect::<Vec<_>>())
 }

@@ -12,7 +12,13 @@ use super::{
     found::{Cluster, health, key, why},
 };
 use crate::{
-    cli::{Exit, controller::parse_duration, exit::Failed, print::print},
+    check::Health,
+    cli::{
+        Exit,
+        controller::parse_duration,
+        exit::Failed,
+        print::{complain, print},
+    },
     cluster::Object,
 };
 
@@ -24,6 +30,17 @@ enum Verdict {
     Degraded,
     Unhealthy,
     Unknown,
+}
+
+impl From<Verdict> for Health {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Healthy => Self::Healthy,
+            Verdict::Degraded => Self::Degraded,
+            Verdict::Unhealthy => Self::Unhealthy,
+            Verdict::Unknown => Self::Unknown,
+        }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -45,8 +62,8 @@ pub async fn run(args: WaitArgs) -> anyhow::Result<Exit> {
     let cluster = Cluster::open(&args.cluster).await?;
     // A name that is nobody's is told at once: it may be misspelled.
     cluster.named(&args.names).await?;
-    let wanted = format!("{:?}", args.verdict);
-    let reached = |object: Option<&Object>| object.is_some_and(|object| is(object, &wanted));
+    let wanted = Health::from(args.verdict);
+    let reached = |object: Option<&Object>| object.is_some_and(|object| is(object, wanted));
     let each = args.names.iter().map(|name| {
         let (api, reached) = (cluster.api(), &reached);
         async move {
@@ -57,17 +74,17 @@ pub async fn run(args: WaitArgs) -> anyhow::Result<Exit> {
     match tokio::time::timeout(args.timeout, try_join_all(each)).await {
         Ok(Ok(_)) => Ok(Exit::Ok),
         Ok(Err(error)) => Err(Failed::wrap(error)),
-        Err(_) => late(&cluster, &args, &wanted).await,
+        Err(_) => late(&cluster, &args, wanted).await,
     }
 }
 
 /// A verdict of an earlier spec is not what is waited for.
-fn is(object: &Object, wanted: &str) -> bool {
+fn is(object: &Object, wanted: Health) -> bool {
     let current = object.status.as_ref().is_some_and(|status| status.observed_generation >= object.metadata.generation);
     current && health(object) == wanted
 }
 
-async fn late(cluster: &Cluster, args: &WaitArgs, wanted: &str) -> anyhow::Result<Exit> {
+async fn late(cluster: &Cluster, args: &WaitArgs, wanted: Health) -> anyhow::Result<Exit> {
     let mut unmet = vec![];
     for object in cluster.named(&args.names).await? {
         if !is(&object, wanted) {
@@ -77,7 +94,7 @@ async fn late(cluster: &Cluster, args: &WaitArgs, wanted: &str) -> anyhow::Resul
         }
     }
     let told = anyhow!("not {wanted} within {:?}: {}", args.timeout, unmet.join("; "));
-    super::super::print::complain(&told);
+    complain(&told);
     Ok(Exit::Unhealthy)
 }
 
@@ -96,7 +113,7 @@ mod tests {
             )
             .expect("readable")
         };
-        assert!(is(&object(2, 2), "Healthy"));
-        assert!(!is(&object(2, 1), "Healthy") && !is(&object(2, 2), "Unhealthy"));
+        assert!(is(&object(2, 2), Health::Healthy));
+        assert!(!is(&object(2, 1), Health::Healthy) && !is(&object(2, 2), Health::Unhealthy));
     }
 }

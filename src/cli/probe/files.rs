@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use super::Probing;
 use crate::{
-    check::{Check, Health, ObjectKey, Target},
+    check::{Check, HealthReason, ObjectKey, Target},
     cli::{
         Exit,
         output::Output,
-        print::{complain, print},
+        print::{complain, found, print},
     },
     compile::Mode,
     engine::Declared,
@@ -78,7 +78,8 @@ pub fn run(args: &FileArgs) -> anyhow::Result<Exit> {
     // Nobody else asks this process.
     let fresh = fresh.map_err(|why| anyhow::anyhow!("nothing could be probed: {why:?}"))?;
     print(&render(&fresh, args.output).context("cannot render the results")?)?;
-    Ok(exit(&fresh))
+    // By the checks and not by their endpoints, so that `minHealthy` and `optional` count.
+    Ok(Exit::of(fresh.values().filter(|fresh| !is_suspended(fresh)).map(|fresh| fresh.health)))
 }
 
 fn read(filenames: &[PathBuf]) -> Result<Vec<Check>, Vec<Fault>> {
@@ -97,20 +98,8 @@ fn read(filenames: &[PathBuf]) -> Result<Vec<Check>, Vec<Fault>> {
     }
 }
 
-/// By the verdicts of the checks, so that `minHealthy` and `optional` count; one that is suspended says nothing.
-fn exit(fresh: &FreshSet) -> Exit {
-    let asked = || fresh.values().filter(|fresh| !is_suspended(fresh));
-    if asked().any(|fresh| fresh.health == Health::Unhealthy) {
-        Exit::Unhealthy
-    } else if asked().any(|fresh| fresh.health == Health::Unknown) || asked().next().is_none() {
-        Exit::Unknown
-    } else {
-        Exit::Ok
-    }
-}
-
 fn is_suspended(fresh: &Fresh) -> bool {
-    fresh.reason == crate::check::HealthReason::Suspended
+    fresh.reason == HealthReason::Suspended
 }
 
 fn render(fresh: &FreshSet, output: Output) -> anyhow::Result<String> {
@@ -126,17 +115,12 @@ fn lines(key: &ObjectKey, fresh: &Fresh) -> String {
         let why = if fresh.message.is_empty() { "no endpoint" } else { &fresh.message };
         return match is_suspended(fresh) {
             true => format!("{key}: suspended\n"),
-            false => format!("{key}: unknown; {why}\n"),
+            false => format!("{key}: {}\n", found(None, why)),
         };
     }
     let line = |answer: &EndpointAnswer| {
         let place = if answer.endpoint.is_empty() { String::new() } else { format!(" {}", answer.endpoint) };
-        let word = match answer.healthy {
-            Some(true) => "healthy".to_owned(),
-            Some(false) => format!("unhealthy; {}", answer.error),
-            None => format!("unknown; {}", answer.error),
-        };
-        format!("{key} {}{place}: {word}\n", answer.target)
+        format!("{key} {}{place}: {}\n", answer.target, found(answer.healthy, &answer.error))
     };
     fresh.endpoints.iter().map(line).collect()
 }

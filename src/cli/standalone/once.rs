@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{Running, blind::Blind};
 use crate::{
-    check::{Check, EndpointState, Health, InitialState, ObjectKey, Reason},
+    check::{Check, EndpointState, InitialState, ObjectKey, Reason},
     cli::{Exit, output::Output, print::print, table},
     engine::{Board, CheckView, EndpointView},
 };
@@ -40,7 +40,7 @@ pub(super) async fn run(running: &Running, blind: &Blind, checks: Vec<Check>, ou
     running.engine.settle().await;
     let views = running.board.all();
     print(&render(&running.board, &views, output)?)?;
-    Ok(exit(&views))
+    Ok(Exit::of(views.iter().filter(|view| !view.suspended).map(|view| view.health)))
 }
 
 /// The same question asked at a quicker pace.
@@ -90,17 +90,6 @@ impl Tries<'_> {
         let told = row.reason.map(Reason::class) == Some(None);
         let enough = self.enough.get(&view.key).copied().unwrap_or(u32::MAX);
         told && self.blind.attempts(&view.key, &row.target) >= enough
-    }
-}
-
-fn exit(views: &[Arc<CheckView>]) -> Exit {
-    let any = |health| views.iter().any(|view| !view.suspended && view.health == health);
-    if any(Health::Unhealthy) {
-        Exit::Unhealthy
-    } else if any(Health::Unknown) || views.iter().all(|view| view.suspended) {
-        Exit::Unknown
-    } else {
-        Exit::Ok
     }
 }
 
