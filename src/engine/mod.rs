@@ -1,6 +1,6 @@
 //! The scheduler, the state machine and the board.
 //!
-//! `scheduler` is the loop; `roster` changes what it runs, `rounds` runs it, `hearsay` takes in what a data plane reports; `table`, `record` and `group` are what it keeps. The rest is
+//! `scheduler` is the loop, and `mail` what reaches it; `roster` changes what it runs, `rounds` runs it, `hearsay` takes in what a data plane reports; `table`, `record` and `group` are what it keeps. The rest is
 //! pure: `spoken`, `wheel`, `phase`, `permits`, `stall`, `isolation`, `machine`, `judgement`, `belief`, `aggregate`,
 //! and of what a data plane reports: `traffic`, `testimony`. Beside it
 //! stands `single_flight`, for what is probed when somebody asks.
@@ -14,6 +14,7 @@ mod hearsay;
 mod isolation;
 mod judgement;
 mod machine;
+mod mail;
 mod permits;
 mod phase;
 mod record;

@@ -119,26 +119,29 @@ impl<L: Lane> Scheduler<L> {
     }
 
     /// Takes in what the fast lane has ended.
+    pub(super) fn take_in(&mut self, now: u64) {
+        let mut finished = std::mem::take(&mut self.finished);
+        for (token, report) in finished.drain(..) {
+            self.end(Ended { id: (token >> 32) as u32, attempt: token as u32, report }, now);
+        }
+        if self.finished.is_empty() {
+            // Its room is kept.
+            self.finished = finished;
+        }
+    }
+
+    /// Takes in what has ended of that which has just begun: a target that is near has answered by now.
     pub(super) fn collect(&mut self, now: u64) {
         // Each that ends may let another begin; what begins beyond that is collected in the next turn.
         const PASSES: usize = 8;
         for _ in 0..PASSES {
-            self.begun = false;
-            if let Some(fast) = &mut self.fast {
-                fast.poll(&mut self.finished);
-                self.looked = true;
-            }
-            let mut finished = std::mem::take(&mut self.finished);
-            for (token, report) in finished.drain(..) {
-                self.end(Ended { id: (token >> 32) as u32, attempt: token as u32, report }, now);
-            }
-            if self.finished.is_empty() {
-                // Its room is kept.
-                self.finished = finished;
-            }
-            if !self.begun {
+            if !std::mem::take(&mut self.begun) && self.finished.is_empty() {
                 break;
             }
+            if let Some(fast) = &mut self.fast {
+                fast.poll(&mut self.finished);
+            }
+            self.take_in(now);
         }
     }
 

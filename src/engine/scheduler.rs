@@ -1,16 +1,19 @@
 //! The loop: one wheel, one table of endpoints, one writer of the board.
 //!
 //! Every turn takes in what ended and what was commanded, moves the wheel to now, starts what is due, and publishes the
-//! checks that changed. A probe in flight is the only thing that has a task of its own.
+//! checks that changed. A probe in flight on the ordinary lane is the only thing that has a task of its own.
+//!
+//! With a fast lane the loop has a thread of its own, which sleeps in the lane's epoll set; without, it is a task.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
 use jiff::Timestamp;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{runtime::Handle, sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -19,6 +22,7 @@ use super::{
     group::{Group, Member, member_row},
     hearsay::Addresses,
     isolation::Isolation,
+    mail::{Mail, Word},
     permits::Permits,
     record::{Flight, On},
     rounds::Ended,
@@ -35,16 +39,12 @@ use crate::{
 
 /// The longest the loop sleeps: a stall of the whole process is then seen for what it is.
 const TURN: Duration = Duration::from_millis(100);
-/// How much later than the fast lane's alarm the runtime's own timer wakes the loop, if the alarm does not.
-const OVERSLEPT: Duration = Duration::from_millis(5);
 /// How often the loop says that it lives, and clears up.
 const HOUSEKEEPING: u64 = 1000;
 /// An endpoint that left and returns within this keeps its state.
 pub(super) const GRACE: u64 = 10_000;
 /// How deep composites may be nested (`api.md`); a change is carried no further.
 const DEPTH: u8 = 6;
-/// How many messages are taken in at once.
-const BATCH: usize = 512;
 
 /// How much may run at once.
 #[derive(Clone, Copy, Debug)]
@@ -89,11 +89,13 @@ pub fn start<L: Lane>(parts: Parts<L>, stop: CancellationToken) -> (Engine, toki
     let (commands, inbox) = mpsc::channel(1024);
     let (ended, endings) = mpsc::unbounded_channel();
     let opened = CancellationToken::new();
+    let mail = Mail::new(inbox, endings, stop);
     let scheduler = Scheduler {
         fast: parts.lane.fast(),
         finished: vec![],
         begun: false,
         looked: false,
+        due: vec![],
         lane: parts.lane,
         board: parts.board,
         metrics: parts.metrics,
@@ -114,7 +116,7 @@ pub fn start<L: Lane>(parts: Parts<L>, stop: CancellationToken) -> (Engine, toki
         housekept: 0,
         ended,
     };
-    (Engine { commands, opened }, tokio::spawn(scheduler.run(inbox, endings, stop)))
+    (Engine { commands, opened }, scheduler.start(mail))
 }
 
 pub(super) struct Scheduler<L> {
@@ -126,6 +128,8 @@ pub(super) struct Scheduler<L> {
     pub(super) begun: bool,
     /// The fast lane was polled in this turn, so that no answer is there that a deadline must not forestall.
     pub(super) looked: bool,
+    /// What the wheel names, in this turn.
+    due: Vec<u32>,
     board: Arc<Board>,
     pub(super) metrics: Metrics,
     beats: Beats,
@@ -152,72 +156,106 @@ pub(super) struct Scheduler<L> {
 }
 
 impl<L: Lane> Scheduler<L> {
-    async fn run(
-        mut self,
-        mut inbox: mpsc::Receiver<Command>,
-        mut endings: mpsc::UnboundedReceiver<Ended>,
-        stop: CancellationToken,
-    ) {
-        let mut commands = Vec::with_capacity(BATCH);
-        let mut ended = Vec::with_capacity(BATCH);
-        let mut due = Vec::new();
-        let mut open = true;
+    fn start(mut self, mail: Mail) -> tokio::task::JoinHandle<()> {
+        if self.fast.is_none() {
+            return tokio::spawn(self.run(mail));
+        }
+        let runtime = Handle::current();
+        let (here, there) = std::sync::mpsc::channel::<(Self, Mail)>();
+        let (over, is_over) = tokio::sync::oneshot::channel::<()>();
+        let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
+            let _inside = runtime.enter();
+            // Dropped at the end, however that comes about.
+            let _over = over;
+            if let Ok((scheduler, mail)) = there.recv() {
+                scheduler.run_here(mail, &runtime);
+            }
+        });
+        match thread {
+            Ok(thread) => {
+                // Taken by the thread, which waits for nothing else.
+                let _ = here.send((self, mail));
+                tokio::spawn(async move {
+                    let _ = is_over.await;
+                    if let Err(panic) = thread.join() {
+                        std::panic::resume_unwind(panic);
+                    }
+                })
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no thread for the engine: every probe takes the ordinary lane");
+                self.fast = None;
+                tokio::spawn(self.run(mail))
+            }
+        }
+    }
+
+    /// The loop as a task.
+    async fn run(mut self, mut mail: Mail) {
         loop {
             let wake = self.wake();
-            // The runtime's own timers have whole milliseconds, and start none of them on ours.
-            let alarmed = self.fast.as_mut().is_some_and(|fast| fast.alarm(wake));
-            let latest = if alarmed { wake + OVERSLEPT } else { wake };
-            let mut moved = false;
             tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
-                () = ready(self.fast.as_ref()) => moved = true,
-                _ = endings.recv_many(&mut ended, BATCH) => {}
-                count = inbox.recv_many(&mut commands, BATCH), if open => open = count > 0,
-                () = tokio::time::sleep_until(latest) => {}
+                word = mail.come() => if word == Word::Stop { break },
+                () = tokio::time::sleep_until(wake) => {}
             }
-            // A flood of the one must not keep the others waiting.
-            while ended.len() < BATCH
-                && let Ok(end) = endings.try_recv()
-            {
-                ended.push(end);
-            }
-            while commands.len() < BATCH
-                && let Ok(command) = inbox.try_recv()
-            {
-                commands.push(command);
-            }
-            let now = self.now();
-            self.stalls.woke(now, self.millis(wake));
-            self.look_at_our_side();
-            for end in ended.drain(..) {
-                self.end(end, now);
-            }
-            self.looked = false;
-            if moved {
-                self.collect(now);
-            }
-            for command in commands.drain(..) {
-                self.obey(command, now);
-            }
-            self.wheel.advance(now, &mut due);
-            for id in due.drain(..) {
-                self.look_at(id, now);
-            }
-            if self.begun || !self.finished.is_empty() {
-                self.collect(now);
-            }
-            self.publish();
-            self.keep_house(now);
-            self.stalls.slept(self.now());
+            self.turn(&mut mail, wake);
         }
+        self.end_all();
+        mail.let_go(LET_GO).await;
+    }
+
+    /// The loop on the thread that calls it, which sleeps where the answers of the fast lane arrive: nobody need be woken
+    /// to wake it.
+    fn run_here(mut self, mut mail: Mail, runtime: &Handle) {
+        let Some(bell) = self.fast.as_ref().map(FastLane::bell) else { return };
+        let mut context = Context::from_waker(&bell);
+        loop {
+            let wake = self.wake();
+            let until = match mail.poll(&mut context) {
+                Poll::Ready(Word::Stop) => break,
+                Poll::Ready(Word::Mail) => Instant::now(),
+                Poll::Pending => wake,
+            };
+            if let Some(fast) = &mut self.fast {
+                fast.wait(until, &mut self.finished);
+            }
+            // What came while it slept waits for the next turn, which the bell makes come at once.
+            self.turn(&mut mail, wake);
+        }
+        self.end_all();
+        runtime.block_on(mail.let_go(LET_GO));
+    }
+
+    /// Takes in what there is, and does what is due. It should have come at `wake`.
+    fn turn(&mut self, mail: &mut Mail, wake: Instant) {
+        let now = self.now();
+        self.stalls.woke(now, self.millis(wake));
+        self.look_at_our_side();
+        for end in mail.ended.drain(..) {
+            self.end(end, now);
+        }
+        self.looked = self.fast.is_some();
+        self.take_in(now);
+        for command in mail.commands.drain(..) {
+            self.obey(command, now);
+        }
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.advance(now, &mut due);
+        for id in due.drain(..) {
+            self.look_at(id, now);
+        }
+        self.due = due;
+        self.collect(now);
+        self.publish();
+        self.keep_house(now);
+        self.stalls.slept(self.now());
+    }
+
+    /// Gives up every probe in flight.
+    fn end_all(mut self) {
         self.table.abort_all();
         self.beats.end("engine");
-        drop(self);
-        // A probe given up holds its sender until it has let go of all else: the processes of a script must not outlive
-        // the program because it ended first.
-        let let_go = async { while endings.recv().await.is_some() {} };
-        let _ = tokio::time::timeout(LET_GO, let_go).await;
     }
 
     /// Milliseconds of the engine's clock.
@@ -378,14 +416,6 @@ impl<L: Lane> Scheduler<L> {
         if look.changed {
             self.mark(at);
         }
-    }
-}
-
-/// Waits until the fast lane has something to tell; for ever where there is none.
-async fn ready(fast: Option<&FastLane>) {
-    match fast {
-        Some(fast) => fast.ready().await,
-        None => std::future::pending().await,
     }
 }
 

@@ -126,25 +126,36 @@ impl Wheel {
         })
     }
 
-    /// Moves the wheel to `now` and puts every id that was due by then into `due`, earliest slots first.
+    /// Moves the wheel to `now` and puts every id that was due by then into `due`, earliest slots first, and of a slot those
+    /// first that were scheduled first: who is asked in the same millisecond round after round keeps its place in it.
     pub fn advance(&mut self, now: u64, due: &mut Vec<u32>) {
         while let Some((level, slot, time)) = self.next_occupied() {
             if time > now {
                 break;
             }
             self.now = time;
+            let from = due.len();
             let mut id = std::mem::replace(&mut self.levels[level].heads[slot], NONE);
             self.levels[level].occupied[slot / 64] &= !(1 << (slot % 64));
             while id != NONE {
+                due.push(id);
+                id = self.links[id as usize].next;
+            }
+            // The last that came stood first.
+            due[from..].reverse();
+            let mut fired = from;
+            for at in from..due.len() {
+                let id = due[at];
                 let link = std::mem::replace(&mut self.links[id as usize], LOOSE);
                 if link.due <= time {
-                    due.push(id);
+                    due[fired] = id;
+                    fired += 1;
                 } else {
                     self.links[id as usize].due = link.due;
                     self.insert(id);
                 }
-                id = link.next;
             }
+            due.truncate(fired);
         }
         self.now = self.now.max(now);
     }
@@ -183,6 +194,19 @@ mod tests {
         wheel.schedule(0, 3);
         assert_eq!(wheel.next_turn(), Some(1001));
         assert_eq!(fired(&mut wheel, 1001), [0]);
+    }
+
+    #[test]
+    fn who_is_due_together_keeps_its_order_from_round_to_round() {
+        let mut wheel = Wheel::new(17);
+        let mut order: Vec<u32> = vec![3, 1, 4, 0, 2];
+        for (round, delay) in [100, 256, 1000, 70_000, 1000].into_iter().enumerate() {
+            let at = wheel.now + delay;
+            order.iter().for_each(|id| wheel.schedule(*id, at));
+            let fired = fired(&mut wheel, at);
+            assert_eq!(fired, order, "round {round}");
+            order = fired;
+        }
     }
 
     #[derive(Clone, Debug)]

@@ -31,11 +31,11 @@ impl FastLane {
         match self.0 {}
     }
 
-    pub async fn ready(&self) {
+    pub fn bell(&self) -> std::task::Waker {
         match self.0 {}
     }
 
-    pub fn alarm(&mut self, _: tokio::time::Instant) -> bool {
+    pub fn wait(&mut self, _: tokio::time::Instant, _: &mut Vec<(u64, Report)>) {
         match self.0 {}
     }
 

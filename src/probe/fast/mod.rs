@@ -5,8 +5,9 @@
 //! descriptor with all its settings is ready for the next. In the steady state an attempt allocates nothing. It says of every target what
 //! the ordinary lane says, in the same words; `tests/wire/lanes.rs` holds the two to each other.
 //!
-//! Deadlines are its caller's, who has a wheel for such things.
+//! Deadlines are its caller's, who has a wheel for such things. Its epoll set is where the thread of the caller sleeps.
 
+mod bell;
 mod head;
 mod question;
 
@@ -14,8 +15,11 @@ use std::{
     io,
     mem::MaybeUninit,
     net::SocketAddr,
+    ops::RangeInclusive,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
+    task::Waker,
+    time::Duration,
 };
 
 use ::http::StatusCode;
@@ -26,14 +30,11 @@ use rustix::{
     },
     io::Errno,
     net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, sockopt},
-    time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime},
 };
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    time::Instant,
-};
+use tokio::time::Instant;
 
 use self::{
+    bell::Bell,
     head::Heard,
     question::{Asks, Wires},
 };
@@ -56,13 +57,24 @@ const EVENTS: usize = 256;
 const READ: usize = 16 * 1024;
 /// Sockets that are kept for later, of each family.
 const IDLE: usize = 256;
+/// What the bell's events carry: the number of a line that there never is.
+const BELL: u64 = u64::MAX;
+const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+/// With so many attempts under way their answers are gathered: to wake up for each alone would cost more than to read it.
+const CROWD: usize = 4;
+/// How long answers of a crowd are gathered; so much later than it came one is read at most.
+const GATHER: Duration = Duration::from_micros(250);
 
-/// See the module's own words. Belongs to one loop, which calls [`Self::poll`] whenever [`Self::ready`] says so.
+/// See the module's own words. Belongs to one loop, which sleeps in [`Self::wait`].
 pub struct FastLane {
-    epoll: AsyncFd<OwnedFd>,
-    alarm: Option<OwnedFd>,
+    epoll: OwnedFd,
+    bell: Arc<Bell>,
+    /// The bell was heard.
+    called: bool,
     egress: Arc<EgressGuard>,
     lines: Vec<Line>,
+    /// Attempts under way.
+    flying: usize,
     /// Lines without a socket.
     free: Vec<u32>,
     /// Lines with a socket that waits to be used again, of IPv4 and of IPv6.
@@ -70,6 +82,7 @@ pub struct FastLane {
     /// Whether a socket may be used again: some sandboxes do not have that.
     recycles: bool,
     wires: Wires,
+    own_ports: RangeInclusive<u16>,
     request: Vec<u8>,
     buffer: Box<[u8]>,
 }
@@ -109,55 +122,39 @@ pub enum Begun {
 }
 
 impl FastLane {
-    /// A lane on the current tokio runtime.
-    ///
     /// # Errors
-    /// When the system refuses an epoll set.
+    /// When the system refuses an epoll set, or one that is waited for with nanoseconds (Linux 5.11).
     pub(super) fn new(egress: Arc<EgressGuard>) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let alarm = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC).ok();
-        // Of a line that there never is: it wakes the loop, and nothing more is to do for it.
-        let nobody = epoll::EventData::new_u64(u64::from(u32::MAX));
-        let alarm = alarm.filter(|alarm| epoll::add(&epoll, alarm, nobody, EventFlags::IN | EventFlags::ET).is_ok());
+        let bell = Bell::new()?;
+        epoll::add(&epoll, &*bell, epoll::EventData::new_u64(BELL), EventFlags::IN | EventFlags::ET)?;
+        epoll::wait(&epoll, &mut [MaybeUninit::uninit(); 1], Some(&NOW))?;
         Ok(Self {
-            epoll: watched(epoll)?,
-            alarm,
+            epoll,
+            bell,
+            called: false,
             egress,
             lines: vec![],
+            flying: 0,
             free: vec![],
             idle: [vec![], vec![]],
             recycles: true,
             wires: Wires::default(),
+            own_ports: own_ports(),
             request: Vec::with_capacity(1024),
             buffer: vec![0; READ].into(),
         })
     }
 
+    /// Wakes whoever sleeps in [`Self::wait`], or is about to.
+    #[must_use]
+    pub fn bell(&self) -> Waker {
+        Waker::from(self.bell.clone())
+    }
+
     /// The question that `probe` asks at `dial`, where this lane takes it.
     pub fn question(&mut self, dial: Option<&Dial>, probe: &Probe) -> Option<Question> {
         self.wires.question(dial, probe)
-    }
-
-    /// Waits until [`Self::poll`] has something to do.
-    pub async fn ready(&self) {
-        match self.epoll.readable().await {
-            // What comes from here on is told again; what has come is taken by `poll`, all of it.
-            Ok(mut guard) => guard.clear_ready(),
-            Err(_) => std::future::pending().await,
-        }
-    }
-
-    /// From now on [`Self::ready`] ends at `at` at the latest, within microseconds. `false`: this system has no such timer.
-    pub fn alarm(&mut self, at: Instant) -> bool {
-        let Some(alarm) = &self.alarm else { return false };
-        let left = at.saturating_duration_since(Instant::now());
-        let it_value = Timespec {
-            tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
-            // Nothing at all would turn it off.
-            tv_nsec: i64::from(left.subsec_nanos()).max(i64::from(left.as_secs() == 0)),
-        };
-        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
-        timerfd_settime(alarm, TimerfdTimerFlags::empty(), &once).is_ok()
     }
 
     /// Begins an attempt of `probe`, whose question was made by [`Self::question`]. `token` comes back with its report. Its
@@ -175,6 +172,7 @@ impl FastLane {
                     heard: Heard::default(),
                 };
                 self.lines[at as usize].attempt = Some(attempt);
+                self.flying += 1;
                 Begun::Line(at)
             }
             Err(failure) => {
@@ -201,29 +199,57 @@ impl FastLane {
         self.let_go(token, line);
     }
 
-    /// Goes on with every attempt that can go on, and puts what ended into `ended`, with its token. Never waits.
-    pub fn poll(&mut self, ended: &mut Vec<(u64, Report)>) {
-        const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut room = [const { MaybeUninit::uninit() }; EVENTS];
-        loop {
+    /// Sleeps until something can go on, the bell rings, or it is `until`, within microseconds; then goes on with all that
+    /// can, and puts what ended into `ended`, with its token.
+    pub fn wait(&mut self, until: Instant, ended: &mut Vec<(u64, Report)>) {
+        let left = || until.saturating_duration_since(Instant::now());
+        if self.flying >= CROWD && !left().is_zero() {
+            std::thread::sleep(GATHER.min(left()));
             let before = ended.len();
-            let (events, _) = match epoll::wait(self.epoll.get_ref(), &mut room, Some(&NOW)) {
-                Ok(taken) => taken,
-                Err(Errno::INTR) => continue,
-                Err(error) => {
-                    tracing::error!(%error, "epoll_wait failed; this is a bug");
-                    break;
-                }
-            };
-            for event in &*events {
-                let (flags, data) = (event.flags, event.data.u64());
-                self.go_on(data as u32, (data >> 32) as u32, flags, ended);
-            }
-            // A socket that was let go says so once more: taken now, that wakes nobody later.
-            if events.len() < EVENTS && ended.len() == before {
-                break;
+            self.called = false;
+            self.poll(ended);
+            if ended.len() > before || self.called {
+                return;
             }
         }
+        let left = left();
+        let left =
+            Timespec { tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
+        if self.go_on_all(&left, ended) {
+            self.poll(ended);
+        }
+    }
+
+    /// Goes on with every attempt that can go on, and puts what ended into `ended`, with its token. Never sleeps.
+    pub fn poll(&mut self, ended: &mut Vec<(u64, Report)>) {
+        while self.go_on_all(&NOW, ended) {}
+    }
+
+    /// Goes on with those that can go on within `left`. Whether there may be more at once: a socket that was let go says so
+    /// once more, and taken now, that wakes nobody later.
+    fn go_on_all(&mut self, left: &Timespec, ended: &mut Vec<(u64, Report)>) -> bool {
+        let mut room = [const { MaybeUninit::uninit() }; EVENTS];
+        let before = ended.len();
+        let events = match epoll::wait(&self.epoll, &mut room, Some(left)) {
+            Ok((events, _)) => events,
+            // It has slept, if not as long as it might.
+            Err(Errno::INTR) => return false,
+            Err(error) => {
+                tracing::error!(%error, "epoll_wait failed; this is a bug");
+                std::thread::sleep(Duration::from_millis(1));
+                return false;
+            }
+        };
+        for event in &*events {
+            let (flags, data) = (event.flags, event.data.u64());
+            if data == BELL {
+                self.bell.hear();
+                self.called = true;
+            } else {
+                self.go_on(data as u32, (data >> 32) as u32, flags, ended);
+            }
+        }
+        events.len() == EVENTS || ended.len() > before
     }
 
     fn dial(&mut self, question: &Question) -> Result<u32, Failure> {
@@ -279,7 +305,7 @@ impl FastLane {
         line.generation = line.generation.wrapping_add(1);
         let data = epoll::EventData::new_u64(u64::from(line.generation) << 32 | u64::from(at));
         let interest = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
-        match epoll::add(self.epoll.get_ref(), &socket, data, interest) {
+        match epoll::add(&self.epoll, &socket, data, interest) {
             Ok(()) => {
                 line.socket = Some(socket);
                 Ok(at)
@@ -298,7 +324,7 @@ impl FastLane {
 
     /// Something happened on a line.
     fn go_on(&mut self, at: u32, generation: u32, flags: EventFlags, ended: &mut Vec<(u64, Report)>) {
-        let Self { lines, request, buffer, .. } = self;
+        let Self { lines, request, buffer, own_ports, .. } = self;
         let Some(Line { socket: Some(socket), generation: current, attempt: Some(attempt) }) =
             lines.get_mut(at as usize)
         else {
@@ -307,7 +333,7 @@ impl FastLane {
         if *current != generation {
             return;
         }
-        let Some(asked) = attempt.go_on(socket, flags, request, buffer) else { return };
+        let Some(asked) = attempt.go_on(socket, flags, own_ports, request, buffer) else { return };
         let is_whole = asked.is_ok();
         let phase = Phase::Response;
         let report = ask::report(asked, &Progress::of(attempt.started, attempt.probe.timeout, phase), None);
@@ -315,6 +341,7 @@ impl FastLane {
         let politely = is_whole && matches!(attempt.question.asks, Asks::Full);
         let family = usize::from(attempt.question.address.is_ipv6());
         self.lines[at as usize].attempt = None;
+        self.flying -= 1;
         if politely {
             self.close(at);
         } else {
@@ -324,6 +351,7 @@ impl FastLane {
 
     fn let_go(&mut self, token: u64, at: u32) -> Option<Attempt> {
         let attempt = self.lines.get_mut(at as usize)?.attempt.take_if(|attempt| attempt.token == token)?;
+        self.flying -= 1;
         if attempt.stage == Stage::Connecting {
             self.close(at);
         } else {
@@ -347,23 +375,14 @@ impl FastLane {
             Err(error) if again.is_some() => {
                 self.recycles = false;
                 tracing::info!(%error, "sockets cannot be used again here; every probe opens its own");
-                let _ = sockopt::set_socket_linger(socket, Some(std::time::Duration::ZERO));
+                let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
             }
             Err(_) => {
-                let _ = sockopt::set_socket_linger(socket, Some(std::time::Duration::ZERO));
+                let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
             }
         }
         self.close(at);
     }
-}
-
-/// `epoll` under the eyes of the runtime.
-#[expect(
-    deprecated,
-    reason = "an owned descriptor is the same one for as long as it lives, which is all that is asked for"
-)]
-fn watched(epoll: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(epoll, Interest::READABLE)
 }
 
 impl std::fmt::Debug for FastLane {
@@ -378,10 +397,11 @@ impl Attempt {
         &mut self,
         socket: &OwnedFd,
         flags: EventFlags,
+        own_ports: &RangeInclusive<u16>,
         request: &mut Vec<u8>,
         buffer: &mut [u8],
     ) -> Option<Asked> {
-        match self.connected(socket, flags) {
+        match self.connected(socket, flags, own_ports) {
             Ok(true) => {}
             Ok(false) => return None,
             Err(failure) => return Some(Err(failure)),
@@ -411,7 +431,12 @@ impl Attempt {
     }
 
     /// Whether there is a connection by now.
-    fn connected(&mut self, socket: &OwnedFd, flags: EventFlags) -> Result<bool, Failure> {
+    fn connected(
+        &mut self,
+        socket: &OwnedFd,
+        flags: EventFlags,
+        own_ports: &RangeInclusive<u16>,
+    ) -> Result<bool, Failure> {
         if self.stage != Stage::Connecting {
             return Ok(true);
         }
@@ -424,18 +449,18 @@ impl Attempt {
         if !flags.contains(EventFlags::OUT) {
             return Ok(false);
         }
-        if self.is_connected_to_itself(socket) {
+        if self.is_connected_to_itself(socket, own_ports) {
             return Err(arrived(Errno::CONNREFUSED));
         }
         self.stage = Stage::Sending(0);
         Ok(true)
     }
 
-    /// On loopback a client whose own port happens to be the one it dials connects to itself: nobody listens there. No
-    /// client is given a port below 1024 (`ip_unprivileged_port_start`).
-    fn is_connected_to_itself(&self, socket: &OwnedFd) -> bool {
+    /// On loopback a client whose own port happens to be the one it dials connects to itself: nobody listens there.
+    /// `own_ports`: those that clients are given.
+    fn is_connected_to_itself(&self, socket: &OwnedFd, own_ports: &RangeInclusive<u16>) -> bool {
         let address = self.question.address;
-        address.port() >= 1024
+        own_ports.contains(&address.port())
             && rustix::net::getsockname(socket)
                 .is_ok_and(|own| SocketAddr::try_from(own).is_ok_and(|own| own == address))
     }
@@ -467,6 +492,13 @@ impl Attempt {
         let at = Instant::now();
         http::answered(probe, status, at, at - self.started)
     }
+}
+
+/// The ports that the kernel gives to clients, as it was set when this began; all where it does not say.
+fn own_ports() -> RangeInclusive<u16> {
+    let told = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut ends = told.split_whitespace().map_while(|end| end.parse().ok());
+    ends.next().zip(ends.next()).map_or(0..=u16::MAX, |(first, last)| first..=last)
 }
 
 /// Sends `request` from `sent` on, as far as it goes; how much of it is out then.
