@@ -112,7 +112,7 @@ fn tell(ours: &Server, nginx: &Server) -> Figures {
 /// An operator with all checks decided.
 fn start(port: u16, interval: &'static str, flags: &[&str]) -> anyhow::Result<Operator> {
     let checks = scaled(CHECKS);
-    let plan = Plan { per_check: 1, interval, ..Plan::loopback(checks, Probe::Tcp, port) };
+    let plan = Plan { per_check: 1, interval: interval.to_owned(), ..Plan::loopback(checks, Probe::Tcp, port) };
     let file = run_dir::sub_dir("manifests").join(format!("{interval}.yaml"));
     plan.write(&file)?;
     let file = file.display().to_string();
@@ -128,8 +128,8 @@ fn measure_one(server: &mut Server) -> anyhow::Result<()> {
     let mut client = Client::connect(server.address)?;
     let (status, body) = client.get(server.path)?;
     ensure!(status == 200, "{} answered {status}: {body}", server.name);
-    server.paced.push(client.paced(server.path, PACE, window(3))?);
-    server.saturated.push(saturate(server.address, server.path, CONNECTIONS, window(3))?);
+    server.paced.push(client.paced(server.path, PACE, window(2))?);
+    server.saturated.push(saturate(server.address, server.path, CONNECTIONS, window(2))?);
     Ok(())
 }
 

@@ -27,7 +27,7 @@ use support::run_dir;
 const fn endpoints(probe: Probe) -> usize {
     match probe {
         Probe::Tcp => 10_000,
-        Probe::Http | Probe::HttpKept => 5_000,
+        _ => 5_000,
     }
 }
 /// The other point of the line that tells bytes per endpoint.
@@ -61,6 +61,9 @@ struct Run {
 }
 
 fn main() -> anyhow::Result<()> {
+    if !common::wanted("probing") {
+        return Ok(());
+    }
     binary()?;
     common::introduce("probing: standalone on one core, every endpoint once a second");
     common::step_aside()?;
@@ -75,11 +78,11 @@ fn measure() -> anyhow::Result<()> {
     let port = |probe| if probe == Probe::Tcp { listener.port } else { nginx.port };
     let probes = [Probe::Tcp, Probe::Http, Probe::HttpKept];
     let (mut many, mut few) = ([const { vec![] }; 3], [const { vec![] }; 3]);
-    for round in 1..=rounds(3) {
+    for round in 1..=rounds(1) {
         for (at, probe) in probes.into_iter().enumerate() {
             let port = port(probe);
             eprintln!("round {round}: {}", probe.name());
-            many[at].push(run(&Plan::loopback(scaled(endpoints(probe)), probe, port), window(30))?);
+            many[at].push(run(&Plan::loopback(scaled(endpoints(probe)), probe, port), window(10))?);
             few[at].push(run(&Plan::loopback(scaled(FEW), probe, port), Duration::from_secs(5))?);
         }
     }
@@ -127,7 +130,7 @@ fn measure() -> anyhow::Result<()> {
         ]);
     }
     println!("half-open handshakes that were completed after all: {}", listener.accepted());
-    println!("every endpoint at 1 s; medians of {} rounds; counts are sums over them\n", rounds(3));
+    println!("every endpoint at 1 s; medians of {} rounds; counts are sums over them\n", rounds(1));
     cost.print("Cost");
     time.print("Punctuality (bounds of the histogram's buckets)");
     memory.print("Memory");

@@ -12,6 +12,9 @@ use anyhow::ensure;
 use common::{operator::binary, table::Table};
 
 fn main() -> anyhow::Result<()> {
+    if !common::wanted("size") {
+        return Ok(());
+    }
     let path = binary()?;
     common::introduce("size: the release binary");
     let size = std::fs::metadata(path)?.len();

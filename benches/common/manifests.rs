@@ -16,6 +16,9 @@ pub enum Probe {
     Http,
     /// `GET /` on a connection that is kept from round to round.
     HttpKept,
+    /// `GET /` behind a handshake of TLS, to a server whose certificate is for `localhost`.
+    Https,
+    HttpsKept,
 }
 
 impl Probe {
@@ -24,6 +27,8 @@ impl Probe {
             Self::Tcp => "TCP, half-open",
             Self::Http => "HTTP, fresh connection",
             Self::HttpKept => "HTTP, kept connection",
+            Self::Https => "HTTPS, fresh connection",
+            Self::HttpsKept => "HTTPS, kept connection",
         }
     }
 
@@ -32,29 +37,44 @@ impl Probe {
             Self::Tcp => "{tcp: {handshake: HalfOpen}}",
             Self::Http => "{http: {path: /, expectedStatuses: [200]}}",
             Self::HttpKept => "{http: {path: /, expectedStatuses: [200], reuseConnection: true}}",
+            Self::Https => "{http: {path: /, scheme: HTTPS, tls: {serverName: localhost}, expectedStatuses: [200]}}",
+            Self::HttpsKept => {
+                "{http: {path: /, scheme: HTTPS, tls: {serverName: localhost}, expectedStatuses: [200], reuseConnection: true}}"
+            }
         }
     }
 }
 
 /// `endpoints` of them, `per_check` in each check.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     pub endpoints: usize,
     pub per_check: usize,
     pub probe: Probe,
-    pub interval: &'static str,
-    pub timeout: &'static str,
+    pub interval: String,
+    pub timeout: String,
     /// Every target listens here, on an address of its own.
     pub port: u16,
     /// The address of the first target; the others follow.
     pub first: Ipv4Addr,
+    /// What its checks are called, beside a number.
+    pub name: &'static str,
 }
 
 impl Plan {
     /// Targets on loopback at one second, as many in a check as there may be.
     pub fn loopback(endpoints: usize, probe: Probe, port: u16) -> Self {
         let first = Ipv4Addr::new(127, 1, 0, 1);
-        Self { endpoints, per_check: TARGETS_PER_CHECK, probe, interval: "1s", timeout: "900ms", port, first }
+        Self {
+            endpoints,
+            per_check: TARGETS_PER_CHECK,
+            probe,
+            interval: "1s".into(),
+            timeout: "900ms".into(),
+            port,
+            first,
+            name: "check",
+        }
     }
 
     pub fn checks(&self) -> usize {
@@ -64,8 +84,9 @@ impl Plan {
     /// One check as YAML.
     pub fn check(&self, number: usize) -> String {
         let mut yaml = format!(
-            "apiVersion: healthcheck-operator.dev/v1alpha1\nkind: HealthCheck\nmetadata: {{name: check-{number}, \
+            "apiVersion: healthcheck-operator.dev/v1alpha1\nkind: HealthCheck\nmetadata: {{name: {}-{number}, \
              namespace: bench}}\nspec:\n  interval: {}\n  timeout: {}\n  probe: {}\n  targets:\n",
+            self.name,
             self.interval,
             self.timeout,
             self.probe.yaml()

@@ -28,7 +28,8 @@ impl Metrics {
             series.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('{'))
                 && series.contains(label)
         };
-        self.0.iter().filter(|(series, _)| mine(series)).map(|(_, value)| value).sum()
+        // A sum of nothing is -0.
+        self.0.iter().filter(|(series, _)| mine(series)).map(|(_, value)| value).sum::<f64>() + 0.0
     }
 
     /// Probes that ended.

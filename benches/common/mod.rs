@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub mod client;
+pub mod connections;
 pub mod figures;
 pub mod goals;
 pub mod listener;
@@ -14,7 +15,9 @@ pub mod nginx;
 pub mod operator;
 pub mod stats;
 pub mod table;
+pub mod tree;
 pub mod usage;
+pub mod wire;
 pub mod wrk;
 
 use std::{

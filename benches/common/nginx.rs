@@ -1,7 +1,7 @@
 //! nginx (Debian: nginx-light) on one core: a cheap server to be probed, and the yardstick of `/healthz`.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -13,24 +13,45 @@ use crate::support::{ports::free_port, process::Process, run_dir::sub_dir};
 pub struct Nginx {
     process: Process,
     pub port: u16,
+    directory: PathBuf,
+    speaks_tls: bool,
 }
 
 impl Nginx {
     /// Listens on every address. `/` answers 200 with two bytes and `/stub_status` with nginx's own counters.
     pub fn start(core: usize, access_log: bool) -> anyhow::Result<Self> {
+        Self::start_with(core, if access_log { "access.log combined" } else { "off" }, None)
+    }
+
+    /// The same over TLS, with a certificate and its key. How each session began is in `access.log`: `r` for one that went
+    /// on from an earlier one, and `.` for one from scratch; with `resumes` off all of them begin from scratch.
+    pub fn start_tls(core: usize, certificate: &Path, key: &Path, resumes: bool) -> anyhow::Result<Self> {
+        let resumption = match resumes {
+            true => "ssl_session_cache shared:all:10m; ssl_session_tickets on",
+            false => "ssl_session_cache off; ssl_session_tickets off",
+        };
+        let tls = format!(
+            "ssl_certificate {}; ssl_certificate_key {}; ssl_protocols TLSv1.2 TLSv1.3; {resumption};",
+            certificate.display(),
+            key.display()
+        );
+        Self::start_with(core, "access.log resumed", Some(&tls))
+    }
+
+    fn start_with(core: usize, access_log: &str, tls: Option<&str>) -> anyhow::Result<Self> {
         let port = free_port();
         let directory = sub_dir(&format!("nginx-{port}"));
         let config = directory.join("nginx.conf");
-        let access_log = if access_log { "access.log combined" } else { "off" };
+        let (ssl, tls) = tls.map_or(("", ""), |tls| ("ssl", tls));
         std::fs::write(
             &config,
             format!(
                 "daemon off; master_process off; worker_processes 1; pid nginx.pid; error_log error.log crit;\n\
                  events {{ worker_connections 16384; multi_accept on; }}\n\
-                 http {{ access_log {access_log}; keepalive_requests 1000000000;\n\
+                 http {{ log_format resumed $ssl_session_reused; access_log {access_log}; keepalive_requests 1000000000;\n\
                  client_body_temp_path tmp; proxy_temp_path tmp; fastcgi_temp_path tmp; uwsgi_temp_path tmp;\n\
                  scgi_temp_path tmp;\n\
-                 server {{ listen 0.0.0.0:{port} backlog=16384;\n\
+                 server {{ listen 0.0.0.0:{port} {ssl} backlog=16384; {tls}\n\
                  location / {{ return 200 \"ok\"; }} location /stub_status {{ stub_status; }} }} }}\n"
             ),
         )?;
@@ -40,7 +61,7 @@ impl Nginx {
         let mut args = args.to_vec();
         args.extend([directory.display().to_string(), "-c".to_owned(), config.display().to_string()]);
         let process = Process::start(Path::new("/usr/bin/taskset"), &args, &[], &directory.join("nginx.log"))?;
-        let nginx = Self { process, port };
+        let nginx = Self { process, port, directory, speaks_tls: !tls.is_empty() };
         nginx.wait()?;
         Ok(nginx)
     }
@@ -53,11 +74,18 @@ impl Nginx {
         &self.process
     }
 
+    /// Its access log so far.
+    pub fn access_log(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(self.directory.join("access.log"))?)
+    }
+
     fn wait(&self) -> anyhow::Result<()> {
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(10) {
             self.process.check_alive()?;
-            if Client::connect(self.address()).and_then(|mut client| client.get("/")).is_ok() {
+            // A client without TLS is told by nginx that it should have it, which is an answer too.
+            let answer = Client::connect(self.address()).and_then(|mut client| client.get("/"));
+            if answer.is_ok_and(|(status, _)| status == if self.speaks_tls { 400 } else { 200 }) {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(20));

@@ -1,55 +1,22 @@
-//! Who is compared, and how each of them is told the same work.
+//! Who is compared.
 
-use std::{
-    fmt::Write as _,
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::net::SocketAddr;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use rustix::process::Pid;
 
-use crate::{
-    common::{
-        MEASURED,
-        client::Client,
-        manifests::{Plan, Probe},
-        operator::Operator,
-    },
+use super::{
+    configs,
     pace::Pacer,
-    support::{ports::free_port, process::Process, programs, run_dir::sub_dir},
+    raw,
+    task::{Task, Work},
+};
+use crate::{
+    common::{client::Client, connections, metrics::Metrics, operator::Operator},
+    support::process::Process,
 };
 
-const START: Duration = Duration::from_secs(60);
-/// The first address; the others follow.
-const FIRST: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 1);
-
-/// What is asked of every endpoint once a second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Work {
-    Tcp,
-    Http,
-    HttpKept,
-}
-
-impl Work {
-    pub const ALL: [Self; 3] = [Self::Tcp, Self::Http, Self::HttpKept];
-
-    pub const fn name(self) -> &'static str {
-        self.probe().name()
-    }
-
-    const fn probe(self) -> Probe {
-        match self {
-            Self::Tcp => Probe::Tcp,
-            Self::Http => Probe::Http,
-            Self::HttpKept => Probe::HttpKept,
-        }
-    }
-}
-
-/// See the module's own words.
+/// Who is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contender {
     Ours,
@@ -86,27 +53,50 @@ impl Contender {
         !matches!(self, Self::Blackbox | Self::Raw)
     }
 
-    /// Starts it on the measured core. It asks as soon as it can.
-    pub fn start(self, work: Work, endpoints: usize, port: u16) -> anyhow::Result<Running> {
-        let reuses = work == Work::HttpKept;
-        let running = |body| Running { body, reuses };
-        match self {
-            Self::Ours => ours(work, endpoints, port, &[]).map(Body::Operator).map(running),
-            Self::Ordinary => ours(work, endpoints, port, &ORDINARY).map(Body::Operator).map(running),
-            Self::Raw => {
-                let program = std::env::current_exe()?;
-                let args = crate::raw::args(work == Work::Http, endpoints, port);
-                on_core("raw", &program, &args).map(Body::Process).map(running)
-            }
-            Self::HaProxy => haproxy(work, endpoints, port).map(Body::Process).map(running),
-            Self::Envoy => envoy(work, endpoints, port).map(|(process, admin)| running(Body::Envoy(process, admin))),
-            Self::Blackbox => {
-                let (process, at) = blackbox()?;
-                let pacer = Pacer::start(at, work == Work::Http, endpoints, FIRST, port)?;
-                Ok(running(Body::Blackbox { _pacer: pacer, process }))
-            }
-        }
+    /// No goal is held against it.
+    pub const fn is_note(self) -> bool {
+        matches!(self, Self::Ordinary)
     }
+
+    /// blackbox_exporter has none of its own: it is its caller's.
+    pub const fn has_rhythm(self) -> bool {
+        !matches!(self, Self::Blackbox)
+    }
+
+    /// Starts it on the measured core. It asks as soon as it can.
+    pub fn start(self, task: &Task) -> anyhow::Result<Running> {
+        let body = match self {
+            Self::Ours => Body::Operator(configs::ours(task, &[], &[])?),
+            Self::Ordinary => Body::Operator(configs::ours(task, &[], &ORDINARY)?),
+            Self::Raw => Body::Process(raw_loop(&raw::Args::paced(task))?),
+            Self::HaProxy => Body::Process(configs::haproxy(task)?),
+            Self::Envoy => {
+                let (process, admin) = configs::envoy(task)?;
+                Body::Envoy(process, admin)
+            }
+            Self::Blackbox => {
+                let (process, at) = configs::blackbox()?;
+                Body::Blackbox { _pacer: Pacer::start(at, task)?, process }
+            }
+        };
+        Ok(Running { body, reuses: task.work == Work::HttpKept })
+    }
+
+    /// Starts it with far more to do than it can, of which no more than so many attempts may be under way at once.
+    pub fn start_saturated(self, task: &Task, at_once: usize) -> anyhow::Result<Running> {
+        let body = match self {
+            Self::Raw => Body::Process(raw_loop(&raw::Args::flood(task, at_once))?),
+            _ => {
+                let at_once = at_once.to_string();
+                Body::Operator(configs::ours(task, &["--max-in-flight", &at_once], &[])?)
+            }
+        };
+        Ok(Running { body, reuses: false })
+    }
+}
+
+fn raw_loop(args: &raw::Args) -> anyhow::Result<Process> {
+    configs::on_core("raw", &std::env::current_exe()?, &args.words())
 }
 
 /// What turns the fast lane off.
@@ -115,7 +105,7 @@ const ORDINARY: [(&str, &str); 1] = [("HEALTHCHECK_OPERATOR_FAST_LANE", "off")];
 enum Body {
     Operator(Operator),
     Process(Process),
-    Envoy(Process, std::net::SocketAddr),
+    Envoy(Process, SocketAddr),
     /// The callers end first.
     Blackbox {
         _pacer: Pacer,
@@ -141,8 +131,12 @@ impl Running {
         self.process().pid()
     }
 
-    pub const fn reuses(&self) -> bool {
-        self.reuses
+    /// What it counts itself, where it is ours.
+    pub fn metrics(&self) -> anyhow::Result<Metrics> {
+        match &self.body {
+            Body::Operator(operator) => operator.metrics(),
+            _ => anyhow::bail!("only ours has metrics of ours"),
+        }
     }
 
     pub fn check_alive(&self) -> anyhow::Result<()> {
@@ -160,99 +154,7 @@ impl Running {
                 let line = text.lines().find_map(|line| line.split_once("health_check.attempt: "));
                 line.and_then(|(_, count)| count.trim().parse().ok()).context("Envoy counts no attempts")
             }
-            _ => opened(),
+            _ => connections::opened(),
         }
     }
-}
-
-/// Connections that were begun in this network (`ActiveOpens`).
-fn opened() -> anyhow::Result<u64> {
-    let text = std::fs::read_to_string("/proc/net/snmp")?;
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
-    let (names, values) = lines.next().zip(lines.next()).context("/proc/net/snmp has no Tcp")?;
-    let at = names.split(' ').position(|name| name == "ActiveOpens").context("no ActiveOpens")?;
-    Ok(values.split(' ').nth(at).context("no ActiveOpens")?.parse()?)
-}
-
-fn on_core(name: &str, program: &Path, args: &[String]) -> anyhow::Result<Process> {
-    ensure!(program.exists(), "not installed ({})", program.display());
-    let mut all = vec!["--cpu-list".to_owned(), MEASURED.to_string(), program.display().to_string()];
-    all.extend_from_slice(args);
-    let log = sub_dir("peers").join(format!("{name}.log"));
-    Process::start(Path::new("/usr/bin/taskset"), &all, &[], &log)
-}
-
-fn address(number: usize) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(FIRST) + u32::try_from(number).expect("an IPv4 address"))
-}
-
-fn ours(work: Work, endpoints: usize, port: u16, env: &[(&str, &str)]) -> anyhow::Result<Operator> {
-    let plan = Plan::loopback(endpoints, work.probe(), port);
-    let file = sub_dir("manifests").join(format!("{work:?}-{endpoints}.yaml"));
-    plan.write(&file)?;
-    let operator =
-        Operator::start_with(&MEASURED.to_string(), &["standalone", "-f", &file.display().to_string()], env)?;
-    operator.wait_scheduled(endpoints, START)?;
-    Ok(operator)
-}
-
-/// It does not run without a frontend, which nobody asks.
-fn haproxy(work: Work, endpoints: usize, port: u16) -> anyhow::Result<Process> {
-    let option = if work == Work::Tcp { "" } else { "  option httpchk GET /\n  http-check expect status 200\n" };
-    let mut config = format!(
-        "global\n  nbthread 1\n  maxconn 4000\ndefaults\n  mode http\n  timeout connect 900ms\n  timeout client 1s\n  \
-         timeout server 1s\n  timeout check 900ms\nfrontend idle\n  bind 127.0.0.1:{}\n  \
-         default_backend all\nbackend all\n{option}  default-server inter 1s\n",
-        free_port()
-    );
-    for number in 0..endpoints {
-        writeln!(config, "  server s{number} {}:{port} check", address(number)).expect("a String takes all");
-    }
-    let file = sub_dir("peers").join("haproxy.cfg");
-    std::fs::write(&file, config)?;
-    on_core("haproxy", Path::new("/usr/sbin/haproxy"), &["-db".to_owned(), "-f".to_owned(), file.display().to_string()])
-}
-
-fn envoy(work: Work, endpoints: usize, port: u16) -> anyhow::Result<(Process, std::net::SocketAddr)> {
-    let program: PathBuf = programs::script("envoy.sh")?.join("envoy");
-    let admin = std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-    let asks = match work {
-        Work::Tcp => r#""tcp_health_check": {}"#.to_owned(),
-        Work::Http => r#""reuse_connection": false, "http_health_check": {"path": "/"}"#.to_owned(),
-        Work::HttpKept => r#""reuse_connection": true, "http_health_check": {"path": "/"}"#.to_owned(),
-    };
-    let endpoint = |number| {
-        let to = address(number);
-        format!(r#"{{"endpoint": {{"address": {{"socket_address": {{"address": "{to}", "port_value": {port}}}}}}}}}"#)
-    };
-    let all: Vec<String> = (0..endpoints).map(endpoint).collect();
-    let config = format!(
-        r#"{{"admin": {{"address": {{"socket_address": {{"address": "127.0.0.1", "port_value": {}}}}}}},
-"static_resources": {{"clusters": [{{"name": "all", "type": "STATIC", "connect_timeout": "0.9s",
-"health_checks": [{{"timeout": "0.9s", "interval": "1s", "no_traffic_interval": "1s", "no_traffic_healthy_interval": "1s",
-"initial_jitter": "1s", "unhealthy_threshold": 3, "healthy_threshold": 1, {asks}}}],
-"load_assignment": {{"cluster_name": "all", "endpoints": [{{"lb_endpoints": [{}]}}]}}}}]}}}}"#,
-        admin.port(),
-        all.join(",\n")
-    );
-    let file = sub_dir("peers").join("envoy.json");
-    std::fs::write(&file, config)?;
-    let file = file.display().to_string();
-    let args = ["-c", &file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"];
-    Ok((on_core("envoy", &program, &args.map(str::to_owned))?, admin))
-}
-
-fn blackbox() -> anyhow::Result<(Process, std::net::SocketAddr)> {
-    let at = std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-    let file = sub_dir("peers").join("blackbox.yaml");
-    std::fs::write(
-        &file,
-        "modules:\n  tcp: {prober: tcp, timeout: 900ms}\n  http: {prober: http, timeout: 900ms, http: {preferred_ip_protocol: ip4}}\n",
-    )?;
-    let args = [
-        format!("--config.file={}", file.display()),
-        format!("--web.listen-address={at}"),
-        "--log.level=error".to_owned(),
-    ];
-    Ok((on_core("blackbox", Path::new("/usr/bin/prometheus-blackbox-exporter"), &args)?, at))
 }

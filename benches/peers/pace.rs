@@ -1,7 +1,7 @@
 //! Asks blackbox_exporter, which probes only when it is asked, at an even rate over a few kept connections.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,8 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 
+use super::task::{Task, Work};
 use crate::common::client::Client;
 
 /// Fewer than it can do at most on one core (2,300 TCP or 1,230 HTTP a second were seen), so that what is measured is
@@ -26,19 +27,13 @@ pub struct Pacer {
 }
 
 impl Pacer {
-    pub fn start(
-        exporter: SocketAddr,
-        http: bool,
-        endpoints: usize,
-        first: Ipv4Addr,
-        port: u16,
-    ) -> anyhow::Result<Self> {
+    pub fn start(exporter: SocketAddr, task: &Task) -> anyhow::Result<Self> {
         wait(exporter)?;
         let stop = Arc::new(AtomicBool::new(false));
         let callers = (0..CALLERS).map(|caller| {
-            let stop = stop.clone();
+            let (stop, task) = (stop.clone(), *task);
             std::thread::spawn(move || {
-                if let Err(error) = call(exporter, http, endpoints, first, port, caller, &stop) {
+                if let Err(error) = call(exporter, &task, caller, &stop) {
                     eprintln!("blackbox_exporter: {error:#}");
                 }
             })
@@ -67,15 +62,7 @@ fn wait(exporter: SocketAddr) -> anyhow::Result<()> {
     bail!("blackbox_exporter does not listen")
 }
 
-fn call(
-    exporter: SocketAddr,
-    http: bool,
-    endpoints: usize,
-    first: Ipv4Addr,
-    port: u16,
-    caller: u32,
-    stop: &AtomicBool,
-) -> anyhow::Result<()> {
+fn call(exporter: SocketAddr, task: &Task, caller: u32, stop: &AtomicBool) -> anyhow::Result<()> {
     let mut client = Client::connect(exporter)?;
     let pause = Duration::from_secs(1) * CALLERS / PER_SECOND;
     let begun = Instant::now() + pause * caller / CALLERS;
@@ -84,11 +71,11 @@ fn call(
             break;
         }
         std::thread::sleep((begun + pause * number).saturating_duration_since(Instant::now()));
-        let target = (number * CALLERS + caller) as usize % endpoints;
-        let to = Ipv4Addr::from(u32::from(first) + u32::try_from(target).context("too many")?);
-        let path = match http {
-            true => format!("/probe?module=http&target=http://{to}:{port}/"),
-            false => format!("/probe?module=tcp&target={to}:{port}"),
+        let to = Task::address((number * CALLERS + caller) as usize % task.endpoints);
+        let port = task.port;
+        let path = match task.work {
+            Work::Tcp => format!("/probe?module=tcp&target={to}:{port}"),
+            _ => format!("/probe?module=http&target=http://{to}:{port}/"),
         };
         client.ask(&path)?;
     }

@@ -4,7 +4,7 @@
 //! It runs as a child of the benchmark, so that what it used can be read from outside as for everybody else.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     os::fd::OwnedFd,
     time::{Duration, Instant},
 };
@@ -16,30 +16,61 @@ use rustix::{
     net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt},
 };
 
+use super::task::{Task, Work};
+
 const WORD: &str = "raw-epoll-loop";
 const REQUEST: &[u8] =
     b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nUser-Agent: raw\r\nAccept: */*\r\n\r\n";
-/// How many steps a second has.
-const GRID: usize = 1000;
-
 /// What it is asked to do.
+#[derive(Clone, Copy)]
 pub struct Args {
     http: bool,
     endpoints: usize,
     port: u16,
+    /// Of each endpoint.
+    micros: u64,
+    /// So many checks under way at any time and never a pause, in place of an interval; 0: none.
+    flood: usize,
 }
 
-/// The words to start it with.
-pub fn args(http: bool, endpoints: usize, port: u16) -> Vec<String> {
-    vec![WORD.to_owned(), http.to_string(), endpoints.to_string(), port.to_string()]
+impl Args {
+    /// Every endpoint in its time.
+    pub fn paced(task: &Task) -> Self {
+        let micros = u64::try_from(task.every.0.as_micros()).expect("no such long interval");
+        Self { http: task.work != Work::Tcp, endpoints: task.endpoints, port: task.port, micros, flood: 0 }
+    }
+
+    /// As many checks as it can make.
+    pub fn flood(task: &Task, at_once: usize) -> Self {
+        Self { flood: at_once, ..Self::paced(task) }
+    }
+
+    /// The words to start it with.
+    pub fn words(&self) -> Vec<String> {
+        let Self { http, endpoints, port, micros, flood } = self;
+        vec![
+            WORD.into(),
+            http.to_string(),
+            endpoints.to_string(),
+            port.to_string(),
+            micros.to_string(),
+            flood.to_string(),
+        ]
+    }
 }
 
 /// Whether this process is to be it.
 pub fn asked(words: impl Iterator<Item = String>) -> Option<Args> {
     let words: Vec<String> = words.skip(1).collect();
-    let [word, http, endpoints, port] = words.as_slice() else { return None };
+    let [word, http, endpoints, port, micros, flood] = words.as_slice() else { return None };
     (word == WORD).then_some(())?;
-    Some(Args { http: http.parse().ok()?, endpoints: endpoints.parse().ok()?, port: port.parse().ok()? })
+    Some(Args {
+        http: http.parse().ok()?,
+        endpoints: endpoints.parse().ok()?,
+        port: port.parse().ok()?,
+        micros: micros.parse().ok()?,
+        flood: flood.parse().ok()?,
+    })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -57,32 +88,52 @@ struct Loop {
     port: u16,
 }
 
-/// Asks every endpoint once a second, evenly spread, until it is killed.
+/// Asks every endpoint in each interval, evenly spread, or as often as it can, until it is killed.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let mut raw = Loop { epoll, sockets: vec![], idle: vec![], http: args.http, port: args.port };
-    let begun = Instant::now();
     let mut events = Vec::with_capacity(1024);
-    let mut next = 0_usize;
+    if args.flood > 0 {
+        return raw.flood(args, &mut events);
+    }
+    let begun = Instant::now();
+    let mut next = 0_u64;
+    // Endpoint k is due at k / endpoints of each interval, in the step of a millisecond that holds it.
+    let due = |next: u64| next * args.micros / args.endpoints as u64 / 1000;
     loop {
-        let step = begun.elapsed().as_millis() as usize;
-        // Endpoint k is due in the step k * GRID / endpoints of each second.
-        while next * GRID / args.endpoints <= step {
-            raw.begin(next % args.endpoints)?;
+        let step = begun.elapsed().as_millis() as u64;
+        while due(next) <= step {
+            raw.begin((next % args.endpoints as u64) as usize)?;
             next += 1;
         }
-        let due = begun + Duration::from_millis((next * GRID / args.endpoints) as u64);
-        let left = due.saturating_duration_since(Instant::now());
-        let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
-        events.clear();
-        epoll::wait(&raw.epoll, spare_capacity(&mut events), Some(&left))?;
-        for event in &events {
-            raw.go_on(event.data.u64() as usize)?;
-        }
+        let left = (begun + Duration::from_millis(due(next))).saturating_duration_since(Instant::now());
+        raw.turn(&mut events, Some(left))?;
     }
 }
 
 impl Loop {
+    fn flood(&mut self, args: &Args, events: &mut Vec<epoll::Event>) -> anyhow::Result<()> {
+        for next in 0.. {
+            self.begin(next % args.endpoints)?;
+            // A turn may end no check: an answer that is still to come takes two.
+            while self.sockets.len() - self.idle.len() >= args.flood {
+                self.turn(events, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for answers, and takes them.
+    fn turn(&mut self, events: &mut Vec<epoll::Event>, left: Option<Duration>) -> anyhow::Result<()> {
+        let left = left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) });
+        events.clear();
+        epoll::wait(&self.epoll, spare_capacity(events), left.as_ref())?;
+        for event in events.iter() {
+            self.go_on(event.data.u64() as usize)?;
+        }
+        Ok(())
+    }
+
     fn begin(&mut self, endpoint: usize) -> anyhow::Result<()> {
         let at = match self.idle.pop() {
             Some(at) => at,
@@ -91,7 +142,7 @@ impl Loop {
         let (socket, state) = &mut self.sockets[at];
         *state = State::Connecting;
         sockopt::set_tcp_quickack(&*socket, false)?;
-        let to = SocketAddr::from((Ipv4Addr::from(0x7f01_0001 + u32::try_from(endpoint)?), self.port));
+        let to = SocketAddr::from((Task::address(endpoint), self.port));
         match rustix::net::connect(&*socket, &to) {
             Err(rustix::io::Errno::INPROGRESS) | Ok(()) => Ok(()),
             Err(error) => Err(error).context("connect"),

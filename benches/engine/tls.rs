@@ -1,0 +1,116 @@
+//! What a check over HTTPS costs: with a handshake from scratch each time, with a session that goes on, and over a
+//! connection that is kept. Every certificate is verified. Which of them it was is counted by the server.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::ensure;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
+use crate::{
+    common::{
+        MEASURED, OTHERS,
+        figures::Figures,
+        manifests::{Plan, Probe},
+        nginx::Nginx,
+        operator::Operator,
+        rounds, scaled,
+        stats::median,
+        table::Table,
+        window,
+    },
+    support::run_dir::sub_dir,
+};
+
+const ENDPOINTS: usize = 1_000;
+const START: Duration = Duration::from_secs(60);
+const WARM_UP: Duration = Duration::from_secs(2);
+const SECONDS: u64 = 3;
+
+struct Run {
+    /// Microseconds of CPU for one check.
+    cost: f64,
+    per_second: f64,
+    /// Of the requests, in percent.
+    resumed: f64,
+    failed: f64,
+}
+
+pub fn measure(figures: &mut Figures) -> anyhow::Result<()> {
+    let directory = sub_dir("tls");
+    certify(&directory)?;
+    let mut kinds = [
+        ("handshake from scratch", Probe::Https, false),
+        ("resumed", Probe::Https, true),
+        ("kept", Probe::HttpsKept, true),
+    ]
+    .map(|kind| (kind, Vec::<Run>::new()));
+    for round in 1..=rounds(5) {
+        for ((name, probe, resumes), runs) in &mut kinds {
+            eprintln!("round {round}: HTTPS, {name}");
+            runs.push(run(&directory, *probe, *resumes)?);
+        }
+    }
+    let mut table = Table::new(["HTTPS", "checks/s", "µs CPU/check", "requests in resumed sessions", "failed"]);
+    for ((name, _, _), runs) in &kinds {
+        let of = |part: fn(&Run) -> f64| median(runs.iter().map(part));
+        table.row([
+            (*name).to_owned(),
+            format!("{:.0}", of(|run| run.per_second)),
+            format!("{:.1}", of(|run| run.cost)),
+            format!("{:.0} %", of(|run| run.resumed)),
+            format!("{:.0}", runs.iter().map(|run| run.failed).sum::<f64>()),
+        ]);
+        let costs: Vec<f64> = runs.iter().map(|run| run.cost).collect();
+        figures.note_all(format!("CPU per HTTPS check, {name}"), &costs, "µs");
+    }
+    table.print(&format!(
+        "{} endpoints at 1 s, TLS 1.3, P-256, verified; medians of {} rounds",
+        scaled(ENDPOINTS),
+        rounds(5)
+    ));
+    let [(_, fresh), (_, resumed), (_, kept)] = &kinds;
+    let ratios: Vec<f64> = resumed.iter().zip(fresh).map(|(resumed, fresh)| resumed.cost / fresh.cost).collect();
+    figures.reach_all("13", "CPU per HTTPS check, resumed : fresh, both verified", &ratios);
+    let kept: Vec<f64> = kept.iter().map(|run| run.cost).collect();
+    figures.reach_all("13", "CPU per HTTPS check, kept connection", &kept);
+    Ok(())
+}
+
+/// An authority, and what it says of `localhost`.
+fn certify(directory: &Path) -> anyhow::Result<()> {
+    let mut authority = CertificateParams::new(vec![])?;
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate()?;
+    std::fs::write(directory.join("ca.crt"), authority.self_signed(&key)?.pem())?;
+    let issuer = Issuer::new(authority, key);
+    let key = KeyPair::generate()?;
+    let leaf = CertificateParams::new(vec!["localhost".to_owned()])?;
+    std::fs::write(directory.join("server.crt"), leaf.signed_by(&key, &issuer)?.pem())?;
+    std::fs::write(directory.join("server.key"), key.serialize_pem())?;
+    Ok(())
+}
+
+fn run(directory: &Path, probe: Probe, resumes: bool) -> anyhow::Result<Run> {
+    let nginx = Nginx::start_tls(OTHERS, &directory.join("server.crt"), &directory.join("server.key"), resumes)?;
+    let plan = Plan::loopback(scaled(ENDPOINTS), probe, nginx.port);
+    let file = directory.join("checks.yaml");
+    plan.write(&file)?;
+    let trust = directory.join("ca.crt").display().to_string();
+    let args = ["standalone", "-f", &file.display().to_string()];
+    let operator = Operator::start_with(&MEASURED.to_string(), &args, &[("SSL_CERT_FILE", &trust)])?;
+    operator.wait_scheduled(plan.endpoints, START)?;
+    operator.wait_probes(plan.endpoints, START)?;
+    std::thread::sleep(WARM_UP);
+    let (before, used_before, lines) = (operator.metrics()?, operator.usage()?, nginx.access_log()?.len());
+    std::thread::sleep(window(SECONDS));
+    let (after, used, log) = (operator.metrics()?, operator.usage()?, nginx.access_log()?.split_off(lines));
+    let probes = after.probes() - before.probes();
+    ensure!(probes > 0.0 && log.lines().count() > 0, "nothing was probed");
+    let resumed = log.lines().filter(|line| *line == "r").count();
+    Ok(Run {
+        cost: (used.cpu - used_before.cpu).as_secs_f64() * 1e6 / probes,
+        per_second: probes / (used.at - used_before.at).as_secs_f64(),
+        resumed: 100.0 * resumed as f64 / log.lines().count() as f64,
+        failed: after.failed(),
+    })
+}

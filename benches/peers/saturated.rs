@@ -1,0 +1,84 @@
+//! As many checks as a core can make, by us and by the raw epoll loop, which never has more under way than we may.
+//!
+//! Ours has half as much again to do as the raw loop can, at the shortest interval there is.
+
+use std::time::Duration;
+
+use super::{
+    contenders::{Contender, Running},
+    run::Cost,
+    task::{Every, Task, Work},
+};
+use crate::common::{figures::Figures, rounds, scaled, stats::median, table::Table, window};
+
+/// How `BENCH_ONLY` calls it.
+pub const PART: &str = "saturated";
+/// Attempts under way at once.
+const AT_ONCE: usize = 128;
+const EVERY: Every = Every(Duration::from_millis(100));
+const WARM_UP: Duration = Duration::from_secs(2);
+const SECONDS: u64 = 4;
+
+struct Run {
+    raw: Cost,
+    ours: Cost,
+    failed: f64,
+}
+
+pub fn measure(port: u16, figures: &mut Figures) -> anyhow::Result<()> {
+    let mut table = Table::new([
+        "work",
+        "raw, checks/s",
+        "µs CPU/check",
+        "% of the core",
+        "ours, checks/s",
+        "µs CPU/check",
+        "% of the core",
+        "failed",
+        "ours : raw",
+    ]);
+    for work in [Work::Tcp, Work::Http] {
+        let mut runs = vec![];
+        for round in 1..=rounds(5) {
+            eprintln!("round {round}: saturated, {}", work.name());
+            runs.push(run(work, port)?);
+        }
+        let of = |part: fn(&Run) -> f64| median(runs.iter().map(part));
+        let ratios: Vec<f64> = runs.iter().map(|run| run.ours.cpu / run.raw.cpu).collect();
+        table.row([
+            work.name().to_owned(),
+            format!("{:.0}", of(|run| run.raw.per_second)),
+            format!("{:.1}", of(|run| run.raw.cpu)),
+            format!("{:.0}", of(|run| run.raw.share)),
+            format!("{:.0}", of(|run| run.ours.per_second)),
+            format!("{:.1}", of(|run| run.ours.cpu)),
+            format!("{:.0}", of(|run| run.ours.share)),
+            format!("{:.0}", runs.iter().map(|run| run.failed).sum::<f64>()),
+            format!("{:.2}", median(ratios.iter().copied())),
+        ]);
+        let metric = match work {
+            Work::Tcp => "saturated, CPU per TCP check, ours : raw epoll loop",
+            _ => "saturated, CPU per HTTP check, ours : raw epoll loop",
+        };
+        figures.reach_all("4", metric, &ratios);
+        let name = |who: &str| format!("saturated: {}, {who}, CPU per check", work.name());
+        figures.note_all(name("ours"), &runs.iter().map(|run| run.ours.cpu).collect::<Vec<_>>(), "µs");
+        figures.note_all(name("raw epoll loop"), &runs.iter().map(|run| run.raw.cpu).collect::<Vec<_>>(), "µs");
+    }
+    table.print(&format!("Saturated, {AT_ONCE} attempts at once, medians of {} rounds", rounds(5)));
+    Ok(())
+}
+
+fn run(work: Work, port: u16) -> anyhow::Result<Run> {
+    let task = Task { work, endpoints: scaled(3_000), every: EVERY, port };
+    let raw = look(&Contender::Raw.start_saturated(&task, AT_ONCE)?)?;
+    let endpoints = (raw.per_second * EVERY.0.as_secs_f64() * 1.5) as usize;
+    let running = Contender::Ours.start_saturated(&Task { endpoints: endpoints.max(1), ..task }, AT_ONCE)?;
+    let ours = look(&running)?;
+    Ok(Run { raw, ours, failed: running.metrics()?.failed() })
+}
+
+fn look(running: &Running) -> anyhow::Result<Cost> {
+    std::thread::sleep(WARM_UP);
+    Cost::of(running, window(SECONDS))
+}

@@ -1,0 +1,84 @@
+//! The work that everybody is given.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use crate::common::manifests::{Plan, Probe};
+
+/// What is asked of every endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Work {
+    Tcp,
+    Http,
+    HttpKept,
+}
+
+impl Work {
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Http, Self::HttpKept];
+
+    pub const fn name(self) -> &'static str {
+        self.probe().name()
+    }
+
+    /// How `BENCH_ONLY` calls it.
+    pub const fn part(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Http => "fresh",
+            Self::HttpKept => "kept",
+        }
+    }
+
+    const fn probe(self) -> Probe {
+        match self {
+            Self::Tcp => Probe::Tcp,
+            Self::Http => Probe::Http,
+            Self::HttpKept => Probe::HttpKept,
+        }
+    }
+}
+
+/// How often, in every notation that is wanted of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Every(pub Duration);
+
+impl Every {
+    pub const SECOND: Self = Self(Duration::from_secs(1));
+
+    /// In whole milliseconds, as everybody here reads it.
+    pub fn text(self) -> String {
+        format!("{}ms", self.0.as_millis())
+    }
+
+    /// In seconds, as a duration is written in Envoy's JSON.
+    pub fn seconds(self) -> String {
+        format!("{}s", self.0.as_secs_f64())
+    }
+}
+
+/// All endpoints with the same work, each on an address of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Task {
+    pub work: Work,
+    pub endpoints: usize,
+    pub every: Every,
+    pub port: u16,
+}
+
+/// The address of the first endpoint; the others follow.
+pub const FIRST: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 1);
+
+impl Task {
+    pub fn address(number: usize) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(FIRST) + u32::try_from(number).expect("an IPv4 address"))
+    }
+
+    /// An attempt may take all of the interval but a tenth.
+    pub fn timeout(&self) -> Every {
+        Every(self.every.0.mul_f64(0.9).min(Duration::from_millis(900)))
+    }
+
+    pub fn plan(&self) -> Plan {
+        let (interval, timeout) = (self.every.text(), self.timeout().text());
+        Plan { interval, timeout, first: FIRST, ..Plan::loopback(self.endpoints, self.work.probe(), self.port) }
+    }
+}
