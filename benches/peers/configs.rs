@@ -36,6 +36,9 @@ pub fn ours(task: &Task, flags: &[&str], env: &[(&str, &str)]) -> anyhow::Result
     Ok(operator)
 }
 
+/// Servers of one backend. HAProxy compares the name of each with all that its backend has: 100,000 in one take it minutes.
+const PER_BACKEND: usize = 5_000;
+
 /// It does not run without a frontend, which nobody asks.
 pub fn haproxy(task: &Task) -> anyhow::Result<Process> {
     let option = if task.work == Work::Tcp { "" } else { "  option httpchk GET /\n  http-check expect status 200\n" };
@@ -43,11 +46,15 @@ pub fn haproxy(task: &Task) -> anyhow::Result<Process> {
     let mut config = format!(
         "global\n  nbthread 1\n  maxconn 4000\ndefaults\n  mode http\n  timeout connect {timeout}\n  timeout client 1s\n  \
          timeout server 1s\n  timeout check {timeout}\nfrontend idle\n  bind 127.0.0.1:{}\n  \
-         default_backend all\nbackend all\n{option}  default-server inter {}\n",
-        free_port(),
-        task.every.text()
+         default_backend all0\n",
+        free_port()
     );
     for number in 0..task.endpoints {
+        if number % PER_BACKEND == 0 {
+            let (backend, every) = (number / PER_BACKEND, task.every.text());
+            writeln!(config, "backend all{backend}\n{option}  default-server inter {every}")
+                .expect("a String takes all");
+        }
         writeln!(config, "  server s{number} {}:{} check", Task::address(number), task.port)
             .expect("a String takes all");
     }

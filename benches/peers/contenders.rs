@@ -1,8 +1,11 @@
 //! Who is compared.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use rustix::process::Pid;
 
 use super::{
@@ -15,6 +18,8 @@ use crate::{
     common::{client::Client, connections, metrics::Metrics, operator::Operator},
     support::process::Process,
 };
+
+const START: Duration = Duration::from_secs(60);
 
 /// Who is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +142,19 @@ impl Running {
             Body::Operator(operator) => operator.metrics(),
             _ => anyhow::bail!("only ours has metrics of ours"),
         }
+    }
+
+    /// Waits until it has made so many checks, which it may need a while to get to.
+    pub fn wait_begun(&self, checks: usize) -> anyhow::Result<()> {
+        let (begun, before) = (Instant::now(), self.asked()?);
+        while begun.elapsed() < START {
+            self.check_alive()?;
+            if self.asked()? - before >= checks as u64 {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        bail!("waited {START:?} for {checks} checks")
     }
 
     pub fn check_alive(&self) -> anyhow::Result<()> {

@@ -31,6 +31,7 @@ pub fn measure(port: u16, figures: &mut Figures) -> anyhow::Result<()> {
                 let every = Every(Duration::from_secs(seconds));
                 let task = Task { work: Work::Tcp, endpoints: scaled(endpoints), every, port };
                 let running = contender.start(&task)?;
+                running.wait_begun(task.endpoints / 10)?;
                 // What comes of the start itself is over.
                 std::thread::sleep(Duration::from_secs(3).max(every.0 / 2));
                 runs[at][number].push(Cost::of(&running, window(SECONDS))?);
