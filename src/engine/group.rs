@@ -12,6 +12,7 @@ use super::{
     belief::Belief,
     desired::Prior,
     spoken::Spoken,
+    stretch::Stretch,
     view::{CheckLive, CheckView, EndpointLive, EndpointView, Outage},
 };
 use crate::check::{Check, Dial, EndpointState, Health, HealthReason, ObjectKey, Reason, clean_message};
@@ -52,6 +53,8 @@ pub(super) struct Group {
     pub departed: Vec<Departed>,
     pub dirty: bool,
     pub live: Arc<CheckLive>,
+    /// Of its rounds lately.
+    stretch: Stretch,
     labels: Arc<BTreeMap<String, String>>,
     targets: Arc<[Arc<str>]>,
     probes: Arc<str>,
@@ -84,6 +87,7 @@ impl Group {
             departed: vec![],
             dirty: false,
             live: Arc::default(),
+            stretch: Stretch::default(),
             labels: Arc::default(),
             targets: Arc::default(),
             probes: Arc::default(),
@@ -120,6 +124,14 @@ impl Group {
         self.targets = check.target_names();
         self.probes = check.probe_kinds().into();
         self.check = check;
+    }
+
+    /// A round of one of its endpoints began, or so many were skipped.
+    pub fn note_round(&mut self, note: impl FnOnce(&mut Stretch)) {
+        note(&mut self.stretch);
+        if self.stretch.is_known(u32::try_from(self.members.len()).unwrap_or(u32::MAX)) {
+            self.live.set_stretch(self.stretch.take());
+        }
     }
 
     /// Judges anew from `rows`, and draws the picture for readers.

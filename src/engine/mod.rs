@@ -1,7 +1,7 @@
 //! The scheduler, the state machine and the board.
 //!
 //! `scheduler` is the loop, and `mail` what reaches it; `roster` changes what it runs, `rounds` runs it, `hearsay` takes in what a data plane reports; `table`, `record` and `group` are what it keeps. The rest is
-//! pure: `spoken`, `wheel`, `phase`, `permits`, `stall`, `isolation`, `machine`, `judgement`, `belief`, `aggregate`,
+//! pure: `spoken`, `wheel`, `phase`, `permits`, `sharing`, `stretch`, `stall`, `isolation`, `machine`, `judgement`, `belief`, `aggregate`,
 //! and of what a data plane reports: `traffic`, `testimony`. Beside it
 //! stands `single_flight`, for what is probed when somebody asks.
 
@@ -21,9 +21,11 @@ mod record;
 mod roster;
 mod rounds;
 mod scheduler;
+mod sharing;
 mod single_flight;
 mod spoken;
 mod stall;
+mod stretch;
 mod surroundings;
 mod table;
 mod testimony;

@@ -1,19 +1,69 @@
 //! When an endpoint is due. Pure: milliseconds in, milliseconds out.
 //!
-//! An endpoint's due times lie on a grid whose phase is a stable hash of the check's UID and the endpoint, so neither
-//! replicas nor restarts align, and each is counted from the due time before it, never from when a probe ended.
+//! An endpoint's due times lie on a grid whose phase is a stable hash of what is asked, so neither replicas nor restarts
+//! align, and each is counted from the due time before it, never from when a probe ended.
+
+use std::hash::{Hash, Hasher};
 
 /// A hash that is the same in every process, on every machine and in every release (FNV-1a, then mixed).
 #[must_use]
 pub fn stable_hash(parts: &[&str]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut hash = Fnv::default();
     for part in parts {
+        hash.write(part.as_bytes());
         // 0xff is in no UTF-8 text, so ("a", "bc") and ("ab", "c") differ.
-        for byte in part.bytes().chain([0xff]) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        hash.write(&[0xff]);
+    }
+    hash.finish()
+}
+
+/// A hash of `value` that is the same in every process and on every machine of one release.
+#[must_use]
+pub fn hash_of(value: &impl Hash) -> u64 {
+    let mut hash = Fnv::default();
+    value.hash(&mut hash);
+    hash.finish()
+}
+
+/// FNV-1a, then mixed. Numbers are as wide, and as their bytes lie, on every machine.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
     }
-    mix(hash)
+
+    fn write_u16(&mut self, number: u16) {
+        self.write(&number.to_le_bytes());
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write(&number.to_le_bytes());
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.write(&number.to_le_bytes());
+    }
+
+    fn write_u128(&mut self, number: u128) {
+        self.write(&number.to_le_bytes());
+    }
+
+    fn write_usize(&mut self, number: usize) {
+        self.write_u64(number as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        mix(self.0)
+    }
 }
 
 /// The finalizer of splitmix64: every input bit reaches every output bit.

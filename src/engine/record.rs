@@ -13,17 +13,17 @@ pub(super) struct Record {
     pub endpoint: Endpoint,
     /// The check it belongs to.
     pub group: u32,
-    /// Seeds phase and jitter.
+    /// Of what is asked: seeds phase and jitter, and finds who asks the same.
     pub hash: u64,
     /// The next slot on the grid, and when within it the probe starts; `None` while it is not probed.
     pub due: Option<Due>,
-    /// The slot of the last round.
-    pub round: u64,
+    /// The slot of the last round, and when within it the probe was due.
+    pub round: Due,
     /// The round after the first goes to the endpoint's own place on the grid.
     pub first: bool,
     pub flight: Flight,
     /// A round whose predecessor still runs; it starts when that ends.
-    pub pending: Option<u64>,
+    pub pending: bool,
     /// Counts attempts, so that an answer to an attempt that was given up is told apart.
     pub attempt: u32,
     pub belief: Belief,
@@ -58,6 +58,10 @@ pub(super) enum Flight {
     Running {
         on: On,
         started: u64,
+    },
+    /// Another asks the same just now; its answer is taken.
+    Listening {
+        leader: u32,
     },
 }
 

@@ -16,6 +16,7 @@ use super::{
     phase,
     record::{Due, Flight, Prepared, Record},
     scheduler::{GRACE, Scheduler, millis},
+    sharing,
 };
 use crate::{
     check::{Check, Endpoint, EndpointState, HealthReason, Kept, ObjectKey, Place},
@@ -145,7 +146,14 @@ impl<L: Lane> Scheduler<L> {
         if asks_anew || before.suspend != check.suspend || !probed {
             self.interrupt(id);
         }
+        let hash = sharing::seed(check, &endpoint);
+        let moves = self.table.record(id).is_some_and(|record| record.hash != hash);
+        if moves {
+            // Whoever listens did not ask for this.
+            self.send_away(id, now);
+        }
         let Some(record) = self.table.record_mut(id) else { return };
+        record.hash = hash;
         if before.suspend && !check.suspend {
             record.belief.resume(Timestamp::now());
         }
@@ -163,7 +171,7 @@ impl<L: Lane> Scheduler<L> {
         record.question = Prepared::NotYet;
         if !probed {
             record.due = None;
-        } else if record.due.is_none() || before.rhythm != check.rhythm {
+        } else if record.due.is_none() || before.rhythm != check.rhythm || moves {
             let cadence = millis(record.belief.cadence(&check.rhythm, now));
             let slot = phase::next_on_grid(now, cadence, record.hash);
             record.due = Some(due(slot, cadence, check, record.hash));
@@ -177,7 +185,7 @@ impl<L: Lane> Scheduler<L> {
     /// An endpoint that is new, or returns in time.
     fn admit(&mut self, group: u32, endpoint: Endpoint, departed: &mut Vec<Departed>, adoption: &Adoption<'_>) -> u32 {
         let (now, check) = (adoption.now, adoption.check);
-        let hash = phase::stable_hash(&[&check.uid, &endpoint.target, &endpoint.identity]);
+        let hash = sharing::seed(check, &endpoint);
         let returning = departed
             .iter()
             .position(|gone| gone.target == endpoint.target && gone.identity == endpoint.identity)
@@ -209,10 +217,10 @@ impl<L: Lane> Scheduler<L> {
             group,
             hash,
             due,
-            round: now,
+            round: Due { slot: now, at: now },
             first: adoption.prior.is_none(),
             flight: Flight::Idle,
-            pending: None,
+            pending: false,
             attempt: 0,
             belief,
             kept,

@@ -11,6 +11,8 @@ use super::{
     phase,
     record::{Due, Flight, On, Prepared, Record},
     scheduler::{Scheduler, millis},
+    sharing,
+    stretch::Stretch,
 };
 use crate::{
     check::{Attempt, Class, Endpoint, Outcome, Reason, Report, Rhythm},
@@ -34,7 +36,7 @@ impl<L: Lane> Scheduler<L> {
     /// another already waiting takes its place, and that one is skipped.
     pub(super) fn round(&mut self, id: u32, now: u64) {
         let Some((record, group)) = self.table.with_group(id) else { return };
-        let Some(Due { slot, .. }) = record.due else { return };
+        let Some(round @ Due { slot, .. }) = record.due else { return };
         let rhythm = &group.check.rhythm;
         let idle = record.belief.is_idle(rhythm, now);
         let cadence = millis(record.belief.cadence(rhythm, now));
@@ -46,20 +48,37 @@ impl<L: Lane> Scheduler<L> {
             phase::next_slot(slot, cadence, now)
         };
         record.first = false;
-        record.round = slot;
+        record.round = round;
         record.due = Some(Due { slot: next, at: phase::jittered(next, cadence, rhythm.jitter_percent, record.hash) });
-        let mut skipped = missed;
-        match record.flight {
-            Flight::Idle => self.ask(id, now),
-            Flight::Waiting => skipped += 1,
-            Flight::Running { .. } => skipped += u64::from(record.pending.replace(slot).is_some()),
+        // Skipped because the target took its time, and for want of a turn of ours.
+        let (slow, late) = match record.flight {
+            Flight::Idle => (0, missed),
+            Flight::Waiting => (0, missed + 1),
+            Flight::Running { .. } | Flight::Listening { .. } => {
+                (u64::from(std::mem::replace(&mut record.pending, true)), missed)
+            }
+        };
+        if slow + late > 0 {
+            group.note_round(|stretch| stretch.skipped(slow + late));
+            self.stretch.skipped(late);
+            self.metrics.skipped_rounds.inc_by(slow + late);
         }
-        self.metrics.skipped_rounds.inc_by(skipped);
+        if matches!(record.flight, Flight::Idle) {
+            self.ask(id, now);
+        }
     }
 
-    /// Starts a probe of `id` as soon as a permit is free.
+    /// Listens to whoever asks the same, or starts a probe of `id` as soon as a permit is free.
     fn ask(&mut self, id: u32, now: u64) {
+        if self.listen(id) {
+            self.note_begun(id);
+            self.metrics.shared_rounds.inc();
+            return;
+        }
         let Some(record) = self.table.record_mut(id) else { return };
+        if sharing::is_shareable(&record.endpoint) {
+            self.sharing.lead(record.hash, id);
+        }
         if self.permits.request(id, record.endpoint.dial.as_ref().map(|dial| &dial.host)) {
             self.launch(id, now);
         } else {
@@ -67,12 +86,42 @@ impl<L: Lane> Scheduler<L> {
         }
     }
 
+    fn note_begun(&mut self, id: u32) {
+        self.stretch.began();
+        if let Some((_, group)) = self.table.with_group(id) {
+            group.note_round(Stretch::began);
+        }
+    }
+
+    /// Takes the answer of another that asks the same, where its probe began no earlier than this round was due.
+    fn listen(&mut self, id: u32) -> bool {
+        let Some((record, check)) = self.table.with_check(id) else { return false };
+        let Some(leader) = self.sharing.asking(record.hash).filter(|leader| *leader != id) else { return false };
+        let Some((other, others)) = self.table.with_check(leader) else { return false };
+        let is_fresh = match other.flight {
+            Flight::Waiting => true,
+            Flight::Running { started, .. } => started >= record.round.at,
+            Flight::Idle | Flight::Listening { .. } => false,
+        };
+        if !is_fresh || !sharing::is_same((record, check), (other, others)) {
+            return false;
+        }
+        // One connection is enough for both, whoever comes first next time.
+        let kept = other.kept.clone();
+        let Some(record) = self.table.record_mut(id) else { return false };
+        record.kept = kept;
+        record.flight = Flight::Listening { leader };
+        self.sharing.listen(leader, id);
+        true
+    }
+
     /// Starts a probe of `id`, which holds a permit.
     fn launch(&mut self, id: u32, now: u64) {
+        self.note_begun(id);
         let Some((record, group)) = self.table.with_group(id) else { return };
         record.attempt = record.attempt.wrapping_add(1);
         let number = record.attempt;
-        self.metrics.scheduling_lag.observe(now.saturating_sub(record.round) as f64 / 1000.0);
+        self.metrics.scheduling_lag.observe(now.saturating_sub(record.round.at) as f64 / 1000.0);
         self.metrics.in_flight_probes.set(self.permits.running().try_into().unwrap_or(i64::MAX));
         if let Some(fast) = &mut self.fast {
             let Endpoint { dial, probe, .. } = &record.endpoint;
@@ -173,14 +222,16 @@ impl<L: Lane> Scheduler<L> {
     pub(super) fn interrupt(&mut self, id: u32) {
         let now = self.now();
         let Some(record) = self.table.record_mut(id) else { return };
-        record.pending = None;
+        record.pending = false;
         let given_up = token(id, record.attempt);
         record.attempt = record.attempt.wrapping_add(1);
         match std::mem::take(&mut record.flight) {
             Flight::Idle => {}
+            Flight::Listening { leader } => self.sharing.leave(leader, id),
             Flight::Waiting => {
                 let host = record.host().cloned();
                 self.permits.withdraw(id, host.as_ref());
+                self.send_away(id, now);
             }
             Flight::Running { on, .. } => {
                 match (on, &mut self.fast) {
@@ -189,17 +240,29 @@ impl<L: Lane> Scheduler<L> {
                     (On::Line { .. }, None) => {}
                 }
                 self.give_back(id, now);
+                self.send_away(id, now);
+            }
+        }
+    }
+
+    /// Nobody listens to `id` any more: who did asks for itself, or listens to the first of them who does.
+    pub(super) fn send_away(&mut self, id: u32, now: u64) {
+        let Some(hash) = self.table.record(id).map(|record| record.hash) else { return };
+        for listener in self.sharing.end(hash, id) {
+            if let Some(record) = self.table.record_mut(listener) {
+                record.flight = Flight::Idle;
+                self.ask(listener, now);
+                self.reschedule(listener);
             }
         }
     }
 
     pub(super) fn end(&mut self, Ended { id, attempt, mut report }: Ended, now: u64) {
-        let Some((record, group)) = self.table.with_group(id) else { return };
+        let Some(record) = self.table.record(id) else { return };
         let Flight::Running { started, .. } = record.flight else { return };
         if record.attempt != attempt {
             return;
         }
-        record.flight = Flight::Idle;
         let timeout = millis(record.endpoint.probe.timeout);
         let timed_out = |outcome: &Outcome| matches!(outcome, Outcome::Failure { class: Class::Timeout, .. });
         if report.outcomes().any(|outcome| timed_out(outcome)) && self.stalls.explain(started, now, timeout) {
@@ -208,6 +271,29 @@ impl<L: Lane> Scheduler<L> {
                 *outcome = Outcome::from_reason(Reason::ProberOverloaded, text);
             }
         }
+        let kind = record.endpoint.probe.kind_name();
+        let listeners = self.sharing.end(record.hash, id);
+        let span = Span { began: started, ended: now };
+        for listener in &listeners {
+            self.judge(*listener, &mut report.clone(), span);
+        }
+        self.judge(id, &mut report, span);
+        let reason = report.outcome.reason().map_or("", Reason::as_str);
+        self.metrics.probe_ended(kind, report.outcome.as_str(), reason, report.latency);
+        self.give_back(id, now);
+        for id in std::iter::once(id).chain(listeners) {
+            if self.table.record_mut(id).is_some_and(|record| std::mem::take(&mut record.pending)) {
+                self.ask(id, now);
+            }
+            self.reschedule(id);
+        }
+    }
+
+    /// Judges `id` by what a probe ended in, its own or one that it listened to.
+    fn judge(&mut self, id: u32, report: &mut Report, span: Span) {
+        let Some((record, group)) = self.table.with_group(id) else { return };
+        let now = span.ended;
+        record.flight = Flight::Idle;
         let rhythm = &group.check.rhythm;
         let before = record.belief.cadence(rhythm, now);
         match &report.outcome {
@@ -224,17 +310,13 @@ impl<L: Lane> Scheduler<L> {
             Outcome::Local { .. } => {}
         }
         let wall = Timestamp::now();
-        let span = Span { began: started, ended: now };
-        let changed = record.belief.take(&record.endpoint, &report, &group.check.thresholds, span, wall);
+        let changed = record.belief.take(&record.endpoint, report, &group.check.thresholds, span, wall);
         let moved = changed && record.endpoint.is_named();
         let after = record.belief.cadence(rhythm, now);
         group.live.beat(wall);
-        let reason = report.outcome.reason().map_or("", Reason::as_str);
-        self.metrics.probe_ended(record.endpoint.probe.kind_name(), report.outcome.as_str(), reason, report.latency);
         if before != after {
             record.change_pace(after, rhythm, now);
         }
-        let pending = record.pending.take();
         let group = record.group;
         if changed {
             self.mark(group);
@@ -242,11 +324,6 @@ impl<L: Lane> Scheduler<L> {
         if moved {
             self.locate(id);
         }
-        self.give_back(id, now);
-        if pending.is_some() {
-            self.ask(id, now);
-        }
-        self.reschedule(id);
     }
 }
 
@@ -257,12 +334,12 @@ impl Record {
         if self.due.is_none() {
             return;
         }
-        self.pending = None;
+        self.pending = false;
         let pace = millis(cadence);
         let slot = if cadence == rhythm.interval || Some(cadence) == rhythm.no_traffic_interval {
             phase::next_on_grid(now, pace, self.hash)
         } else {
-            phase::next_slot(self.round, pace, now).0
+            phase::next_slot(self.round.slot, pace, now).0
         };
         self.due = Some(Due { slot, at: phase::jittered(slot, pace, rhythm.jitter_percent, self.hash) });
     }

@@ -26,7 +26,9 @@ use super::{
     permits::Permits,
     record::{Flight, On},
     rounds::Ended,
+    sharing::Sharing,
     stall::Stalls,
+    stretch::Stretch,
     surroundings::Surroundings,
     table::Table,
     wheel::Wheel,
@@ -41,6 +43,8 @@ use crate::{
 const TURN: Duration = Duration::from_millis(100);
 /// How often the loop says that it lives, and clears up.
 const HOUSEKEEPING: u64 = 1000;
+/// What is said of how far this process keeps up is said of as long.
+const STRETCHED_OVER: u64 = 10_000;
 /// An endpoint that left and returns within this keeps its state.
 pub(super) const GRACE: u64 = 10_000;
 /// How deep composites may be nested (`api.md`); a change is carried no further.
@@ -103,8 +107,11 @@ pub fn start<L: Lane>(parts: Parts<L>, stop: CancellationToken) -> (Engine, toki
         origin: Instant::now(),
         wheel: Wheel::new(0),
         permits: Permits::new(parts.limits.in_flight.max(1), parts.limits.per_host.max(1)),
+        sharing: Sharing::default(),
         table: Table::default(),
         stalls: Stalls::default(),
+        stretch: Stretch::default(),
+        late: Late::default(),
         isolation: Isolation::default(),
         surroundings: parts.surroundings,
         addresses: Addresses::default(),
@@ -136,8 +143,12 @@ pub(super) struct Scheduler<L> {
     pub(super) origin: Instant,
     pub(super) wheel: Wheel,
     pub(super) permits: Permits,
+    pub(super) sharing: Sharing,
     pub(super) table: Table,
     pub(super) stalls: Stalls,
+    /// Of all rounds since `late` was last told.
+    pub(super) stretch: Stretch,
+    late: Late,
     pub(super) isolation: Isolation,
     pub(super) surroundings: Surroundings,
     /// Who may be meant by an address.
@@ -390,6 +401,9 @@ impl<L: Lane> Scheduler<L> {
         self.board.beat();
         self.beats.beat("engine", super::WRITER_SILENCE);
         self.metrics.endpoints.set(self.table.endpoints().try_into().unwrap_or(i64::MAX));
+        if let Some(times) = self.late.look(&mut self.stretch, now) {
+            self.metrics.interval_stretch.set(times);
+        }
         self.table.forget_departed(now);
         for group in self.table.group_numbers() {
             self.hear(group);
@@ -416,6 +430,39 @@ impl<L: Lane> Scheduler<L> {
         if look.changed {
             self.mark(at);
         }
+    }
+}
+
+/// Tells, every ten seconds, how far this process keeps up.
+#[derive(Debug, Default)]
+struct Late {
+    next: u64,
+    told: bool,
+}
+
+impl Late {
+    /// Less is not worth a line in the log.
+    const WORTH_TELLING: f64 = 1.1;
+
+    /// How much longer than declared intervals were, where it is time to say so.
+    fn look(&mut self, stretch: &mut Stretch, now: u64) -> Option<f64> {
+        if now < self.next {
+            return None;
+        }
+        self.next = now + STRETCHED_OVER;
+        let times = stretch.take();
+        let is_late = times > Self::WORTH_TELLING;
+        if is_late && !self.told {
+            tracing::warn!(
+                times = (times * 10.0).round() / 10.0,
+                "this process does not keep up: all intervals are longer than declared by about this factor; give it more CPU, allow more \
+                 probes at once, or declare longer intervals"
+            );
+        } else if self.told && times == 1.0 {
+            tracing::info!("all intervals are kept again");
+        }
+        self.told = is_late || (self.told && times > 1.0);
+        Some(times)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{group::Group, record::Record, scheduler::GRACE};
-use crate::check::ObjectKey;
+use crate::check::{Check, ObjectKey};
 
 /// How many entries are allocated together. One list that doubles would hold up to twice what is there, and three times
 /// that while it moves.
@@ -106,6 +106,12 @@ impl Table {
         let record = self.records.get_mut(id)?;
         let group = self.groups.get_mut(record.group)?;
         Some((record, group))
+    }
+
+    /// A record with the check it belongs to, to look at.
+    pub fn with_check(&self, id: u32) -> Option<(&Record, &Check)> {
+        let record = self.records.get(id)?;
+        Some((record, &self.groups.get(record.group)?.check))
     }
 
     pub fn find(&self, key: &ObjectKey) -> Option<u32> {

@@ -8,6 +8,7 @@ mod overrides;
 mod reports;
 mod restart;
 mod rounds;
+mod sharing;
 
 use std::{
     collections::HashMap,
@@ -235,7 +236,11 @@ fn desired(check: &Check) -> Desired {
             target: target.name.clone(),
             identity: target.name.clone(),
             label: format!("{}:80", target.name).into(),
-            dial: Some(Dial { host: Host::Address([10, 0, 0, 1].into()), port: Some(80) }),
+            dial: Some(Dial {
+                host: Host::Address([10, 0, 0, 1].into()),
+                // Each asks something else, of one host.
+                port: Some(super::stable_hash(&[&check.uid, &target.name]) as u16),
+            }),
             port: Some(80),
             resolve: target.resolve,
             optional: target.optional,

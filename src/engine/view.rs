@@ -59,12 +59,29 @@ impl CheckView {
 #[derive(Debug, Default)]
 pub struct CheckLive {
     last_beat: AtomicI64,
+    /// The bits of a number of four bytes; 0 for 1.
+    stretch: AtomicU32,
 }
 
 impl CheckLive {
     /// Notes that a probe of the check ended at `at`.
     pub fn beat(&self, at: Timestamp) {
         self.last_beat.store(at.as_millisecond(), Relaxed);
+    }
+
+    /// Notes how many times as long as declared its intervals are.
+    pub fn set_stretch(&self, times: f64) {
+        let times = times as f32;
+        self.stretch.store(if times > 1.0 { times.to_bits() } else { 0 }, Relaxed);
+    }
+
+    /// How many times as long as declared its intervals are, as far as rounds were skipped; 1 where all are kept.
+    #[must_use]
+    pub fn stretch(&self) -> f64 {
+        match self.stretch.load(Relaxed) {
+            0 => 1.0,
+            bits => f64::from(f32::from_bits(bits)),
+        }
     }
 
     /// When the last probe of the check ended; `None` before the first.

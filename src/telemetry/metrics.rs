@@ -1,6 +1,6 @@
 //! The operator's own metrics. Labels come from closed sets only.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -54,6 +54,10 @@ pub struct Metrics {
     pub probe_duration: Family<DurationLabels, Histogram>,
     pub scheduling_lag: Histogram,
     pub skipped_rounds: Counter,
+    /// Rounds that sent nothing: an equal probe of another endpoint was under way, and answered both.
+    pub shared_rounds: Counter,
+    /// How many times as long as declared intervals are, for want of permits or CPU.
+    pub interval_stretch: Gauge<f64, AtomicU64>,
     pub in_flight_probes: Gauge,
     /// Idle connections of probes with `reuseConnection`.
     pub kept_connections: Gauge,
@@ -83,6 +87,8 @@ impl Default for Metrics {
             probe_duration: Family::new_with_constructor(seconds),
             scheduling_lag: Histogram::new(exponential_buckets(0.000_1, 4.0, 10)),
             skipped_rounds: Counter::default(),
+            shared_rounds: Counter::default(),
+            interval_stretch: one(),
             in_flight_probes: Gauge::default(),
             kept_connections: Gauge::default(),
             lost_connections: Counter::default(),
@@ -96,6 +102,12 @@ impl Default for Metrics {
             observations: ObservationMetrics::default(),
         }
     }
+}
+
+fn one() -> Gauge<f64, AtomicU64> {
+    let gauge = Gauge::default();
+    gauge.set(1.0);
+    gauge
 }
 
 impl Metrics {
@@ -117,6 +129,12 @@ impl Metrics {
             self.scheduling_lag.clone(),
         );
         registry.register("skipped_rounds", "Rounds left out because they were overdue", self.skipped_rounds.clone());
+        registry.register("shared_rounds", "Rounds that took the answer of an equal probe", self.shared_rounds.clone());
+        registry.register(
+            "interval_stretch_ratio",
+            "How many times as long as declared intervals were in the last ten seconds, for want of permits or CPU",
+            self.interval_stretch.clone(),
+        );
         registry.register("in_flight_probes", "Probes running now", self.in_flight_probes.clone());
         registry.register(
             "kept_connections",

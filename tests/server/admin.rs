@@ -116,7 +116,7 @@ async fn a_check_is_told_whole() {
         "health": "Unhealthy", "reason": "TargetsUnhealthy", "message": "psp: no answer in 1s (Connect)",
         "since": "2026-11-01T10:00:00Z", "summary": "0/1",
         "counts": {"total": 1, "healthy": 0, "unhealthy": 1, "unknown": 0},
-        "probes": "http", "intervalSeconds": 2.5, "lastProbe": "2026-11-01T10:00:09Z",
+        "probes": "http", "intervalSeconds": 2.5, "effectiveIntervalSeconds": 2.5, "lastProbe": "2026-11-01T10:00:09Z",
         "transitions": {"Healthy": 3, "Degraded": 0, "Unhealthy": 2, "Unknown": 1},
         "endpoints": [{
             "target": "psp", "endpoint": "10.0.2.1:443", "kind": "http", "optional": true,

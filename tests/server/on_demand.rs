@@ -129,16 +129,18 @@ impl Bench {
     }
 }
 
-fn http(name: &str) -> Value {
-    json!({"name": name, "host": "10.0.0.1", "port": 80, "probe": {"http": {"path": "/ready"}}})
+/// Each at a path of its own: answers are given by the name of the target, and what is the same would be asked once.
+fn http(check: &str, name: &str) -> Value {
+    let path = format!("/{check}/{name}");
+    json!({"name": name, "host": "10.0.0.1", "port": 80, "probe": {"http": {"path": path}}})
 }
 
 pub fn specs() -> Vec<(&'static str, Value)> {
     vec![
-        ("well", json!({"targets": [http("fine")]})),
-        ("sick", json!({"targets": [http("sick")]})),
-        ("blind", json!({"targets": [http("blind")]})),
-        ("both", json!({"minHealthy": 1, "targets": [http("fine"), http("sick")]})),
+        ("well", json!({"targets": [http("well", "fine")]})),
+        ("sick", json!({"targets": [http("sick", "sick")]})),
+        ("blind", json!({"targets": [http("blind", "blind")]})),
+        ("both", json!({"minHealthy": 1, "targets": [http("both", "fine"), http("both", "sick")]})),
         ("tcp", json!({"targets": [{"name": "db", "host": "10.0.0.2", "port": 5432}]})),
         ("other", json!({"targets": [{"name": "w", "healthCheck": {"name": "well"}}]})),
     ]

@@ -123,8 +123,13 @@ async fn ten_thousand_endpoints_are_spread_and_none_is_skipped() {
     let bench = Bench::limited(Limits { in_flight: 20_000, per_host: 20_000 });
     for group in 0..100 {
         let targets = (0..100).map(|n| target(&format!("t{group}-{n}"))).collect();
-        bench.run(&check(&format!("c{group}"), targets)).await;
+        let mut desired = desired(&check(&format!("c{group}"), targets));
+        for (n, endpoint) in (0..).zip(&mut desired.endpoints) {
+            endpoint.dial = Some(Dial { host: Host::Address([10, 0, group, n].into()), port: Some(80) });
+        }
+        bench.engine.upsert(desired).await;
     }
+    bench.engine.settle().await;
     sleep(seconds(2)).await;
     let before = bench.lane.0.lock().unwrap().starts.values().map(Vec::len).sum::<usize>();
     advance(Duration::ZERO).await;
@@ -198,4 +203,43 @@ async fn what_finds_no_permit_is_skipped_and_goes_stale_and_is_never_unhealthy()
         sleep(seconds(2)).await;
         assert_eq!(bench.health("web").0, Health::Healthy, "{limits:?}: the permit is free again");
     }
+}
+
+/// Ten times as much as there are turns for, some of it asked more often: nobody starves, and it is told how often each is asked.
+#[tokio::test(start_paused = true)]
+async fn a_tenfold_overload_stretches_all_intervals_evenly_and_says_by_how_much() {
+    // Four at once for a tenth of a second each are 40 a second; 400 are wanted.
+    let bench = Bench::limited(Limits { in_flight: 4, per_host: 4 });
+    let (quick, slow): (Vec<_>, Vec<_>) = (0..200).map(|n| format!("t{n}")).partition(|name| name.ends_with('0'));
+    for name in quick.iter().chain(&slow) {
+        bench.lane.say(name, Answer::Late(Duration::from_millis(100)));
+    }
+    let mut often = check("often", quick.iter().map(|name| target(name)).collect());
+    often.rhythm.interval = Duration::from_millis(91);
+    often.stale_after = seconds(60);
+    let mut seldom = check("seldom", slow.iter().map(|name| target(name)).collect());
+    seldom.stale_after = seconds(60);
+    bench.run(&often).await;
+    bench.run(&seldom).await;
+    sleep(seconds(60)).await;
+    let hits = || quick.iter().chain(&slow).map(|name| bench.lane.hits(name)).collect::<Vec<_>>();
+    let before = hits();
+    sleep(seconds(100)).await;
+    let rounds: Vec<_> = hits().iter().zip(before).map(|(after, before)| after - before).collect();
+    // Two hundred on forty a second: each five seconds, whatever it wanted.
+    assert!(rounds.iter().all(|rounds| (19..=21).contains(rounds)), "{rounds:?}");
+    for (name, want) in [("often", 5.0), ("seldom", 5.0)] {
+        let view = bench.view(name);
+        assert_eq!(view.health, Health::Healthy, "{name}");
+        let effective = view.interval.as_secs_f64() * view.live.stretch();
+        assert!((effective - want).abs() < 0.5, "{name}: {effective} s");
+    }
+    let times = bench.metrics.interval_stretch.get();
+    assert!((8.0..12.0).contains(&times), "{times}");
+
+    // Half of them go, and the others answer at once: all is as declared.
+    bench.engine.remove(ObjectKey::new("shop", "often")).await;
+    slow.iter().for_each(|name| bench.lane.say(name, Answer::Good));
+    sleep(seconds(25)).await;
+    assert_eq!((bench.metrics.interval_stretch.get(), bench.view("seldom").live.stretch()), (1.0, 1.0));
 }

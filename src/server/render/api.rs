@@ -58,6 +58,8 @@ struct Item<'a> {
     /// `"http,tcp"`.
     probes: &'a str,
     interval_seconds: f64,
+    /// How long it was from one round to the next lately: more than `intervalSeconds` where rounds were skipped.
+    effective_interval_seconds: f64,
     /// When the last probe of any endpoint ended.
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     last_probe: Option<Timestamp>,
@@ -189,6 +191,7 @@ fn item<'a>(verdict: &Verdict, view: &'a CheckView) -> Item<'a> {
         },
         probes: &view.probes,
         interval_seconds: view.interval.as_secs_f64(),
+        effective_interval_seconds: (view.interval.as_secs_f64() * view.live.stretch() * 1000.0).round() / 1000.0,
         last_probe: view.live.last_beat(),
         transitions: Health::ALL.iter().map(|health| (health.as_str(), view.transitions[*health as usize])).collect(),
         endpoints: view.endpoints.iter().map(|one| endpoint(verdict, one)).collect(),
