@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::stage::{SOON, Stage, stop, until};
 use crate::common::{
+    figures::Figures,
     operator::Operator,
     rounds,
     stats::{percentile, sorted},
@@ -28,7 +29,7 @@ const DEATHS: usize = 20;
 /// When which health arrived by the watch.
 type Arrivals = Arc<Mutex<Vec<(Timestamp, String)>>>;
 
-pub async fn measure(stage: &Stage) -> anyhow::Result<()> {
+pub async fn measure(stage: &Stage, figures: &mut Figures) -> anyhow::Result<()> {
     let flips = verdicts(stage, rounds(FLIPS)).await?;
     let (deaths, bound) = deaths(stage, rounds(FLIPS).min(DEATHS)).await?;
     let mut table = Table::new(["from → to", "times", "p50", "p99", "max", "goal"]);
@@ -37,6 +38,10 @@ pub async fn measure(stage: &Stage) -> anyhow::Result<()> {
         let at = |percent| format!("{:.1} ms", percentile(&seen, percent));
         table.row([name.to_owned(), seen.len().to_string(), at(50.0), at(99.0), at(100.0), goal.to_owned()]);
     };
+    let sorted_flips = sorted(flips.clone());
+    let idle = |percent| percentile(&sorted_flips, percent);
+    figures.reach("9", "verdict → status, idle, p99", idle(99.0));
+    figures.note("verdict → status, idle, p50", idle(50.0), "ms");
     row("verdict on the board → watch event", flips, "≤ 100 ms");
     row("target refuses → watch event and kubectl", deaths, &format!("≤ {} ms", bound.as_millis()));
     table.print("How soon the API shows it (idle, one check)");

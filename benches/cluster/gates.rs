@@ -34,7 +34,7 @@ const ENDPOINTS: usize = 100;
 const PORT: u16 = 8080;
 
 /// How many endpoints of each slice are ready, and since when.
-type Ready = Arc<Mutex<BTreeMap<String, (usize, Timestamp)>>>;
+pub type Ready = Arc<Mutex<BTreeMap<String, (usize, Timestamp)>>>;
 
 pub async fn measure(stage: &Stage) -> anyhow::Result<()> {
     let seen = sorted(deaths(stage, rounds(DEATHS)).await?);
@@ -182,12 +182,12 @@ async fn service(stage: &Stage, namespace: &str, name: &str, spec: Value) -> any
     Ok(())
 }
 
-fn slices(stage: &Stage, namespace: &str) -> Api<EndpointSlice> {
+pub fn slices(stage: &Stage, namespace: &str) -> Api<EndpointSlice> {
     Api::namespaced(stage.cluster.client(), namespace)
 }
 
 /// Notes what the slices of the gates say from now on.
-async fn watch(api: Api<EndpointSlice>) -> anyhow::Result<Ready> {
+pub async fn watch(api: Api<EndpointSlice>) -> anyhow::Result<Ready> {
     let ready = Ready::default();
     let list = api.list(&ListParams::default()).await?;
     list.items.iter().for_each(|slice| note(&ready, slice));
@@ -222,6 +222,6 @@ fn total(ready: &Ready) -> usize {
     lock(ready).values().map(|(count, _)| count).sum()
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

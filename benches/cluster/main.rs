@@ -1,5 +1,5 @@
-//! The operator against a real API server: how soon a verdict is in the API, what 10,000 HealthChecks take, and what is
-//! written while nothing happens. See `docs/benchmarks.md`.
+//! The operator against a real API server: how soon a verdict is in the API, alone and in a storm, what 10,000 HealthChecks
+//! take, what an outage of the server does, and what is written while nothing happens. See `docs/benchmarks.md`.
 //!
 //!     cargo bench --bench cluster
 //!
@@ -10,17 +10,24 @@
 mod common;
 mod flips;
 mod gates;
+mod herd;
 mod many;
+mod outage;
+mod seen;
 mod stage;
 mod steady;
+mod storm;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
-use common::operator::binary;
+use common::{figures::Figures, operator::binary};
 use stage::Stage;
 use support::{netns, programs::Programs, run_dir};
 
 fn main() -> anyhow::Result<()> {
+    if !PARTS.into_iter().any(common::wanted) {
+        return Ok(());
+    }
     // Both may need the network, which is left next.
     binary()?;
     let programs = Programs::locate()?;
@@ -32,22 +39,25 @@ fn main() -> anyhow::Result<()> {
     done
 }
 
-/// `BENCH_ONLY` names the parts to run: `flips,gates,many,steady`.
+/// `BENCH_ONLY` names the parts to run; `hold`, which leaves 10,000 checks to a profiler, runs only when it is named.
+const PARTS: [&str; 7] = ["flips", "gates", "steady", "storm", "many", "outage", "hold"];
+
 async fn measure(programs: &Programs) -> anyhow::Result<()> {
-    let only = std::env::var("BENCH_ONLY").unwrap_or_default();
-    let wanted = |part: &str| only.is_empty() || only.split(',').any(|name| name == part);
     let stage = Stage::start(programs).await?;
-    if wanted("flips") {
-        flips::measure(&stage).await?;
-    }
-    if wanted("gates") {
-        gates::measure(&stage).await?;
-    }
-    if wanted("steady") {
-        steady::measure(&stage).await?;
-    }
-    if wanted("many") {
-        many::measure(&stage).await?;
+    for part in PARTS.into_iter().filter(|part| common::wanted(part)) {
+        // Each leaves what it found, whatever becomes of the next.
+        let mut figures = Figures::new("cluster");
+        match part {
+            "flips" => flips::measure(&stage, &mut figures).await?,
+            "gates" => gates::measure(&stage).await?,
+            "steady" => steady::measure(&stage, &mut figures).await?,
+            "storm" => storm::measure(&stage, &mut figures).await?,
+            "many" => many::measure(&stage, &mut figures).await?,
+            "outage" => outage::measure(&stage, &mut figures).await?,
+            _ if std::env::var("BENCH_ONLY").is_ok_and(|only| !only.is_empty()) => many::hold(&stage).await?,
+            _ => {}
+        }
+        figures.write()?;
     }
     Ok(())
 }

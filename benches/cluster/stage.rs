@@ -13,6 +13,9 @@ const ACCOUNT: &str = "operator";
 /// The network of the benchmark's own; see `tests/support/netns.rs`.
 const TARGETS: &str = "198.18.0.0/15";
 pub const SOON: Duration = Duration::from_secs(120);
+/// What the container image sets for the allocator (`build/`).
+pub const IMAGE: [(&str, &str); 3] =
+    [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "131072"), ("MALLOC_MMAP_THRESHOLD_", "65536")];
 
 pub struct Stage {
     pub cluster: ControlPlane,
@@ -37,11 +40,28 @@ impl Stage {
 
     /// Starts an operator for one namespace; it has every core, like everything else here.
     pub fn operator(&self, namespace: &str, flags: &[&str]) -> anyhow::Result<Operator> {
+        self.operator_with(namespace, flags, &[])
+    }
+
+    /// The same in an environment.
+    pub fn operator_with(&self, namespace: &str, flags: &[&str], env: &[(&str, &str)]) -> anyhow::Result<Operator> {
+        let args = self.arguments(namespace, flags)?;
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        Operator::start_with(&every_core(), &args, env)
+    }
+
+    /// How such an operator is told what to do.
+    pub fn arguments(&self, namespace: &str, flags: &[&str]) -> anyhow::Result<Vec<String>> {
         let config = self.cluster.kubeconfig(&self.account, None)?.display().to_string();
-        let mut args = vec!["controller", "--kubeconfig", &config, "--watch-namespace", namespace];
-        args.extend(["--egress-allow", TARGETS, "--lease-name", namespace]);
-        args.extend(flags);
-        Operator::start(&every_core(), &args)
+        Ok(arguments(&config, namespace, flags))
+    }
+
+    /// An operator that reaches the API server by a proxy.
+    pub fn operator_by(&self, proxy: &str, namespace: &str) -> anyhow::Result<Operator> {
+        let config = self.cluster.kubeconfig(&self.account, Some(proxy))?.display().to_string();
+        let args = arguments(&config, namespace, &[]);
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        Operator::start_with(&every_core(), &args, &IMAGE)
     }
 
     /// Waits until the operator holds the lease and has listed everything.
@@ -84,7 +104,14 @@ fn resource() -> ApiResource {
     ApiResource::from_gvk_with_plural(&kind, "healthchecks")
 }
 
-fn every_core() -> String {
+fn arguments(config: &str, namespace: &str, flags: &[&str]) -> Vec<String> {
+    let mut args = vec!["controller", "--kubeconfig", config, "--watch-namespace", namespace];
+    args.extend(["--egress-allow", TARGETS, "--lease-name", namespace]);
+    args.extend(flags);
+    args.into_iter().map(str::to_owned).collect()
+}
+
+pub fn every_core() -> String {
     let last = std::thread::available_parallelism().map_or(1, usize::from) - 1;
     format!("0-{last}")
 }

@@ -7,14 +7,14 @@ use anyhow::ensure;
 use serde_json::json;
 
 use super::stage::{Stage, stop, until};
-use crate::common::{scaled, table::Table, window};
+use crate::common::{figures::Figures, scaled, table::Table, window};
 use crate::support::{netns::fresh_address, targets::HttpTarget};
 
 const CHECKS: usize = 100;
 /// What is left to write after the last verdict is written by then, small changes are gathered for 5 s.
 const SETTLE: Duration = Duration::from_secs(20);
 
-pub async fn measure(stage: &Stage) -> anyhow::Result<()> {
+pub async fn measure(stage: &Stage, figures: &mut Figures) -> anyhow::Result<()> {
     let namespace = stage.cluster.namespace("steady").await?;
     let target = HttpTarget::start_on((fresh_address(), 8080).into()).await?;
     let checks = scaled(CHECKS);
@@ -49,6 +49,10 @@ pub async fn measure(stage: &Stage) -> anyhow::Result<()> {
     ensure!(hits > 0, "nothing was probed");
     let mut table = Table::new(["request", "count"]);
     table.row(["probes that reached the target".to_owned(), hits.to_string()]);
+    let all: i32 = writes.values().sum();
+    let lease: i32 = writes.iter().filter(|(what, _)| what.contains("leases")).map(|(_, count)| count).sum();
+    let share = f64::from(all - lease) * 1000.0 / hits as f64;
+    figures.reach("10", "API writes per 1,000 probes, steady, the Lease aside", share);
     for (what, count) in writes {
         table.row([what, count.to_string()]);
     }

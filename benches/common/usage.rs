@@ -22,6 +22,8 @@ pub struct Usage {
     pub anonymous: u64,
     /// How often its threads gave up a core, or had to.
     pub switches: u64,
+    /// The most that was ever resident, since the start or [`Usage::forget_peak`].
+    pub peak: u64,
 }
 
 impl Usage {
@@ -46,7 +48,16 @@ impl Usage {
             resident: 1024 * kibibytes("VmRSS:").context("status has no VmRSS")?,
             anonymous: 1024 * kibibytes("RssAnon:").context("status has no RssAnon")?,
             switches: switches(&directory)?,
+            peak: 1024 * kibibytes("VmHWM:").context("status has no VmHWM")?,
         })
+    }
+
+    /// Lets the peak begin anew from what is resident now.
+    ///
+    /// # Errors
+    /// When there is no such process, or it is not ours.
+    pub fn forget_peak(pid: Pid) -> anyhow::Result<()> {
+        Ok(std::fs::write(format!("/proc/{}/clear_refs", pid.as_raw_nonzero()), "5")?)
     }
 
     /// The share of one core used since `earlier`, in percent.
