@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
-use super::{Gate, ObjectKey, Overrides, Passive, Probe};
+use super::{Gate, Labels, ObjectKey, Overrides, Passive, Probe, shared};
 
 /// One HealthCheck, with every default filled in and every rule checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub struct Check {
     pub uid: Arc<str>,
     /// `metadata.generation`; 0 without a cluster.
     pub generation: i64,
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     pub suspend: bool,
     pub rhythm: Rhythm,
     pub thresholds: Thresholds,
@@ -35,7 +35,7 @@ impl Check {
     /// The names of its targets, in declared order.
     #[must_use]
     pub fn target_names(&self) -> Arc<[Arc<str>]> {
-        self.targets.iter().map(|target| target.name.clone()).collect()
+        shared::names(self.targets.iter().map(|target| target.name.clone()).collect())
     }
 
     /// Whether its endpoints are probed, and not judged by a data plane's reports alone.
@@ -46,7 +46,7 @@ impl Check {
 
     /// `"http,tcp"`: the kinds of probe this check uses, sorted.
     #[must_use]
-    pub fn probe_kinds(&self) -> String {
+    pub fn probe_kinds(&self) -> Arc<str> {
         let mut kinds: Vec<_> = self
             .targets
             .iter()
@@ -55,7 +55,7 @@ impl Check {
             .collect();
         kinds.sort_unstable();
         kinds.dedup();
-        kinds.join(",")
+        shared::text(&kinds.join(","))
     }
 }
 

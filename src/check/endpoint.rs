@@ -112,12 +112,12 @@ impl Target {
         };
         let dialed_port = self.probe.port().or(traffic_port).or(default_port);
         let port = traffic_port.or(dialed_port);
-        let label = host.as_ref().map_or_else(String::new, |host| host.with_port(port));
+        let label: Arc<str> = host.as_ref().map_or_else(String::new, |host| host.with_port(port)).into();
         Some(Endpoint {
             target: self.name.clone(),
             // Declared name, address and port.
-            identity: label.as_str().into(),
-            label: label.into(),
+            identity: label.clone(),
+            label,
             dial: host.map(|host| Dial { host, port: dialed_port }),
             port,
             resolve: self.resolve,

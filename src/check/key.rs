@@ -1,18 +1,44 @@
 //! Names of objects.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Deref, sync::Arc};
 
-/// The namespace and name of a HealthCheck. Cheap to clone; ordered by namespace, then name.
+use super::shared;
+
+/// The namespace and name of a HealthCheck. Cheap to clone; ordered by namespace, then name. One word, as every check is
+/// in half a dozen tables.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ObjectKey {
+pub struct ObjectKey(Arc<Name>);
+
+/// What an [`ObjectKey`] says.
+#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name {
     pub namespace: Arc<str>,
     pub name: Arc<str>,
+}
+
+impl Deref for ObjectKey {
+    type Target = Name;
+
+    fn deref(&self) -> &Name {
+        &self.0
+    }
 }
 
 impl ObjectKey {
     #[must_use]
     pub fn new(namespace: &str, name: &str) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self::of(namespace.into(), name.into())
+    }
+
+    #[must_use]
+    pub fn of(namespace: Arc<str>, name: Arc<str>) -> Self {
+        Self(Arc::new(Name { namespace, name }))
+    }
+
+    /// The same for a name that is kept: its namespace is one value for all of them.
+    #[must_use]
+    pub fn shared(namespace: &str, name: &str) -> Self {
+        Self::of(shared::text(namespace), name.into())
     }
 }
 

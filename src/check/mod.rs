@@ -16,6 +16,7 @@ mod passive;
 mod probe;
 mod reason;
 mod selector;
+pub mod shared;
 
 pub use body::{BodyRule, Pattern};
 pub use definition::{
@@ -37,3 +38,4 @@ pub use probe::{
 };
 pub use reason::{Class, Reason};
 pub use selector::SelectorError;
+pub use shared::Labels;

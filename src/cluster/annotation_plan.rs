@@ -156,7 +156,7 @@ impl AnnotationPlan {
     /// be looked for.
     #[must_use]
     pub fn strays(&self, slice: &SliceFacts, reconciler: &Reconciler) -> Vec<(String, bool)> {
-        let service = ObjectKey { namespace: slice.key.namespace.clone(), name: slice.service.clone() };
+        let service = ObjectKey::of(slice.key.namespace.clone(), slice.service.clone());
         slice
             .annotations
             .iter()

@@ -2,11 +2,12 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, Client, Resource, api::ObjectMeta};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::{
     api::{HealthCheck, HealthCheckSpec, HealthCheckStatus, OVERRIDE_ANNOTATION},
-    check::ObjectKey,
+    check::{ObjectKey, shared},
     compile::{self, Mode},
     server::Readiness,
     telemetry::Metrics,
@@ -65,7 +66,7 @@ impl<'de> Deserialize<'de> for Object {
         #[derive(Deserialize)]
         struct Raw {
             #[serde(default)]
-            metadata: ObjectMeta,
+            metadata: Meta,
             #[serde(default)]
             spec: Value,
             #[serde(default)]
@@ -80,8 +81,49 @@ impl<'de> Deserialize<'de> for Object {
             let message = format!("cannot be read: {}; correct it, or bring the CRD up to date", error.inner());
             compile::Problem { field_path, message }
         });
-        Ok(Self { metadata, spec, status })
+        Ok(Self { metadata: metadata.into(), spec, status })
     }
+}
+
+/// What is read of an object's metadata. What nobody here looks at, `managedFields` above all, is passed over as it comes:
+/// it is most of a small object.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Meta {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    generation: Option<i64>,
+    resource_version: Option<String>,
+    creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
+    labels: Option<BTreeMap<String, String>>,
+    annotations: Annotations,
+}
+
+impl From<Meta> for ObjectMeta {
+    fn from(meta: Meta) -> Self {
+        Self {
+            name: meta.name,
+            namespace: meta.namespace,
+            uid: meta.uid,
+            generation: meta.generation,
+            resource_version: meta.resource_version,
+            creation_timestamp: meta.creation_timestamp,
+            deletion_timestamp: meta.deletion_timestamp,
+            labels: meta.labels,
+            annotations: meta.annotations.said.map(|said| BTreeMap::from([(OVERRIDE_ANNOTATION.to_owned(), said)])),
+            ..Self::default()
+        }
+    }
+}
+
+/// The annotation that is ours to read; the others may hold the whole object once more.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Annotations {
+    #[serde(rename = "healthcheck-operator.dev/override")]
+    said: Option<String>,
 }
 
 impl Resource for Object {
@@ -184,7 +226,7 @@ impl Listing {
 #[must_use]
 pub fn facts(object: Object) -> Option<CheckFacts> {
     let Object { metadata, spec, status } = object;
-    let server = ServerState::of(&metadata, status.as_ref());
+    let mut server = ServerState::of(&metadata, status.as_ref());
     let earlier = status.and_then(|status| prior(&status, Duration::ZERO)).map(Box::new);
     let references = spec.as_ref().map(|spec| references_in(spec)).unwrap_or_default();
     let (metadata, compiled) = match spec {
@@ -195,11 +237,18 @@ pub fn facts(object: Object) -> Option<CheckFacts> {
         }
         Err(problem) => (metadata, Err(vec![problem])),
     };
+    let (namespace, name) = (metadata.namespace.as_deref()?, metadata.name.as_deref()?);
+    // One name and one uid for all who keep them.
+    let key = compiled.as_ref().map_or_else(|_| ObjectKey::shared(namespace, name), |check| check.key.clone());
+    let uid = metadata.uid.as_deref().unwrap_or_default();
+    let uid = compiled.as_ref().ok().filter(|check| *check.uid == *uid).map_or_else(|| uid.into(), |it| it.uid.clone());
+    server.uid = Arc::clone(&uid);
+    let labels = compiled.as_ref().map(|check| check.labels.clone());
     Some(CheckFacts {
-        key: ObjectKey::new(metadata.namespace.as_deref()?, metadata.name.as_deref()?),
-        uid: metadata.uid.as_deref().unwrap_or_default().into(),
+        key,
+        uid,
         generation: metadata.generation.unwrap_or(0),
-        labels: metadata.labels.unwrap_or_default().into_iter().collect(),
+        labels: labels.unwrap_or_else(|_| shared::labels(metadata.labels.unwrap_or_default())),
         created: metadata.creation_timestamp.map(|time| time.0),
         overrides: metadata
             .annotations
@@ -263,5 +312,36 @@ impl Complaints {
             Told::Complete if made.remove(&watch).is_some() => tracing::info!("HealthChecks are watched"),
             Told::Complete | Told::Begin | Told::Is(_) | Told::Gone(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn of_metadata_only_what_is_used_is_kept() {
+        let object: Object = serde_json::from_value(json!({
+            "metadata": {
+                "name": "a", "namespace": "shop", "uid": "u", "generation": 3, "resourceVersion": "7",
+                "creationTimestamp": "2026-01-01T00:00:00Z", "labels": {"tier": "gold"},
+                "annotations": {OVERRIDE_ANNOTATION: "a=Healthy", "kubectl.kubernetes.io/last-applied-configuration": "{}"},
+                "managedFields": [{"manager": "kubectl", "fieldsV1": {"f:spec": {}}}],
+            },
+            "spec": {"targets": [{"name": "t", "host": "10.0.0.1", "port": 80}]},
+        }))
+        .expect("an object");
+        let annotations = object.metadata.annotations.clone().expect("one");
+        assert_eq!(annotations, BTreeMap::from([(OVERRIDE_ANNOTATION.to_owned(), "a=Healthy".to_owned())]));
+        assert!(object.metadata.managed_fields.is_none());
+        let facts = facts(object).expect("a name");
+        assert_eq!((&*facts.key.name, &*facts.uid, facts.generation), ("a", "u", 3));
+        assert_eq!((facts.server.generation, &*facts.server.resource_version), (3, "7"));
+        assert_eq!(facts.labels.get("tier").map(String::as_str), Some("gold"));
+        assert!(facts.created.is_some() && facts.overrides.as_deref() == Some("a=Healthy"));
+        let check = facts.compiled.expect("compiles");
+        assert!(Arc::ptr_eq(&check.labels, &facts.labels) && Arc::ptr_eq(&check.uid, &facts.server.uid), "kept once");
     }
 }

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{
     api::{HealthCheck, HealthCheckStatus, conditions, status::TargetStatus},
-    check::{Check, Counts, EndpointState, Health, HealthReason, ObjectKey, Reason},
+    check::{Check, Counts, EndpointState, Health, HealthReason, ObjectKey, Reason, shared},
     engine::{
         CheckLive, CheckView, Counters, EndpointLive, EndpointView, OVERRIDDEN, Outage, Prior, PriorAddress,
         PriorEndpoint,
@@ -120,7 +120,8 @@ pub fn mirrored(object: &HealthCheck, check: Option<&Check>, believed_for: Durat
         key: ObjectKey::new(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default()),
         uid: meta.uid.as_deref().unwrap_or_default().into(),
         generation: meta.generation.unwrap_or(0),
-        labels: Arc::new(meta.labels.clone().unwrap_or_default()),
+        labels: check
+            .map_or_else(|| shared::labels(meta.labels.clone().unwrap_or_default()), |check| check.labels.clone()),
         suspended,
         health,
         reason,

@@ -13,6 +13,8 @@ use tokio::time::Instant;
 pub enum Urgency {
     /// It moves traffic.
     Gate,
+    /// A verdict or a spec changed, and gates act by it: whoever looks why traffic moved finds it told.
+    Gated,
     /// A verdict or a spec changed.
     Transition,
     /// Something smaller changed.
@@ -21,7 +23,7 @@ pub enum Urgency {
     Refresh,
 }
 
-const CLASSES: usize = 4;
+const CLASSES: usize = 5;
 /// The shortest pause after a failed write, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
@@ -171,7 +173,7 @@ impl<K: Clone + Eq + Hash> WriteQueue<K> {
         if open > now {
             return Next::Wait(open);
         }
-        for class in [Urgency::Gate, Urgency::Transition, Urgency::Change, Urgency::Refresh] {
+        for class in [Urgency::Gate, Urgency::Gated, Urgency::Transition, Urgency::Change, Urgency::Refresh] {
             if class == Urgency::Refresh {
                 let ready = self.refreshes.ready_at(now);
                 if ready > now {
@@ -262,8 +264,9 @@ mod tests {
         queue.push(2, Urgency::Change);
         queue.push(1, Urgency::Transition);
         queue.push(3, Urgency::Refresh);
+        queue.push(5, Urgency::Gated);
         queue.push(4, Urgency::Gate);
-        assert_eq!(drain(&mut queue, now), [4, 3, 1, 2]);
+        assert_eq!(drain(&mut queue, now), [4, 5, 3, 1, 2]);
         assert_eq!(queue.len(), 0);
     }
 

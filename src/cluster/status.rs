@@ -8,14 +8,13 @@ use std::{
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use serde_json::Value;
 
 use super::index::Problem;
 use crate::{
     api::{
         self, HealthCheckStatus,
         conditions::{self, ConditionStatus, HEALTHY, READY, STALLED, Statement},
-        status::{AddressStatus, Counters, Counts, MAX_OUTAGES, MAX_TARGETS, Outage, TargetStatus},
+        status::{AddressStatus, Counters, Counts, GateStatus, MAX_OUTAGES, MAX_TARGETS, Outage, TargetStatus},
     },
     check::{Health, HealthReason},
     engine::{CheckView, EndpointView},
@@ -223,24 +222,50 @@ fn outage(outage: &crate::engine::Outage) -> Outage {
 /// What of a status is worth a write: everything but who wrote it when, and what moves at every probe.
 #[must_use]
 pub fn fingerprint(status: &HealthCheckStatus) -> u64 {
-    let mut value = serde_json::to_value(status).unwrap_or_default();
-    let drop = |value: &mut Value, names: &[&str]| {
-        if let Some(object) = value.as_object_mut() {
-            for name in names {
-                object.remove(*name);
-            }
-        }
-    };
-    drop(&mut value, &["observedAt", "prober", "epoch"]);
-    for condition in value["conditions"].as_array_mut().into_iter().flatten() {
-        drop(condition, &["lastTransitionTime"]);
-    }
-    for target in value["targets"].as_array_mut().into_iter().flatten() {
-        drop(target, &["latency", "counters", "certificateExpires"]);
-    }
+    // By name, so that a field which is added must be thought of.
+    let HealthCheckStatus {
+        observed_generation,
+        health,
+        since,
+        summary,
+        counts,
+        conditions,
+        targets,
+        outages,
+        observed_at: _,
+        prober: _,
+        epoch: _,
+        probes,
+        gates,
+        gate,
+    } = status;
     let mut hasher = DefaultHasher::new();
-    value.to_string().hash(&mut hasher);
+    (observed_generation, health, second(since.as_ref()), summary, probes, gate).hash(&mut hasher);
+    counts.map(|Counts { total, healthy, unhealthy, unknown }| (total, healthy, unhealthy, unknown)).hash(&mut hasher);
+    // Their numbers keep a list from running into the next.
+    (conditions.len(), targets.len(), outages.len(), gates.len()).hash(&mut hasher);
+    for Condition { type_, status, reason, message, observed_generation, last_transition_time: _ } in conditions {
+        (type_, status, reason, message, observed_generation).hash(&mut hasher);
+    }
+    for row in targets {
+        let TargetStatus { name, endpoint, state, since, reason, message, addresses, .. } = row;
+        (name, endpoint, state, second(since.as_ref()), reason, message, addresses.len()).hash(&mut hasher);
+        for AddressStatus { address, state, since } in addresses {
+            (address, state, second(since.as_ref())).hash(&mut hasher);
+        }
+    }
+    for Outage { start, end, reason, targets } in outages {
+        (second(Some(start)), second(end.as_ref()), reason, targets).hash(&mut hasher);
+    }
+    for GateStatus { name, effective, desired_ready, published_ready, since, message } in gates {
+        (name, effective, desired_ready, published_ready, second(since.as_ref()), message).hash(&mut hasher);
+    }
     hasher.finish()
+}
+
+/// A time as exactly as the API keeps it.
+fn second(time: Option<&Time>) -> Option<i64> {
+    time.map(|time| time.0.as_second())
 }
 
 /// What consumers act on: a change of it is written before anything else.

@@ -13,7 +13,7 @@ use crate::{
         Handshake, HeaderSource, Host, HttpHeader, HttpProbe, HttpVersion, InitialState, MinHealthy, ObjectKey,
         Overrides, Passive, Pattern, Place, PodSelector, PortRef, Probe, ProbeKind, Redirects, Reference,
         ReferenceKind, Resolve, Rhythm, Scheme, ScriptProbe, SelectorOperator, SelectorRequirement, Target, TcpProbe,
-        Thresholds, Tls, TlsMode,
+        Thresholds, Tls, TlsMode, shared,
     },
 };
 
@@ -31,7 +31,7 @@ pub fn check(object: &HealthCheck) -> Check {
     let spec = &object.spec;
     let metadata = &object.metadata;
     let namespace = metadata.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
-    let key = ObjectKey::new(namespace, metadata.name.as_deref().unwrap_or_default());
+    let key = ObjectKey::shared(namespace, metadata.name.as_deref().unwrap_or_default());
     let rhythm = rhythm(spec);
     let timeout = spec.timeout.map_or_else(|| default_timeout(spec), api::Duration::to_std);
     let targets = targets(spec, namespace, timeout);
@@ -46,7 +46,7 @@ pub fn check(object: &HealthCheck) -> Check {
         uid: metadata.uid.as_deref().map_or_else(|| key.to_string().into(), Into::into),
         key,
         generation: metadata.generation.unwrap_or_default(),
-        labels: metadata.labels.clone().unwrap_or_default(),
+        labels: shared::labels(metadata.labels.clone().unwrap_or_default()),
         suspend: spec.suspend,
         rhythm,
         thresholds: thresholds(spec),
@@ -124,21 +124,11 @@ fn members(number: &IntOrString) -> MinHealthy {
 
 fn targets(spec: &HealthCheckSpec, namespace: &str, timeout: Duration) -> Vec<Target> {
     let fallback = written::Probe { tcp: Some(written::TcpProbe::default()), ..written::Probe::default() };
-    let mut probes: Vec<Arc<Probe>> = Vec::new();
-    let mut shared = |probe: Probe| {
-        // Targets that ask the same share one value: 64 of them would otherwise each carry it.
-        if let Some(known) = probes.iter().find(|known| ***known == probe) {
-            return known.clone();
-        }
-        let probe = Arc::new(probe);
-        probes.push(probe.clone());
-        probe
-    };
     let mut targets = Vec::with_capacity(spec.targets.len());
     for target in &spec.targets {
         let probe = target.probe.as_ref().or(spec.probe.as_ref()).unwrap_or(&fallback);
         targets.push(Target {
-            name: target.name.as_str().into(),
+            name: shared::text(&target.name),
             place: place(target),
             resolve: match target.resolve {
                 Some(api::Resolve::All) => Resolve::All,
@@ -147,7 +137,7 @@ fn targets(spec: &HealthCheckSpec, namespace: &str, timeout: Duration) -> Vec<Ta
             port: target.port.as_ref().map(port),
             optional: target.optional,
             zone: target.zone.as_deref().map(Into::into),
-            probe: shared(build_probe(probe, target, namespace, timeout)),
+            probe: shared::probe(build_probe(probe, target, namespace, timeout)),
         });
     }
     targets

@@ -16,7 +16,7 @@ static SPEC: LazyLock<Schema> = LazyLock::new(|| Schema::read(&crd::schema()["pr
 
 /// Checks the value of `spec` against the schema of the CRD.
 pub fn check_spec(spec: &Value, problems: &mut Problems) {
-    SPEC.check(spec, "spec", problems);
+    SPEC.check(spec, &mut String::from("spec"), problems);
 }
 
 /// Takes away fields that are null, as the API server does: they are as if they were not there.
@@ -108,49 +108,56 @@ impl Schema {
         }
     }
 
-    fn check(&self, value: &Value, path: &str, problems: &mut Problems) {
+    /// `path` comes back as it was. Nothing is written for what is well: every object of a cluster passes here.
+    fn check(&self, value: &Value, path: &mut String, problems: &mut Problems) {
         match (self.kind, value) {
             (Kind::Object, Value::Object(object)) => self.check_object(object, path, problems),
             (Kind::List, Value::Array(items)) => self.check_list(items, path, problems),
             (Kind::Text | Kind::IntOrText, Value::String(text)) => self.check_text(text, path, problems),
             (Kind::Integer, Value::Number(number)) if number.is_i64() || number.is_u64() => {
                 let inside = number.as_i64().is_some_and(|number| self.number.contain(number));
-                problems.require(inside, path, &format!("must be {}", self.number.describe()));
+                if !inside {
+                    problems.add(&**path, format!("must be {}", self.number.describe()));
+                }
             }
             (Kind::IntOrText, Value::Number(number)) if number.is_i64() || number.is_u64() => {
-                problems.require(number.is_i64(), path, "is out of range");
+                problems.require(number.is_i64(), &**path, "is out of range");
             }
             (Kind::Bool, Value::Bool(_)) => {}
-            (_, Value::Null) => problems.add(path, "must not be null: remove it or give a value"),
-            (_, found) => problems.add(path, self.wrong_type(found)),
+            (_, Value::Null) => problems.add(&**path, "must not be null: remove it or give a value"),
+            (_, found) => problems.add(&**path, self.wrong_type(found)),
         }
     }
 
-    fn check_object(&self, object: &Map<String, Value>, path: &str, problems: &mut Problems) {
-        for name in &self.required {
-            problems.require(object.contains_key(name), format!("{path}.{name}"), "is required: add it");
+    fn check_object(&self, object: &Map<String, Value>, path: &mut String, problems: &mut Problems) {
+        for name in self.required.iter().filter(|name| !object.contains_key(*name)) {
+            problems.add(format!("{path}.{name}"), "is required: add it");
         }
+        let here = path.len();
         for (name, value) in object {
-            let (here, path) = (path, format!("{path}.{name}"));
+            path.push('.');
+            path.push_str(name);
             match (self.fields.get(name), &self.values) {
-                (Some(field), _) => field.check(value, &path, problems),
-                (None, Some(values)) => values.check(value, &path, problems),
+                (Some(field), _) => field.check(value, path, problems),
+                (None, Some(values)) => values.check(value, path, problems),
                 (None, None) => {
-                    let message = unknown_field(name, self.fields.keys(), SPEC.home_of(name, here));
-                    problems.add(path, message);
+                    let message = unknown_field(name, self.fields.keys(), SPEC.home_of(name, &path[..here]));
+                    problems.add(&**path, message);
                 }
             }
+            path.truncate(here);
         }
         self.check_length(object.len(), "entries", path, problems);
     }
 
-    fn check_list(&self, items: &[Value], path: &str, problems: &mut Problems) {
+    fn check_list(&self, items: &[Value], path: &mut String, problems: &mut Problems) {
         self.check_length(items.len(), "items", path, problems);
         let mut seen = BTreeSet::new();
+        let here = path.len();
         for (index, item) in items.iter().enumerate() {
-            let path = format!("{path}[{index}]");
+            path.push_str(&format!("[{index}]"));
             if let Some(schema) = &self.items {
-                schema.check(item, &path, problems);
+                schema.check(item, path, problems);
             }
             for key in &self.keys {
                 if let Some(text) = item[key].as_str()
@@ -159,6 +166,7 @@ impl Schema {
                     problems.add(format!("{path}.{key}"), format!("'{text}' is there twice: names must differ"));
                 }
             }
+            path.truncate(here);
         }
     }
 
@@ -193,7 +201,9 @@ impl Schema {
 
     fn check_length(&self, length: usize, unit: &str, path: &str, problems: &mut Problems) {
         let inside = i64::try_from(length).is_ok_and(|length| self.length.contain(length));
-        problems.require(inside, path, &format!("must have {} {unit}", self.length.describe()));
+        if !inside {
+            problems.add(path, format!("must have {} {unit}", self.length.describe()));
+        }
     }
 
     fn wrong_type(&self, found: &Value) -> String {

@@ -92,7 +92,8 @@ impl Subscription {
     pub async fn changed(&mut self) -> Vec<ObjectKey> {
         loop {
             let waiting = self.mailbox.notify.notified();
-            let keys: Vec<_> = lock(&self.mailbox.dirty).drain().collect();
+            // Taken whole: a set that once held every key would keep room for them.
+            let keys: Vec<_> = std::mem::take(&mut *lock(&self.mailbox.dirty)).into_iter().collect();
             if !keys.is_empty() {
                 return keys;
             }

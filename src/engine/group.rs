@@ -1,9 +1,6 @@
 //! One check as the engine keeps it: its members, and the word over them.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -55,7 +52,6 @@ pub(super) struct Group {
     pub live: Arc<CheckLive>,
     /// Of its rounds lately.
     stretch: Stretch,
-    labels: Arc<BTreeMap<String, String>>,
     targets: Arc<[Arc<str>]>,
     probes: Arc<str>,
     pub health: Health,
@@ -88,7 +84,6 @@ impl Group {
             dirty: false,
             live: Arc::default(),
             stretch: Stretch::default(),
-            labels: Arc::default(),
             targets: Arc::default(),
             probes: Arc::default(),
             health: Health::Unknown,
@@ -96,7 +91,7 @@ impl Group {
             since: wall,
             held_until: None,
             decided: false,
-            outages: Arc::from([]),
+            outages: Arc::default(),
             transitions: [0; 4],
             spoken: Spoken::new(prior),
             check: check.clone(),
@@ -112,17 +107,16 @@ impl Group {
             if prior.leaves_out_unknown_rows() {
                 group.held_until = Some(wall + group.check.stale_after);
             }
-            group.outages = prior.outages.iter().take(OUTAGES).cloned().collect();
+            if !prior.outages.is_empty() {
+                group.outages = prior.outages.iter().take(OUTAGES).cloned().collect();
+            }
         }
         group
     }
 
     pub fn set_check(&mut self, check: Arc<Check>) {
-        if *self.labels != check.labels {
-            self.labels = Arc::new(check.labels.clone());
-        }
         self.targets = check.target_names();
-        self.probes = check.probe_kinds().into();
+        self.probes = check.probe_kinds();
         self.check = check;
     }
 
@@ -177,7 +171,7 @@ impl Group {
             key: self.check.key.clone(),
             uid: self.check.uid.clone(),
             generation: self.check.generation,
-            labels: self.labels.clone(),
+            labels: self.check.labels.clone(),
             suspended: self.check.suspend,
             health: verdict.health,
             reason: verdict.reason,

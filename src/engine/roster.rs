@@ -80,7 +80,7 @@ impl<L: Lane> Scheduler<L> {
         }
         for target in &check.targets {
             if let Place::Check { name } = &target.place {
-                let key = ObjectKey { namespace: check.key.namespace.clone(), name: name.clone() };
+                let key = ObjectKey::of(check.key.namespace.clone(), name.clone());
                 self.table.set_dependent(&key, at, true);
                 let (target, optional) = (target.name.clone(), target.optional);
                 members.push(Member::Check { target, key, optional, since: wall });

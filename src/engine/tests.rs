@@ -23,8 +23,8 @@ use super::{Board, CheckView, Desired, Engine, Limits, OUTAGE_TARGETS, Parts, Su
 use crate::{
     check::{
         Attempt, Check, Dial, Endpoint, EndpointState, Found, Health, HealthReason, Host, HttpProbe, InitialState,
-        MinHealthy, ObjectKey, Outcome, Overrides, Place, Probe, ProbeKind, Reason, Report, Resolve, Rhythm, Target,
-        TcpProbe, Thresholds,
+        Labels, MinHealthy, ObjectKey, Outcome, Overrides, Place, Probe, ProbeKind, Reason, Report, Resolve, Rhythm,
+        Target, TcpProbe, Thresholds,
     },
     probe::Lane,
     telemetry::{Beats, Metrics},
@@ -206,7 +206,7 @@ fn check(name: &str, targets: Vec<Target>) -> Check {
         key: ObjectKey::new("shop", name),
         uid: name.into(),
         generation: 1,
-        labels: [].into(),
+        labels: Labels::default(),
         suspend: false,
         rhythm: Rhythm {
             interval: second,

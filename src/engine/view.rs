@@ -1,7 +1,6 @@
 //! What readers see: immutable snapshots of one check and its endpoints.
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
@@ -12,7 +11,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use crate::check::{Counts, EndpointState, Health, HealthReason, ObjectKey, Reason};
+use crate::check::{Counts, EndpointState, Health, HealthReason, Labels, ObjectKey, Reason};
 
 /// One check as last decided. A new one replaces it at every change of a state, never at every probe.
 #[derive(Clone, Debug)]
@@ -20,7 +19,7 @@ pub struct CheckView {
     pub key: ObjectKey,
     pub uid: Arc<str>,
     pub generation: i64,
-    pub labels: Arc<BTreeMap<String, String>>,
+    pub labels: Labels,
     pub suspended: bool,
     pub health: Health,
     pub reason: HealthReason,

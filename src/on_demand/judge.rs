@@ -100,7 +100,7 @@ pub(super) fn followed<'a>(check: &'a Check, target: Option<&'a str>) -> impl It
         Place::Check { name } => Some(Followed {
             target: declared.name.clone(),
             optional: declared.optional,
-            check: ObjectKey { namespace: check.key.namespace.clone(), name: name.clone() },
+            check: ObjectKey::of(check.key.namespace.clone(), name.clone()),
         }),
         _ => None,
     })

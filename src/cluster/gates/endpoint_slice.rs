@@ -22,7 +22,7 @@ impl KindCtx<'_> {
     /// What the gate does and writes.
     pub(super) fn endpoint_slice(&mut self, service: &Arc<str>, port: Option<&PortRef>) -> Evaluated {
         let name = &self.gate.name;
-        let service = ObjectKey { namespace: self.check.key.namespace.clone(), name: service.clone() };
+        let service = ObjectKey::of(self.check.key.namespace.clone(), service.clone());
         let reconciler = self.reconciler;
         let port = match standing(self.check, &service, port, reconciler) {
             Ok(port) => port,

@@ -19,9 +19,28 @@ const TOLD_LATE: SignedDuration = SignedDuration::from_secs(10);
 
 #[derive(Debug, Default)]
 struct Known {
-    places: Vec<(u64, Population)>,
-    /// Endpoints that have been seen good, and whether they are bad now.
-    endpoints: HashMap<u64, bool>,
+    places: Box<[(u64, Population)]>,
+    /// Endpoints that have been seen good, and whether they are bad now; sorted. Most checks have one or a few, for which a
+    /// table takes several times the room.
+    endpoints: Vec<(u64, bool)>,
+}
+
+impl Known {
+    /// Notes whether `id` is bad, and says what it was.
+    fn note(&mut self, id: u64, bad: bool) -> Option<bool> {
+        match self.endpoints.binary_search_by_key(&id, |(known, _)| *known) {
+            Ok(at) => Some(std::mem::replace(&mut self.endpoints[at].1, bad)),
+            Err(at) => {
+                self.endpoints.insert(at, (id, bad));
+                None
+            }
+        }
+    }
+
+    fn get(&self, id: u64) -> Option<bool> {
+        let at = self.endpoints.binary_search_by_key(&id, |(known, _)| *known).ok()?;
+        Some(self.endpoints[at].1)
+    }
 }
 
 /// See the module's own words. Times are of any clock that only goes forward.
@@ -44,7 +63,7 @@ impl Losses {
         self.watch(&mut known, rows.iter().map(|row| (row.place, row.population)).collect(), now);
 
         let here: HashSet<u64> = rows.iter().map(|row| row.id).collect();
-        known.endpoints.retain(|id, bad| {
+        known.endpoints.retain(|(id, bad)| {
             let stays = here.contains(id);
             if !stays && *bad {
                 self.detector.turned_good(*id, now);
@@ -52,6 +71,7 @@ impl Losses {
             stays
         });
         let Some(view) = view.as_ref().filter(|_| !rows.is_empty()) else { return };
+        known.endpoints.reserve_exact(rows.len().saturating_sub(known.endpoints.len()));
         for row in rows {
             let bad = match row.view.verdict() {
                 EndpointState::Healthy if row.view.measured => false,
@@ -59,13 +79,13 @@ impl Losses {
                 // On its way back, or unknown: neither.
                 _ => continue,
             };
-            match known.endpoints.get(&row.id) {
+            match known.get(row.id) {
                 // What was bad when it was first seen was not lost, unless it was good just now.
                 None if row.view.state == EndpointState::Unhealthy => continue,
-                Some(was) if *was == bad => continue,
+                Some(was) if was == bad => continue,
                 _ => {}
             }
-            let was = known.endpoints.insert(row.id, bad);
+            let was = known.note(row.id, bad);
             if bad {
                 self.detector.turned_bad(row.loss(view), now);
             } else if was.is_some() {
@@ -90,8 +110,8 @@ impl Losses {
             let began = frozen - TOLD_LATE.saturating_add(window).min(SignedDuration::from_hours(24));
             for row in placed(view) {
                 let lost = row.view.state == EndpointState::Unhealthy && row.view.since >= began;
-                if lost && !known.endpoints.contains_key(&row.id) {
-                    known.endpoints.insert(row.id, true);
+                if lost && known.get(row.id).is_none() {
+                    known.note(row.id, true);
                     self.detector.turned_bad(row.loss(view), now);
                 }
             }
@@ -115,7 +135,7 @@ impl Losses {
     }
 
     /// The places of a check are these now.
-    fn watch(&mut self, known: &mut Known, places: Vec<(u64, Population)>, now: Duration) {
+    fn watch(&mut self, known: &mut Known, places: Box<[(u64, Population)]>, now: Duration) {
         if known.places == places {
             return;
         }

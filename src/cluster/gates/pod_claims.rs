@@ -73,7 +73,7 @@ fn claim_targets<'a>(claim: &mut Claim<'a>, check: &'a Check, sources: &'a Sourc
         match &target.place {
             Place::Pods { selector } => claim.selectors.push(selector),
             Place::Service { name } => {
-                let service = ObjectKey { namespace: check.key.namespace.clone(), name: name.clone() };
+                let service = ObjectKey::of(check.key.namespace.clone(), name.clone());
                 let slices = sources.slices.get(&service).into_iter().flatten();
                 let uids = |(_, slice): (_, &'a SliceFacts)| {
                     slice.endpoints.iter().filter_map(|endpoint| endpoint.pod_uid.as_deref())

@@ -116,7 +116,7 @@ impl Gates {
         let mut all = vec![];
         for facts in std::mem::take(&mut self.strays) {
             if scene.reconciler.index.sources.slice(&facts.key).is_none() {
-                let service = ObjectKey { namespace: facts.key.namespace.clone(), name: facts.service.clone() };
+                let service = ObjectKey::of(facts.key.namespace.clone(), facts.service.clone());
                 let writes: Vec<_> = self.judge_slice(&service, &facts, scene, turn).into_iter().collect();
                 if writes.is_empty() {
                     self.strays.push(facts);
@@ -133,7 +133,7 @@ impl Gates {
         let index = &scene.reconciler.index;
         match index.sources.slice(key) {
             Some(facts) => {
-                let service = ObjectKey { namespace: key.namespace.clone(), name: facts.service.clone() };
+                let service = ObjectKey::of(key.namespace.clone(), facts.service.clone());
                 self.dirty.extend(index.checks_of_gated(&service).cloned());
                 self.services.insert(service);
             }

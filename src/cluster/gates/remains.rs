@@ -70,7 +70,7 @@ fn owner(check: &Check) -> Owner {
 }
 
 fn service_of(check: &Check, service: &Arc<str>) -> ObjectKey {
-    ObjectKey { namespace: check.key.namespace.clone(), name: service.clone() }
+    ObjectKey::of(check.key.namespace.clone(), service.clone())
 }
 
 /// The target at an address, or the address.

@@ -289,7 +289,7 @@ mod tests {
                 SliceWrite::Create(object) => {
                     let mut owned = Owned::of(&object).expect("ours");
                     self.changes.iter().for_each(|change| change(&mut owned));
-                    assert!(self.slices.insert(key.name, (version, owned)).is_none(), "created twice");
+                    assert!(self.slices.insert(key.name.clone(), (version, owned)).is_none(), "created twice");
                 }
                 SliceWrite::Change { resource_version, body, gate, .. } => {
                     let slice = self.slices.get_mut(&key.name).expect("there");

@@ -118,7 +118,7 @@ fn foreign<'a>(slice: &'a SliceFacts, reconciler: &Reconciler) -> Option<(&'a Sl
     match slice.owned.as_deref() {
         // Of another release, or of one that is gone: then it goes, and is a stranger no more.
         Some(Owned { owner: Some(owner), .. }) => {
-            let key = ObjectKey { namespace: slice.key.namespace.clone(), name: owner.name.clone() };
+            let key = ObjectKey::of(slice.key.namespace.clone(), owner.name.clone());
             (!reconciler.knows(&key))
                 .then(|| (slice, format!("belongs to HealthCheck '{}', which is not served here", owner.name)))
         }
@@ -152,7 +152,7 @@ fn is_known(check: &Check, reconciler: &Reconciler) -> bool {
 #[must_use]
 pub fn fate(service: &ObjectKey, owned: &Owned, reconciler: &Reconciler) -> Fate {
     let Some(owner) = &owned.owner else { return Fate::Stays };
-    let key = ObjectKey { namespace: service.namespace.clone(), name: owner.name.clone() };
+    let key = ObjectKey::of(service.namespace.clone(), owner.name.clone());
     if !reconciler.knows(&key) {
         return Fate::Unclear;
     }

@@ -57,7 +57,7 @@ impl Index {
         for target in &check.targets {
             match &target.place {
                 Place::Service { name } => {
-                    let service = ObjectKey { namespace: check.key.namespace.clone(), name: name.clone() };
+                    let service = ObjectKey::of(check.key.namespace.clone(), name.clone());
                     self.by_service.entry(service).or_default().insert(check.key.clone());
                 }
                 Place::Pods { .. } => {
@@ -253,7 +253,7 @@ pub fn services_of(check: &Check) -> BTreeSet<ObjectKey> {
         .targets
         .iter()
         .filter_map(|target| match &target.place {
-            Place::Service { name } => Some(ObjectKey { namespace: check.key.namespace.clone(), name: name.clone() }),
+            Place::Service { name } => Some(ObjectKey::of(check.key.namespace.clone(), name.clone())),
             _ => None,
         })
         .collect()
@@ -266,7 +266,7 @@ pub fn gated_by(check: &Check) -> BTreeSet<ObjectKey> {
         .iter()
         .filter_map(|gate| match &gate.kind {
             GateKind::EndpointSlice { service, .. } => {
-                Some(ObjectKey { namespace: check.key.namespace.clone(), name: service.clone() })
+                Some(ObjectKey::of(check.key.namespace.clone(), service.clone()))
             }
             GateKind::PodReadiness { .. } | GateKind::Annotation => None,
         })

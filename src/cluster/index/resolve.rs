@@ -68,7 +68,7 @@ impl TargetView<'_> {
     }
 
     fn service(&mut self, name: &Arc<str>) {
-        let key = ObjectKey { namespace: self.check.key.namespace.clone(), name: name.clone() };
+        let key = ObjectKey::of(self.check.key.namespace.clone(), name.clone());
         if let Some(refusal) = self.sources.refusal(super::SourceKind::Services, &key.namespace) {
             return self.problem(ProblemKind::Forbidden, "service.name", refusal.to_owned());
         }

@@ -108,7 +108,7 @@ impl Sources {
     /// The slice of this name.
     #[must_use]
     pub fn slice(&self, key: &ObjectKey) -> Option<&SliceFacts> {
-        let service = ObjectKey { namespace: key.namespace.clone(), name: self.slice_service.get(key)?.clone() };
+        let service = ObjectKey::of(key.namespace.clone(), self.slice_service.get(key)?.clone());
         self.slices.get(&service)?.get(&key.name)
     }
 
@@ -121,7 +121,7 @@ impl Sources {
         changes: &BTreeMap<String, Option<String>>,
     ) {
         let Some(service) = self.slice_service.get(key) else { return };
-        let service = ObjectKey { namespace: key.namespace.clone(), name: service.clone() };
+        let service = ObjectKey::of(key.namespace.clone(), service.clone());
         let Some(slice) = self.slices.get_mut(&service).and_then(|slices| slices.get_mut(&key.name)) else { return };
         if slice.resource_version != base {
             return;
@@ -192,10 +192,10 @@ impl Sources {
     }
 
     fn put_slice(&mut self, slice: SliceFacts, touched: &mut Touched) {
-        let service = ObjectKey { namespace: slice.key.namespace.clone(), name: slice.service.clone() };
+        let service = ObjectKey::of(slice.key.namespace.clone(), slice.service.clone());
         let former = self.slice_service.insert(slice.key.clone(), slice.service.clone());
         if let Some(former) = former.filter(|former| *former != slice.service) {
-            let former = ObjectKey { namespace: slice.key.namespace.clone(), name: former };
+            let former = ObjectKey::of(slice.key.namespace.clone(), former);
             self.remove_slice_of(&former, &slice.key.name);
             touched.service(&former);
         }
@@ -252,7 +252,7 @@ impl Sources {
 
     fn drop_slice(&mut self, key: &ObjectKey, touched: &mut Touched) {
         if let Some(service) = self.slice_service.remove(key) {
-            let service = ObjectKey { namespace: key.namespace.clone(), name: service };
+            let service = ObjectKey::of(key.namespace.clone(), service);
             self.remove_slice_of(&service, &key.name);
             touched.service(&service);
         }

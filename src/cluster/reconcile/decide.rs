@@ -116,7 +116,7 @@ impl Reconciler {
 
     fn missing_members(&self, check: &Check) -> Vec<Problem> {
         let missing = |(index, name): (usize, &Arc<str>)| {
-            let member = ObjectKey { namespace: check.key.namespace.clone(), name: name.clone() };
+            let member = ObjectKey::of(check.key.namespace.clone(), name.clone());
             (!self.entries.contains_key(&member)).then(|| Problem {
                 kind: ProblemKind::InvalidReference,
                 path: format!("spec.targets[{index}].healthCheck.name"),

@@ -1,12 +1,12 @@
 //! What is known of one HealthCheck: as its watch told it, and as it is kept.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use crate::{
     api::status::GateStatus,
-    check::{Check, ObjectKey, Place},
+    check::{Check, Labels, ObjectKey, Place},
     cluster::{index::Problem, referred::Referred, server_state::ServerState},
     compile,
     engine::Prior,
@@ -18,7 +18,7 @@ pub struct CheckFacts {
     pub key: ObjectKey,
     pub uid: Arc<str>,
     pub generation: i64,
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     pub created: Option<Timestamp>,
     /// What an operator says by hand, as it is written.
     pub overrides: Option<Arc<str>>,
@@ -38,7 +38,7 @@ pub type Version = (Arc<str>, i64);
 pub(super) struct Entry {
     pub(super) uid: Arc<str>,
     pub(super) generation: i64,
-    pub(super) labels: BTreeMap<String, String>,
+    pub(super) labels: Labels,
     pub(super) created: Option<Timestamp>,
     pub(super) overrides: Option<Arc<str>>,
     /// What its gates did when it was first seen, by its status.
@@ -63,7 +63,7 @@ impl Entry {
 /// The checks that are members of `check`.
 pub(super) fn members_of(check: &Check) -> impl Iterator<Item = ObjectKey> {
     check.targets.iter().filter_map(|target| match &target.place {
-        Place::Check { name } => Some(ObjectKey { namespace: check.key.namespace.clone(), name: name.clone() }),
+        Place::Check { name } => Some(ObjectKey::of(check.key.namespace.clone(), name.clone())),
         _ => None,
     })
 }

@@ -56,7 +56,8 @@ pub enum Action {
 #[derive(Debug)]
 pub struct Reconciler {
     pub index: Index,
-    entries: BTreeMap<ObjectKey, Entry>,
+    /// In boxes: names are listed in order, and a tree that is filled in order is half empty.
+    entries: BTreeMap<ObjectKey, Box<Entry>>,
     /// Which checks have a check as a member.
     by_member: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     /// Circles and too deep nesting.
@@ -210,7 +211,8 @@ impl Reconciler {
     fn put(&mut self, facts: CheckFacts) {
         let CheckFacts { key, uid, generation, labels, created, overrides, compiled, server, prior, references } =
             facts;
-        let found_gates = server.gates.as_slice().into();
+        // Most have none, and an empty one of their own each would take room.
+        let found_gates = if server.gates.is_empty() { Arc::default() } else { server.gates.as_slice().into() };
         self.actions.push(Action::Note(Box::new(Note::Seen(key.clone(), server))));
         let known = self.entries.get(&key);
         if known.is_some_and(|known| known.uid != uid) {
@@ -253,7 +255,7 @@ impl Reconciler {
             references,
             reference_problems: None,
         };
-        self.entries.insert(key.clone(), entry);
+        self.entries.insert(key.clone(), Box::new(entry));
         if let Some(check) = check {
             for member in members_of(&check) {
                 self.by_member.entry(member).or_default().insert(key.clone());
@@ -311,7 +313,7 @@ impl Reconciler {
         if let SourceChange::Slice(_, Told::Is(slice)) = &change
             && !slice.service.is_empty()
         {
-            self.services.insert(ObjectKey { namespace: slice.key.namespace.clone(), name: slice.service.clone() });
+            self.services.insert(ObjectKey::of(slice.key.namespace.clone(), slice.service.clone()));
         }
         let touched = self.index.apply(change);
         self.dirty.extend(touched);
@@ -330,11 +332,9 @@ impl Reconciler {
 
     /// Everything that has references, for looking them up again.
     pub fn referring(&self) -> Vec<(ObjectKey, Version, Vec<Referred>)> {
-        let refers =
-            |(key, entry): &(&ObjectKey, &Entry)| !entry.references.is_empty() && self.index.get(key).is_some();
         self.entries
             .iter()
-            .filter(refers)
+            .filter(|(key, entry)| !entry.references.is_empty() && self.index.get(key).is_some())
             .map(|(key, entry)| (key.clone(), entry.version(), entry.references.clone()))
             .collect()
     }

@@ -29,7 +29,7 @@ pub(super) fn undecided(
         key: key.clone(),
         uid: entry.uid.clone(),
         generation: entry.generation,
-        labels: Arc::new(entry.labels.clone()),
+        labels: entry.labels.clone(),
         suspended,
         health: Health::Unknown,
         reason,

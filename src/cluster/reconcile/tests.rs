@@ -225,7 +225,7 @@ fn a_check_with_other_labels_is_handed_on_though_its_generation_is_the_same() {
     reconciler.check(0, Told::Is(object("a", "1", 1, &host())));
     assert!(done(&mut reconciler).is_empty(), "nothing is other");
     let mut labelled = object("a", "1", 1, &host());
-    labelled.labels.insert("team".into(), "shop".into());
+    labelled.labels = std::sync::Arc::new([("team".to_owned(), "shop".to_owned())].into());
     reconciler.check(0, Told::Is(labelled));
     assert_eq!(done(&mut reconciler), ["run a (1)"]);
 }

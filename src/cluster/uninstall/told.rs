@@ -87,7 +87,7 @@ fn changed(check: &Object, tally: &Tally) -> Option<(ObjectKey, ServerState, Hea
     };
     tell_gates(&mut status, &acceptance, Some(&report), &previous, Timestamp::now());
     // Fenced by the version that was read: whoever has written since knows better.
-    let known = ServerState { epoch: None, ..ServerState::of(&check.metadata, check.status.as_ref()) };
+    let known = ServerState::of(&check.metadata, check.status.as_ref()).without_epoch(&check.metadata);
     Some((key, known, status))
 }
 

@@ -1,12 +1,12 @@
 //! What is to be written, and how soon: what the writer is told, against what the server has.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BinaryHeap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
-    Note, WriteKey, Writer,
+    Note, REFRESHES_PER_SECOND, WriteKey, Writer,
     confirm::{refresh_period, spread},
     record::{Record, Small},
 };
@@ -24,6 +24,9 @@ use crate::{
 
 /// Small changes of one object are written at most so often; a change of the verdict never waits.
 const GATHER: Duration = Duration::from_millis(800);
+
+/// How many confirmations wait to be sent, at most: those of a few seconds.
+const WAITING: usize = 4 * REFRESHES_PER_SECOND as usize;
 
 impl Writer {
     pub(super) fn note(&mut self, note: Note) {
@@ -103,7 +106,7 @@ impl Writer {
                     written: None,
                     refresh,
                 };
-                self.records.insert(key, record);
+                self.records.insert(key, Box::new(record));
             }
         }
     }
@@ -119,7 +122,7 @@ impl Writer {
         let author = Author { prober: &self.parts.prober, epoch };
         match self.decided(key, record) {
             Some((view, acceptance)) => {
-                let mut status = compose(&view, acceptance, &record.known.conditions, author, now);
+                let mut status = compose(&view, acceptance, &record.known.conditions(), author, now);
                 report::tell(
                     &mut status,
                     acceptance,
@@ -151,8 +154,9 @@ impl Writer {
         let Some(record) = self.records.get(key) else { return };
         let Some(wanted) = self.wanted(key, record, Timestamp::now()) else { return };
         if headline(&wanted) != record.known.headline {
+            let urgency = if record.is_gated() { Urgency::Gated } else { Urgency::Transition };
             self.gathering.remove(key);
-            self.push(WriteKey::Status(key.clone()), Urgency::Transition);
+            self.push(WriteKey::Status(key.clone()), urgency);
         } else if fingerprint(&wanted) != record.known.fingerprint {
             if record.written.is_none_or(|at| at.elapsed() >= GATHER) && record.small.has_one(Instant::now()) {
                 self.push(WriteKey::Status(key.clone()), Urgency::Change);
@@ -167,7 +171,9 @@ impl Writer {
         self.parts.beats.beat("writer", Duration::from_secs(30));
         let now = Instant::now();
         let mut look = vec![];
-        let mut refresh = vec![];
+        let mut refresh = BinaryHeap::new();
+        // Ten thousand that wait would be looked through and held for nothing: no more are sent than so many in a while.
+        let room = WAITING.saturating_sub(self.urgency.values().filter(|each| **each == Urgency::Refresh).count());
         for (key, record) in &mut self.records {
             if record.is_echoed(now) && record.ours && record.seen != record.known.fingerprint {
                 // Somebody else edited it: what is there is what we compare with.
@@ -178,19 +184,23 @@ impl Writer {
                 look.push(key.clone());
             }
             let due = (record.refresh <= now || !record.ours) && record.acceptance.is_some();
-            if due && !self.queue.is_in_flight(&WriteKey::Status(key.clone())) {
-                refresh.push((record.known.observed_at, key.clone()));
+            let write = WriteKey::Status(key.clone());
+            if due && !self.queue.is_in_flight(&write) && !self.urgency.contains_key(&write) {
+                // Who has waited longest is the first to be doubted.
+                refresh.push((record.known.observed_at, key));
+                if refresh.len() > room {
+                    refresh.pop();
+                }
             }
         }
+        let refresh: Vec<_> = refresh.into_sorted_vec().into_iter().map(|(_, key)| key.clone()).collect();
         look.extend(std::mem::take(&mut self.gathering));
         for key in look {
             self.consider(&key);
         }
         // Nothing is confirmed that nobody looks after.
         if self.parts.board.is_current() {
-            // Who has waited longest is the first to be doubted.
-            refresh.sort_unstable();
-            for (_, key) in refresh {
+            for key in refresh {
                 self.push(WriteKey::Status(key), Urgency::Refresh);
             }
         }

@@ -100,7 +100,8 @@ pub struct Writer {
     queue: WriteQueue<WriteKey>,
     /// What each waiting key waits as.
     urgency: HashMap<WriteKey, Urgency>,
-    records: BTreeMap<ObjectKey, Record>,
+    /// In boxes: names are listed in order, and a tree that is filled in order is half empty.
+    records: BTreeMap<ObjectKey, Box<Record>>,
     slices: HashMap<ObjectKey, SlicePatch>,
     gates: HashMap<GateKey, Box<GateWrite>>,
     /// Small changes that are being gathered.

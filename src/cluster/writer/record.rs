@@ -75,8 +75,7 @@ impl Record {
     pub(super) fn hear_of_overrides(&mut self, acceptance: &Acceptance) {
         self.told_override.get_or_insert_with(|| {
             let problem = acceptance.override_problem();
-            let told =
-                |problem: &String| self.known.conditions.iter().any(|it| it.message.starts_with(problem.as_str()));
+            let told = |problem: &String| self.known.tells(problem);
             problem.filter(told)
         });
     }
@@ -88,10 +87,14 @@ impl Record {
         problem.filter(|problem| Some(problem) != told.as_ref())
     }
 
+    /// Whether it has gates that act by it.
+    pub(super) fn is_gated(&self) -> bool {
+        self.acceptance.as_ref().and_then(|known| known.gates.as_ref()).is_some_and(|all| !all.is_empty())
+    }
+
     /// Whether the gates have still to say what they make of `view`.
     pub(super) fn awaits_gates(&mut self, view: &Arc<CheckView>) -> bool {
-        let gated = self.acceptance.as_ref().and_then(|known| known.gates.as_ref()).is_some_and(|all| !all.is_empty());
-        if !gated || self.gates.as_ref().is_some_and(|(_, seen)| Arc::ptr_eq(seen, view)) {
+        if !self.is_gated() || self.gates.as_ref().is_some_and(|(_, seen)| Arc::ptr_eq(seen, view)) {
             self.gates_awaited = None;
             return false;
         }
@@ -105,7 +108,7 @@ impl Record {
 
     /// Whether it is without a status for longer than a decision takes.
     pub(super) fn is_undecided(&self) -> bool {
-        self.known.conditions.is_empty() && self.known.health.is_none() && self.born.elapsed() >= UNDECIDED
+        !self.known.has_conditions() && self.known.health.is_none() && self.born.elapsed() >= UNDECIDED
     }
 }
 

@@ -239,9 +239,7 @@ impl Writer {
         let problem = record.untold_override();
         let now = Instant::now();
         if claim {
-            record.known.epoch = status.epoch;
-            record.known.prober.clone_from(&status.prober);
-            record.known.resource_version = version;
+            record.known.claimed(status);
         } else {
             record.known.wrote(status, version);
             record.written = Some(now);

@@ -249,7 +249,7 @@ fn every_field_that_is_written_reaches_the_check() {
         key: ObjectKey::new("shop", "all"),
         uid: "0f0e".into(),
         generation: 7,
-        labels: [("tier".to_owned(), "gold".to_owned())].into(),
+        labels: std::sync::Arc::new([("tier".to_owned(), "gold".to_owned())].into()),
         suspend: true,
         rhythm: Rhythm {
             interval: Duration::from_secs(20),

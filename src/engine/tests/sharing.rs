@@ -95,7 +95,8 @@ async fn what_differs_in_anything_that_is_sent_or_judged_is_asked_alone() {
         ("scripts", asks("a", 1, "10.0.0.1", script()), asks("b", 1, "10.0.0.1", script())),
         ("Secrets of two namespaces", asks("a", 1, "10.0.0.1", probe(ProbeKind::Http(with(header(key()))))), {
             let mut other = asks("b", 1, "10.0.0.1", probe(ProbeKind::Http(with(header(key())))));
-            Arc::make_mut(&mut other.check).key.namespace = "else".into();
+            let key = ObjectKey::new("else", &other.check.key.name);
+            Arc::make_mut(&mut other.check).key = key;
             other
         }),
     ];
@@ -113,7 +114,8 @@ async fn what_differs_in_anything_that_is_sent_or_judged_is_asked_alone() {
 async fn two_namespaces_share_what_refers_to_nothing_of_theirs() {
     let bench = Bench::new();
     let mut other = asks("b", 1, "10.0.0.1", http());
-    Arc::make_mut(&mut other.check).key.namespace = "else".into();
+    let key = ObjectKey::new("else", &other.check.key.name);
+    Arc::make_mut(&mut other.check).key = key;
     bench.ask([asks("a", 1, "10.0.0.1", http()), other]).await;
     sleep(seconds(2)).await;
     let begun = bench.begun(seconds(20)).await;
