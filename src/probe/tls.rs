@@ -113,8 +113,8 @@ pub(super) fn server_name(text: &str) -> Result<ServerName<'static>, Failure> {
 const MAX_CONFIGS: usize = 64;
 /// A resumed session shows no new certificate, so each setting starts afresh at least this often.
 const MAX_AGE: Duration = Duration::from_secs(3600);
-/// Sessions kept for resumption, per setting.
-const SESSIONS: usize = 1024;
+/// Sessions kept for resumption, per setting: those of 1,024 names, as rustls counts eight tickets for each.
+const SESSIONS: usize = 8 * 1024;
 
 /// Shared client configurations, so that sessions are resumed from one attempt to the next.
 pub(super) struct TlsClients {
