@@ -24,6 +24,7 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_healthcheck-operator");
 pub struct Command {
     args: Vec<String>,
     env: Vec<(String, String)>,
+    under: Vec<String>,
 }
 
 /// A running operator with both listeners on free loopback ports. Dropping it kills it.
@@ -45,7 +46,7 @@ pub struct Answer {
 
 /// Begins a command: `command("controller").arg("--kubeconfig").arg(path).serve()`.
 pub fn command(subcommand: &str) -> Command {
-    Command { args: vec![subcommand.to_owned()], env: Vec::new() }
+    Command { args: vec![subcommand.to_owned()], env: Vec::new(), under: Vec::new() }
 }
 
 impl Command {
@@ -63,6 +64,12 @@ impl Command {
         self
     }
 
+    /// Has [`Command::serve`] start it by another program, which ends by executing what follows its own arguments.
+    pub fn under(mut self, wrapper: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.under = wrapper.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// Starts it as a server: `--listen` and `--admin-listen` are added. Returns at once; use
     /// [`Operator::wait_alive`] when the test's first word is a request.
     ///
@@ -74,7 +81,14 @@ impl Command {
         let mut args = self.args;
         args.extend(listen("--listen", public));
         args.extend(listen("--admin-listen", admin));
-        let process = Process::start(Path::new(BINARY), &args, &self.env, &log_file())?;
+        let (program, args) = match self.under.split_first() {
+            None => (BINARY, args),
+            Some((program, own)) => {
+                let binary = [BINARY.to_owned()];
+                (program.as_str(), own.iter().cloned().chain(binary).chain(args).collect())
+            }
+        };
+        let process = Process::start(Path::new(program), &args, &self.env, &log_file())?;
         let http = reqwest::Client::builder()
             .no_proxy()
             // A redirect is an answer to look at.

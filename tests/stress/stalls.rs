@@ -1,0 +1,127 @@
+//! The process itself stands still, or is given next to no CPU: that is never a target's fault.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+
+use crate::confined::Cgroup;
+use crate::harness::{
+    Files, MOST_TARGETS, Target, alive_and_well, alone, answer, checks as checks_of, failures, metric, successes,
+    wait_healthy, wait_metric, wait_more,
+};
+use crate::support::operator::Operator;
+
+/// Of the fast lane and of the ordinary one, fresh and kept.
+const PROBES: [&str; 4] =
+    ["{tcp: {}}", "{http: {}}", "{http: {connectionClose: Polite}}", "{http: {reuseConnection: true}}"];
+const EACH: usize = 50;
+/// Of each kind, where CPU is to be short.
+const MANY: usize = 4;
+
+/// Down at the first failure, so that not one is forgiven.
+fn checks(targets: &[std::sync::Arc<Target>], interval: &str, times: usize) -> Vec<String> {
+    let spec = format!("interval: {interval}; timeout: 1s; failureThreshold: 1; staleAfter: 10m");
+    let each = |(kind, (probe, target)): (usize, (&&str, &std::sync::Arc<Target>))| {
+        let places = (0..EACH * times).map(|n| (target.at(n), (*probe).to_owned()));
+        checks_of(&format!("c{kind}"), &spec, places)
+    };
+    PROBES.iter().zip(targets).enumerate().flat_map(each).collect()
+}
+
+fn targets() -> Vec<std::sync::Arc<Target>> {
+    PROBES.iter().map(|_| Target::start(answer)).collect()
+}
+
+async fn none_failed(operator: &Operator) -> anyhow::Result<()> {
+    let (unhealthy, failed) = failures(operator).await?;
+    let told = operator.admin_get("/metrics").await?.body;
+    let which: Vec<_> = told.lines().filter(|line| line.contains("outcome=\"failure\"")).collect();
+    ensure!((unhealthy, failed) == (0.0, 0.0), "{unhealthy} became Unhealthy; {which:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_was_stopped_for_three_seconds_blames_nobody_and_goes_on() -> anyhow::Result<()> {
+    let _alone = alone().await;
+    let targets = targets();
+    let files = Files::with(&checks(&targets, "1s", 1));
+    let operator = files.standalone().serve()?;
+    wait_healthy(&operator, PROBES.len()).await?;
+    for _ in 0..3 {
+        wait_more(&operator, 2.0 * (PROBES.len() * EACH) as f64).await?;
+        operator.process().freeze()?;
+        // Longer than any timeout: what was in flight is overdue.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        operator.process().thaw()?;
+        wait_more(&operator, 2.0 * (PROBES.len() * EACH) as f64).await?;
+        none_failed(&operator).await?;
+    }
+    let skipped = metric(&operator, "healthcheck_operator_skipped_rounds_total", "").await?;
+    ensure!(skipped >= 3.0 * 4.0 * EACH as f64, "what was slept through is told as skipped: {skipped}");
+    wait_healthy(&operator, PROBES.len()).await?;
+    println!("  stopped 3 × 3 s: {skipped} rounds skipped, no failure in {} probes", successes(&operator).await?);
+    alive_and_well(&operator)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_tenth_of_a_core_intervals_are_stretched_and_nobody_is_blamed() -> anyhow::Result<()> {
+    let _alone = alone().await;
+    let Some(cgroup) = Cgroup::cpu("quota") else { return Ok(()) };
+    let targets = targets();
+    let files = Files::with(&checks(&targets, "1s", MANY));
+    let operator = files.standalone().serve()?;
+    wait_healthy(&operator, PROBES.len() * MANY).await?;
+    cgroup.set_quota(10)?;
+    cgroup.take_in(&operator)?;
+    let stretch = "healthcheck_operator_interval_stretch_ratio";
+    let most = wait_metric(&operator, stretch, "", |times| times > 1.05).await?;
+    // Each is asked often enough while it is so.
+    wait_more(&operator, 2.0 * (EACH * MANY * PROBES.len()) as f64).await?;
+    none_failed(&operator).await?;
+    cgroup.set_quota(1000)?;
+    wait_metric(&operator, stretch, "", |times| times < 1.05).await?;
+    wait_healthy(&operator, PROBES.len() * MANY).await?;
+    none_failed(&operator).await?;
+    println!(
+        "  a tenth of a core: intervals {most:.1} times as long, no failure in {} probes",
+        successes(&operator).await?
+    );
+    alive_and_well(&operator)
+}
+
+/// Much more than there is CPU for: all are stretched, none is left out, and less makes it as it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_times_too_much_is_stretched_evenly_told_and_over_when_it_is_over() -> anyhow::Result<()> {
+    let _alone = alone().await;
+    const CHECKS: usize = 80;
+    let target = Target::start(answer);
+    let documents = |interval: &str| -> Vec<String> {
+        let spec = format!("interval: {interval}; timeout: 100ms; failureThreshold: 1; staleAfter: 10m");
+        // Connects that the kernel answers: what is too slow is the prober.
+        checks_of("c", &spec, (0..CHECKS * MOST_TARGETS).map(|n| (target.at(n), "{tcp: {}}".to_owned())))
+    };
+    let files = Files::with(&documents("100ms"));
+    let operator = files.standalone().serve()?;
+    wait_healthy(&operator, CHECKS).await?;
+    let stretch = "healthcheck_operator_interval_stretch_ratio";
+    let most = wait_metric(&operator, stretch, "", |times| times > 1.5).await?;
+    wait_more(&operator, 5.0 * (CHECKS * MOST_TARGETS) as f64).await?;
+    let mut effective = vec![];
+    for of in 0..CHECKS {
+        let seen = operator.admin_get(&format!("/v1/healthchecks/shop/c-{of}")).await?;
+        let seen: serde_json::Value = serde_json::from_str(&seen.body)?;
+        effective.push(seen["effectiveIntervalSeconds"].as_f64().unwrap_or_default());
+    }
+    let (least, longest) =
+        effective.iter().fold((f64::MAX, 0.0_f64), |(least, most), one| (least.min(*one), most.max(*one)));
+    ensure!(least > 0.1 && longest <= 3.0 * least, "not stretched evenly: {effective:?}");
+    none_failed(&operator).await?;
+    files.write(&documents("20s"));
+    wait_metric(&operator, stretch, "", |times| times < 1.05).await?;
+    wait_healthy(&operator, CHECKS).await?;
+    none_failed(&operator).await?;
+    println!(
+        "  40,000 wanted a second: intervals {most:.1} times as long, of checks from {least:.2} to {longest:.2} s"
+    );
+    alive_and_well(&operator)
+}
