@@ -33,7 +33,9 @@ async fn fifty(room: Arc<Room>) -> anyhow::Result<()> {
         room.service(&format!("check-{number}"), json!({"ports": ports})).await?;
     }
     let check = |number: usize| {
-        let probe = if number.is_multiple_of(2) { json!({"http": {"path": "/"}}) } else { json!({"tcp": {}}) };
+        // Equal questions would be asked once for all of them.
+        let http = json!({"http": {"path": format!("/?check={number}")}});
+        let probe = if number.is_multiple_of(2) { http } else { json!({"tcp": {}}) };
         let gates = if number < GATED {
             json!([{"name": "traffic", "endpointSlice": {"service": format!("check-{number}")}}])
         } else {
