@@ -28,7 +28,7 @@ use super::{
     rounds::Ended,
     sharing::Sharing,
     stall::Stalls,
-    stretch::Stretch,
+    stretch::{Late, Stretch},
     surroundings::Surroundings,
     table::Table,
     wheel::Wheel,
@@ -43,8 +43,6 @@ use crate::{
 const TURN: Duration = Duration::from_millis(100);
 /// How often the loop says that it lives, and clears up.
 const HOUSEKEEPING: u64 = 1000;
-/// What is said of how far this process keeps up is said of as long.
-const STRETCHED_OVER: u64 = 10_000;
 /// An endpoint that left and returns within this keeps its state.
 pub(super) const GRACE: u64 = 10_000;
 /// How deep composites may be nested (`api.md`); a change is carried no further.
@@ -430,39 +428,6 @@ impl<L: Lane> Scheduler<L> {
         if look.changed {
             self.mark(at);
         }
-    }
-}
-
-/// Tells, every ten seconds, how far this process keeps up.
-#[derive(Debug, Default)]
-struct Late {
-    next: u64,
-    told: bool,
-}
-
-impl Late {
-    /// Less is not worth a line in the log.
-    const WORTH_TELLING: f64 = 1.1;
-
-    /// How much longer than declared intervals were, where it is time to say so.
-    fn look(&mut self, stretch: &mut Stretch, now: u64) -> Option<f64> {
-        if now < self.next {
-            return None;
-        }
-        self.next = now + STRETCHED_OVER;
-        let times = stretch.take();
-        let is_late = times > Self::WORTH_TELLING;
-        if is_late && !self.told {
-            tracing::warn!(
-                times = (times * 10.0).round() / 10.0,
-                "this process does not keep up: all intervals are longer than declared by about this factor; give it more CPU, allow more \
-                 probes at once, or declare longer intervals"
-            );
-        } else if self.told && times == 1.0 {
-            tracing::info!("all intervals are kept again");
-        }
-        self.told = is_late || (self.told && times > 1.0);
-        Some(times)
     }
 }
 

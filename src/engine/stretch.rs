@@ -1,9 +1,11 @@
-//! By how much intervals are stretched where rounds are skipped. Pure.
+//! By how much intervals are stretched where rounds are skipped, and when that is said. Pure.
 
 /// Nothing is said of fewer rounds.
 const ROUNDS: u32 = 10;
 /// Where so many times as many are skipped, nobody waits for one to begin.
 const HOPELESS: u32 = 100;
+/// What is said of how far this process keeps up is said of as long.
+const STRETCHED_OVER: u64 = 10_000;
 
 /// Rounds of a while: how many began, and how many were skipped.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,6 +36,39 @@ impl Stretch {
     pub fn take(&mut self) -> f64 {
         let Self { began, skipped } = std::mem::take(self);
         1.0 + f64::from(skipped) / f64::from(began.max(1))
+    }
+}
+
+/// Tells, every ten seconds, how far this process keeps up.
+#[derive(Debug, Default)]
+pub(super) struct Late {
+    next: u64,
+    told: bool,
+}
+
+impl Late {
+    /// Less is not worth a line in the log.
+    const WORTH_TELLING: f64 = 1.1;
+
+    /// How much longer than declared intervals were, where it is time to say so.
+    pub fn look(&mut self, stretch: &mut Stretch, now: u64) -> Option<f64> {
+        if now < self.next {
+            return None;
+        }
+        self.next = now + STRETCHED_OVER;
+        let times = stretch.take();
+        let is_late = times > Self::WORTH_TELLING;
+        if is_late && !self.told {
+            tracing::warn!(
+                times = (times * 10.0).round() / 10.0,
+                "this process does not keep up: all intervals are longer than declared by about this factor; give it more CPU, allow more \
+                 probes at once, or declare longer intervals"
+            );
+        } else if self.told && times == 1.0 {
+            tracing::info!("all intervals are kept again");
+        }
+        self.told = is_late || (self.told && times > 1.0);
+        Some(times)
     }
 }
 
