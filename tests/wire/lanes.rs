@@ -62,30 +62,6 @@ async fn by(lane: &mut FastLane, attempt: &Attempt) -> Report {
     }
 }
 
-#[tokio::test]
-async fn whoever_rings_ends_a_wait_before_its_time_and_only_one() {
-    let mut lane = lane(&both());
-    let (bell, mut ended) = (lane.bell(), vec![]);
-    let ringer = std::thread::spawn({
-        let bell = bell.clone();
-        move || {
-            std::thread::sleep(Duration::from_millis(50));
-            bell.wake();
-        }
-    });
-    let begun = Instant::now();
-    lane.wait(begun + 2 * ENOUGH, &mut ended);
-    ringer.join().expect("no panic");
-    // Rung while nobody slept, and twice.
-    bell.wake_by_ref();
-    bell.wake_by_ref();
-    lane.wait(begun + 2 * ENOUGH, &mut ended);
-    assert!(begun.elapsed() < ENOUGH, "it slept on");
-    let until = Instant::now() + Duration::from_millis(20);
-    lane.wait(until, &mut ended);
-    assert!(Instant::now() >= until && ended.is_empty(), "nobody rang");
-}
-
 /// What both lanes say of `dial`, asked by `kind`; the fast one is asked three times, over whatever it uses again.
 async fn said(dial: Dial, kind: ProbeKind, timeout: Duration) -> (Report, Vec<Report>) {
     let prober = both();

@@ -50,3 +50,36 @@ impl Wake for Bell {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use crate::probe::{Settings, fast::FastLane};
+
+    /// For what must end well before it.
+    const ENOUGH: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn whoever_rings_ends_a_wait_before_its_time_and_only_one() {
+        let mut lane = FastLane::new(Settings::standalone().egress).expect("a fast lane on Linux");
+        let (bell, mut ended) = (lane.bell(), vec![]);
+        let ringer = std::thread::spawn({
+            let bell = bell.clone();
+            move || bell.wake()
+        });
+        let begun = Instant::now();
+        lane.wait(begun + 2 * ENOUGH, &mut ended);
+        ringer.join().expect("no panic");
+        // Rung while nobody slept, and twice.
+        bell.wake_by_ref();
+        bell.wake_by_ref();
+        lane.wait(begun + 2 * ENOUGH, &mut ended);
+        assert!(begun.elapsed() < ENOUGH, "it slept on");
+        let until = Instant::now() + Duration::from_millis(20);
+        lane.wait(until, &mut ended);
+        assert!(Instant::now() >= until && ended.is_empty(), "nobody rang");
+    }
+}
