@@ -40,21 +40,6 @@ impl Probe {
     pub fn keeps(&self) -> bool {
         matches!(&self.kind, ProbeKind::Http(http) if http.keeps_connection())
     }
-
-    /// The Secrets and ConfigMaps this probe reads when it runs.
-    pub fn references(&self) -> impl Iterator<Item = &Reference> {
-        let (headers, tls): (&[HttpHeader], _) = match &self.kind {
-            ProbeKind::Http(http) => (&http.headers, Some(&http.tls)),
-            ProbeKind::Tcp(tcp) => (&[], tcp.tls.as_ref()),
-            ProbeKind::Grpc(grpc) => (&[], grpc.tls.as_ref()),
-            ProbeKind::Script(_) => (&[], None),
-        };
-        let headers = headers.iter().filter_map(|header| match &header.source {
-            HeaderSource::Secret(reference) => Some(reference),
-            HeaderSource::Value(_) => None,
-        });
-        headers.chain(tls.and_then(|tls| tls.ca.as_ref()))
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
