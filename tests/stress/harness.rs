@@ -86,7 +86,7 @@ pub fn nth(n: usize) -> Ipv4Addr {
 }
 
 /// What a target does with a connection.
-pub type Serve = fn(std::net::TcpStream, &Target);
+pub type Serve = fn(std::net::TcpStream, &Arc<Target>);
 
 /// A listener on all of 127.0.0.0/8 with a thread that takes one connection after the other.
 pub struct Target {
@@ -94,6 +94,8 @@ pub struct Target {
     hits: AtomicU64,
     /// Whether it answers as it should, from now on.
     well: AtomicBool,
+    /// Whether it keeps to itself what it would answer.
+    held: AtomicBool,
 }
 
 impl Target {
@@ -105,7 +107,12 @@ impl Target {
 
     pub fn on(listener: TcpListener, serve: Serve) -> Arc<Self> {
         let port = listener.local_addr().expect("its address").port();
-        let target = Arc::new(Self { port, hits: AtomicU64::new(0), well: AtomicBool::new(false) });
+        let target = Arc::new(Self {
+            port,
+            hits: AtomicU64::new(0),
+            well: AtomicBool::new(false),
+            held: AtomicBool::new(false),
+        });
         let shared = Arc::clone(&target);
         // Ends with the process.
         thread::spawn(move || {
@@ -125,6 +132,11 @@ impl Target {
         self.well.store(true, Ordering::Relaxed);
     }
 
+    /// Whether it answers nobody until this is taken back.
+    pub fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::Relaxed);
+    }
+
     /// The n-th address on which it listens.
     pub fn at(&self, n: usize) -> SocketAddr {
         (nth(n), self.port).into()
@@ -132,11 +144,15 @@ impl Target {
 }
 
 /// Answers 200 for as long as somebody asks, on a thread of its own: who is slow to ask holds nobody up.
-pub fn answer(mut stream: std::net::TcpStream, _: &Target) {
+pub fn answer(mut stream: std::net::TcpStream, target: &Arc<Target>) {
+    let target = Arc::clone(target);
     let _ = (stream.set_nodelay(true), stream.set_read_timeout(Some(LONG)));
     thread::spawn(move || {
         let mut head = [0; 2048];
         while matches!(stream.read(&mut head), Ok(1..)) {
+            while target.held.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(5));
+            }
             if stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").is_err() {
                 break;
             }

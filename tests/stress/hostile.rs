@@ -17,17 +17,17 @@ const ENDPOINTS: usize = 10_000;
 const MEMORY: u64 = 192 * 1024;
 
 /// Bytes that mean nothing.
-pub fn garbage(mut stream: TcpStream, _: &Target) {
+pub fn garbage(mut stream: TcpStream, _: &Arc<Target>) {
     let _ = stream.write_all(&[0xfe; 700]);
     let _ = stream.shutdown(std::net::Shutdown::Write);
 }
 
-fn reset(stream: TcpStream, _: &Target) {
+fn reset(stream: TcpStream, _: &Arc<Target>) {
     let _ = socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO));
 }
 
 /// Holds a connection until there are so many that the oldest may go: by then it was given up.
-fn hang(stream: TcpStream, _: &Target) {
+fn hang(stream: TcpStream, _: &Arc<Target>) {
     thread_local! {
         static HELD: std::cell::RefCell<std::collections::VecDeque<TcpStream>> = const { std::cell::RefCell::new(std::collections::VecDeque::new()) };
     }

@@ -63,6 +63,35 @@ async fn a_process_that_was_stopped_for_three_seconds_blames_nobody_and_goes_on(
     alive_and_well(&operator)
 }
 
+/// Here no answer waits to be read when the process goes on, so that only the clock speaks, and against every target.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_stopped_process_waited_for_is_not_held_against_the_targets() -> anyhow::Result<()> {
+    let _alone = alone().await;
+    let targets = targets();
+    let spec = "interval: 3s; timeout: 2s; failureThreshold: 1; staleAfter: 10m";
+    // A connect is answered by the kernel, whatever the target does.
+    let kinds = PROBES.iter().zip(&targets).enumerate().skip(1);
+    let of = |(kind, (probe, target)): (usize, (&&str, &std::sync::Arc<Target>))| {
+        checks_of(&format!("c{kind}"), spec, (0..EACH).map(|n| (target.at(n), (*probe).to_owned())))
+    };
+    let files = Files::with(&kinds.flat_map(of).collect::<Vec<_>>());
+    let operator = files.standalone().serve()?;
+    wait_healthy(&operator, PROBES.len() - 1).await?;
+    targets.iter().for_each(|target| target.hold(true));
+    // A third of them are asked meanwhile.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    operator.process().freeze()?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    operator.process().thaw()?;
+    let overloaded = "reason=\"ProberOverloaded\"";
+    let ours = wait_metric(&operator, "healthcheck_operator_probes_total", overloaded, |times| times >= 10.0).await?;
+    targets.iter().for_each(|target| target.hold(false));
+    wait_more(&operator, 2.0 * ((PROBES.len() - 1) * EACH) as f64).await?;
+    none_failed(&operator).await?;
+    println!("  stopped with {ours} probes under way that nobody answered: none failed");
+    alive_and_well(&operator)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_a_tenth_of_a_core_intervals_are_stretched_and_nobody_is_blamed() -> anyhow::Result<()> {
     let _alone = alone().await;
