@@ -18,7 +18,7 @@ use common::{
     listener::Listener,
     manifests::{Plan, Probe},
     nginx::Nginx,
-    operator::{Operator, binary},
+    operator::Operator,
     rounds, scaled,
     stats::median,
     table::Table,
@@ -49,15 +49,7 @@ impl Server {
 }
 
 fn main() -> anyhow::Result<()> {
-    if !common::wanted("healthz") {
-        return Ok(());
-    }
-    binary()?;
-    common::introduce("healthz: 10,000 checks on the board, server on one core, client on the other");
-    common::step_aside()?;
-    let done = measure();
-    run_dir::finish(done.is_err());
-    done
+    common::alone("healthz", "10,000 checks on the board, server on one core, client on the other", measure)
 }
 
 fn measure() -> anyhow::Result<()> {

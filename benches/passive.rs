@@ -12,15 +12,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use common::{
-    MEASURED,
-    listener::Listener,
-    operator::{Operator, binary},
-    rounds,
-    stats::median,
-    table::Table,
-    window,
-};
+use common::{MEASURED, listener::Listener, operator::Operator, rounds, stats::median, table::Table, window};
 use support::run_dir;
 
 /// Observations a second that are asked for; the goal of the issue.
@@ -71,15 +63,7 @@ fn line(at: usize) -> String {
 }
 
 fn main() -> anyhow::Result<()> {
-    if !common::wanted("passive") {
-        return Ok(());
-    }
-    binary()?;
-    common::introduce("passive: reports about 1,000 endpoints, operator on one core, data plane on the other");
-    common::step_aside()?;
-    let done = measure();
-    run_dir::finish(done.is_err());
-    done
+    common::alone("passive", "reports about 1,000 endpoints, operator on one core, data plane on the other", measure)
 }
 
 fn measure() -> anyhow::Result<()> {

@@ -14,7 +14,7 @@ use common::{
     listener::Listener,
     manifests::{Plan, Probe},
     nginx::Nginx,
-    operator::{Operator, binary},
+    operator::Operator,
     rounds, scaled,
     stats::median,
     table::Table,
@@ -61,15 +61,7 @@ struct Run {
 }
 
 fn main() -> anyhow::Result<()> {
-    if !common::wanted("probing") {
-        return Ok(());
-    }
-    binary()?;
-    common::introduce("probing: standalone on one core, every endpoint once a second");
-    common::step_aside()?;
-    let done = measure();
-    run_dir::finish(done.is_err());
-    done
+    common::alone("probing", "standalone on one core, every endpoint once a second", measure)
 }
 
 fn measure() -> anyhow::Result<()> {

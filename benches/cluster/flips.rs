@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use futures::StreamExt as _;
 use jiff::Timestamp;
-use kube::api::{Api, DynamicObject, WatchEvent, WatchParams};
+use kube::api::{Api, DynamicObject};
 use serde_json::{Value, json};
 
+use super::seen::follow;
 use super::stage::{SOON, Stage, stop, until};
 use crate::common::{
     figures::Figures,
@@ -111,24 +111,8 @@ async fn deaths(stage: &Stage, deaths: usize) -> anyhow::Result<(Vec<f64>, Durat
 /// Notes every change of `status.health` from now on.
 async fn watch(api: Api<DynamicObject>) -> anyhow::Result<Arrivals> {
     let arrivals = Arrivals::default();
-    let list = api.list(&kube::api::ListParams::default()).await?;
-    for object in &list.items {
-        note(&arrivals, object);
-    }
-    let version = list.metadata.resource_version.context("a list without a version")?;
     let noted = arrivals.clone();
-    tokio::spawn(async move {
-        let mut version = version;
-        // The API server ends a watch now and then; it goes on where it ended. Were it to fail for good, what is waited
-        // for would not come.
-        while let Ok(stream) = api.watch(&WatchParams::default().timeout(290), &version).await {
-            let mut stream = std::pin::pin!(stream);
-            while let Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) = stream.next().await {
-                version = object.metadata.resource_version.clone().unwrap_or(version);
-                note(&noted, &object);
-            }
-        }
-    });
+    follow(api, move |object| note(&noted, object)).await?;
     Ok(arrivals)
 }
 

@@ -10,15 +10,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
-use kube::api::{Api, ListParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
 
 use super::flips::logged;
+use super::seen::follow;
 use super::stage::{Stage, stop, until};
 use crate::common::{
     rounds, scaled,
@@ -189,20 +189,8 @@ pub fn slices(stage: &Stage, namespace: &str) -> Api<EndpointSlice> {
 /// Notes what the slices of the gates say from now on.
 pub async fn watch(api: Api<EndpointSlice>) -> anyhow::Result<Ready> {
     let ready = Ready::default();
-    let list = api.list(&ListParams::default()).await?;
-    list.items.iter().for_each(|slice| note(&ready, slice));
-    let version = list.metadata.resource_version.context("a list without a version")?;
     let noted = ready.clone();
-    tokio::spawn(async move {
-        let mut version = version;
-        while let Ok(stream) = api.watch(&WatchParams::default().timeout(290), &version).await {
-            let mut stream = std::pin::pin!(stream);
-            while let Some(Ok(WatchEvent::Added(slice) | WatchEvent::Modified(slice))) = stream.next().await {
-                version = slice.resource_version().unwrap_or(version);
-                note(&noted, &slice);
-            }
-        }
-    });
+    follow(api, move |slice| note(&noted, slice)).await?;
     Ok(ready)
 }
 

@@ -6,11 +6,34 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context as _;
 use futures::StreamExt as _;
 use jiff::Timestamp;
-use kube::ResourceExt as _;
 use kube::api::{Api, DynamicObject, ListParams, WatchEvent, WatchParams};
+use kube::{Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::common::operator::Operator;
+
+/// Has `note` look at all that is there, and at every change from now on.
+pub async fn follow<K>(api: Api<K>, note: impl Fn(&K) + Send + 'static) -> anyhow::Result<()>
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    let list = api.list(&ListParams::default()).await?;
+    list.items.iter().for_each(&note);
+    let mut version = list.metadata.resource_version.context("a list without a version")?;
+    tokio::spawn(async move {
+        // The API server ends a watch now and then; it goes on where it ended. Were it to fail for good, what is waited
+        // for would not come.
+        while let Ok(stream) = api.watch(&WatchParams::default().timeout(290), &version).await {
+            let mut stream = std::pin::pin!(stream);
+            while let Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) = stream.next().await {
+                version = object.resource_version().unwrap_or(version);
+                note(&object);
+            }
+        }
+    });
+    Ok(())
+}
 
 /// What a status says.
 #[derive(Clone, Debug)]
@@ -28,21 +51,8 @@ impl Seen {
     /// Notes every change of health or counts from now on.
     pub async fn watch(api: Api<DynamicObject>) -> anyhow::Result<Self> {
         let seen = Self::default();
-        let list = api.list(&ListParams::default()).await?;
-        list.items.iter().for_each(|object| seen.note(object));
-        let version = list.metadata.resource_version.context("a list without a version")?;
         let noted = seen.clone();
-        tokio::spawn(async move {
-            let mut version = version;
-            // As in `flips`: were it to fail for good, what is waited for would not come.
-            while let Ok(stream) = api.watch(&WatchParams::default().timeout(290), &version).await {
-                let mut stream = std::pin::pin!(stream);
-                while let Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) = stream.next().await {
-                    version = object.metadata.resource_version.clone().unwrap_or(version);
-                    noted.note(&object);
-                }
-            }
-        });
+        follow(api, move |object| noted.note(object)).await?;
         Ok(seen)
     }
 

@@ -54,6 +54,19 @@ pub fn wanted(part: &str) -> bool {
     only.is_empty() || only.split(',').any(|name| name.trim() == part)
 }
 
+/// A benchmark of one part: introduces itself, steps aside, measures and clears up.
+pub fn alone(part: &str, what: &str, measure: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    if !wanted(part) {
+        return Ok(());
+    }
+    operator::binary()?;
+    introduce(&format!("{part}: {what}"));
+    step_aside()?;
+    let done = measure();
+    crate::support::run_dir::finish(done.is_err());
+    done
+}
+
 /// Cargo's own, where what was measured is left too.
 pub fn target_dir() -> anyhow::Result<PathBuf> {
     // target/tmp is beside target/release.
