@@ -8,6 +8,7 @@ use super::{
     aggregate::{self, Demand, Verdict},
     belief::Belief,
     desired::Prior,
+    scheduler::GRACE,
     spoken::Spoken,
     stretch::Stretch,
     view::{CheckLive, CheckView, EndpointLive, EndpointView, Outage},
@@ -112,6 +113,16 @@ impl Group {
             }
         }
         group
+    }
+
+    /// Whether time alone may change it: operators speak of it, or an endpoint has left.
+    pub fn passes(&self) -> bool {
+        !self.check.overrides.is_empty() || !self.spoken.is_silent() || !self.departed.is_empty()
+    }
+
+    /// Drops what left so long ago that it may not come back to its state.
+    pub fn forget_departed(&mut self, now: u64) {
+        self.departed.retain(|departed| now.saturating_sub(departed.at) < GRACE);
     }
 
     pub fn set_check(&mut self, check: Arc<Check>) {

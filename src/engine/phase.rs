@@ -77,11 +77,15 @@ const fn mix(mut value: u64) -> u64 {
 /// once, the less each costs; and the more target hosts, and the network between, are asked at once
 /// (`docs/performance.md` has what 1, 2 and 5 give).
 const STEP: u64 = 2;
+/// The same for those that are probed seldom: alone, each of them would be a wake-up of its own.
+const LONG_STEP: u64 = 50;
+/// Intervals from here on are long, in milliseconds.
+const LONG: u64 = 10_000;
 
 /// Where in `interval` the endpoint of `hash` has its place.
 const fn phase(interval: u64, hash: u64) -> u64 {
     let phase = hash % interval;
-    phase - phase % STEP
+    phase - phase % if interval < LONG { STEP } else { LONG_STEP }
 }
 
 /// The first time after `now` that lies on the grid of `interval` with the phase of `hash`.

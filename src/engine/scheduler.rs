@@ -402,15 +402,17 @@ impl<L: Lane> Scheduler<L> {
         if let Some(times) = self.late.look(&mut self.stretch, now) {
             self.metrics.interval_stretch.set(times);
         }
-        self.table.forget_departed(now);
-        for group in self.table.group_numbers() {
-            self.hear(group);
+        for at in self.table.passing() {
+            if let Some(group) = self.table.group_mut(at) {
+                group.forget_departed(now);
+            }
+            self.hear(at);
         }
     }
 
     /// Takes in what operators say of a check by hand, and what they say no more.
     pub(super) fn hear(&mut self, at: u32) {
-        let Some(group) = self.table.group_mut(at) else { return };
+        let Some(group) = self.table.group_mut(at) else { return self.table.note_passing(at) };
         let check = group.check.clone();
         let targets = check.targets.iter().map(|target| &target.name);
         let look = group.spoken.look(&check.overrides, targets, Timestamp::now());
@@ -428,6 +430,7 @@ impl<L: Lane> Scheduler<L> {
         if look.changed {
             self.mark(at);
         }
+        self.table.note_passing(at);
     }
 }
 

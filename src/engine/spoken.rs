@@ -38,6 +38,11 @@ impl Spoken {
         Self { words: BTreeMap::new(), earlier }
     }
 
+    /// No word is in force.
+    pub fn is_silent(&self) -> bool {
+        self.words.is_empty()
+    }
+
     /// Takes in what of `overrides` is in force at `wall`.
     pub fn look<'a>(
         &mut self,

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{group::Group, record::Record, scheduler::GRACE};
+use super::{group::Group, record::Record};
 use crate::check::{Check, ObjectKey};
 
 /// How many entries are allocated together. One list that doubles would hold up to twice what is there, and three times
@@ -73,6 +73,8 @@ pub(super) struct Table {
     by_key: HashMap<ObjectKey, u32>,
     /// Which checks have the one named as a member, whether it exists or not.
     dependents: HashMap<ObjectKey, HashSet<u32>>,
+    /// Checks that time alone may change: operators speak of them, or an endpoint has left.
+    passing: HashSet<u32>,
 }
 
 impl Table {
@@ -126,9 +128,18 @@ impl Table {
         self.groups.get_mut(at)
     }
 
-    /// The number of every check.
-    pub fn group_numbers(&self) -> Vec<u32> {
-        self.by_key.values().copied().collect()
+    /// Checks that have to be looked at now and then, whatever is probed.
+    pub fn passing(&self) -> Vec<u32> {
+        self.passing.iter().copied().collect()
+    }
+
+    /// Notes whether a check has to be looked at now and then.
+    pub fn note_passing(&mut self, at: u32) {
+        if self.groups.get(at).is_some_and(Group::passes) {
+            self.passing.insert(at);
+        } else {
+            self.passing.remove(&at);
+        }
     }
 
     pub fn add_group(&mut self, group: Group) -> u32 {
@@ -158,13 +169,6 @@ impl Table {
 
     pub fn dependents_of(&self, key: &ObjectKey) -> Option<&HashSet<u32>> {
         self.dependents.get(key)
-    }
-
-    /// Drops what left so long ago that it may not come back to its state.
-    pub fn forget_departed(&mut self, now: u64) {
-        for group in self.groups.iter_mut().filter(|group| !group.departed.is_empty()) {
-            group.departed.retain(|departed| now.saturating_sub(departed.at) < GRACE);
-        }
     }
 }
 
