@@ -18,7 +18,7 @@ use crate::{
 
 /// A connection is asked no longer than this: a certificate is shown when a connection begins, and whoever shares out
 /// connections behind an address does so then, too.
-const MAX_AGE: Duration = Duration::from_secs(3600);
+pub(in crate::probe) const MAX_AGE: Duration = Duration::from_secs(3600);
 
 /// How many idle connections are kept, counted over all endpoints; cheap to clone.
 #[derive(Clone, Debug)]
@@ -39,7 +39,8 @@ impl Default for KeptConnections {
 }
 
 impl KeptConnections {
-    fn admit(&self) -> Option<Place> {
+    /// Room for one more, if there is any.
+    pub(in crate::probe) fn admit(&self) -> Option<Place> {
         let place = Place(self.idle.clone());
         let before = self.idle.inc();
         // Dropped where there is no room, which takes it off the count.
@@ -48,7 +49,7 @@ impl KeptConnections {
 }
 
 /// One idle connection's place in the count.
-struct Place(Gauge);
+pub(in crate::probe) struct Place(Gauge);
 
 impl Drop for Place {
     fn drop(&mut self) {
