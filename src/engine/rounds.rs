@@ -124,6 +124,7 @@ impl<L: Lane> Scheduler<L> {
         self.metrics.scheduling_lag.observe(now.saturating_sub(record.round.at) as f64 / 1000.0);
         self.metrics.in_flight_probes.set(self.permits.running().try_into().unwrap_or(i64::MAX));
         if let Some(fast) = &mut self.fast {
+            fast.make_room(self.permits.left());
             let Endpoint { dial, probe, .. } = &record.endpoint;
             if matches!(record.question, Prepared::NotYet) {
                 record.question = fast

@@ -371,6 +371,14 @@ async fn as_many_are_kept_as_there_is_room_for_and_they_end_with_who_holds_them(
     assert_eq!((all.idle.get(), all.lost.get()), (2, 0));
     assert_eq!(connections.load(Ordering::SeqCst), 2 + 3, "the third has one of its own each time");
     eventually("two are open", || open.load(Ordering::SeqCst) == 2).await;
+    // What no probe in flight needs is lent, and given back.
+    lane.make_room(1);
+    for endpoint in &endpoints {
+        assert_eq!(by(&mut lane, endpoint).await.outcome, Outcome::Success);
+    }
+    assert_eq!(all.idle.get(), 3);
+    lane.make_room(0);
+    assert_eq!((all.idle.get(), all.lost.get()), (2, 0));
     // Who goes makes room for another.
     endpoints.remove(0);
     for endpoint in &endpoints {

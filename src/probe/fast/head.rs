@@ -141,7 +141,7 @@ fn parse(bytes: &[u8], is_head: bool) -> Result<Parsed, Failure> {
         100..=199 => return Ok(Parsed::Interim(length)),
         204 | 304 => Body::Length(0),
         _ if is_head => Body::Length(0),
-        _ => match named("transfer-encoding").last() {
+        _ => match named("transfer-encoding").next_back() {
             // HTTP/1.0 knows no codings.
             Some(_) if answer.version == Some(0) => return Err(malformed()),
             Some(codings) if is_last(codings, "chunked") => Body::CHUNKED,

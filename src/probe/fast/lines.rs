@@ -120,18 +120,24 @@ impl Lines {
         if !matches!(opened, Err(Errno::MFILE | Errno::NFILE)) {
             return opened;
         }
-        let other = self.idle[usize::from(address.is_ipv4())].pop();
-        match other.or_else(|| self.gives_way()) {
-            Some(other) => {
-                self.reset(other, None);
-                self.open(address)
-            }
-            None => opened,
+        match self.idle[usize::from(address.is_ipv4())].pop() {
+            Some(other) => self.close(other),
+            None if self.give_way() => {}
+            None => return opened,
         }
+        self.open(address)
     }
 
-    /// A line that is kept, another one each time.
-    fn gives_way(&mut self) -> Option<u32> {
+    /// Ends a connection that is kept, of another endpoint each time. Whether there was one.
+    pub fn give_way(&mut self) -> bool {
+        let at = self.next_kept();
+        if let Some(at) = at {
+            self.reset(at, None);
+        }
+        at.is_some()
+    }
+
+    fn next_kept(&mut self) -> Option<u32> {
         let (before, from) = self.all.split_at(self.search.min(self.all.len()));
         let kept = |line: &Line| line.kept.is_some();
         let found = from.iter().position(kept).map(|at| at + before.len()).or_else(|| before.iter().position(kept))?;

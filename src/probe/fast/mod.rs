@@ -46,6 +46,9 @@ use crate::check::{Dial, Kept, Probe, Reason, Report};
 pub use question::Question;
 pub(in crate::probe) use question::Wire;
 
+/// So many times the limit of kept connections are lent to them at most: half of the descriptors may be in flight, and an
+/// eighth kept.
+const LENT: usize = 4;
 /// How many events are taken at once.
 const EVENTS: usize = 256;
 /// How much is read at once; an ordinary head comes whole.
@@ -65,6 +68,8 @@ pub struct FastLane {
     called: bool,
     egress: Arc<EgressGuard>,
     connections: KeptConnections,
+    /// How many connections may be kept now.
+    room: usize,
     lines: Lines,
     /// By their numbers.
     attempts: Vec<Option<Attempt>>,
@@ -113,6 +118,7 @@ impl FastLane {
             bell,
             called: false,
             egress,
+            room: connections.limit,
             connections,
             lines: Lines::new(epoll),
             attempts: vec![],
@@ -134,6 +140,15 @@ impl FastLane {
     /// the connection in.
     pub fn question(&mut self, dial: Option<&Dial>, probe: &Probe, keeps: bool) -> Option<Question> {
         self.wires.question(dial, probe, keeps)
+    }
+
+    /// So many `more` attempts than are under way may be, on whatever lane, and another is about to begin: as long as nobody
+    /// needs the descriptors that are held ready for them, connections are kept with those.
+    pub fn make_room(&mut self, more: usize) {
+        self.room = self.connections.limit.saturating_add(more.min(LENT * self.connections.limit));
+        if usize::try_from(self.connections.idle.get()).is_ok_and(|idle| idle > self.room) {
+            self.lines.give_way();
+        }
     }
 
     /// Begins an attempt of `probe`, whose question was made by [`Self::question`]. `token` comes back with its report. Its
@@ -339,7 +354,7 @@ impl FastLane {
         };
         if after == After::Again
             && let Some(kept) = kept
-            && let Some(place) = self.connections.admit()
+            && let Some(place) = self.connections.admit_within(self.room)
         {
             let mut held = held.unwrap_or_else(|| Held::new(address, &self.let_go));
             held.address = address;

@@ -39,12 +39,16 @@ impl Default for KeptConnections {
 }
 
 impl KeptConnections {
-    /// Room for one more, if there is any.
-    pub(in crate::probe) fn admit(&self) -> Option<Place> {
+    fn admit(&self) -> Option<Place> {
+        self.admit_within(self.limit)
+    }
+
+    /// A place for one more, if there are fewer than `limit`.
+    pub(in crate::probe) fn admit_within(&self, limit: usize) -> Option<Place> {
         let place = Place(self.idle.clone());
         let before = self.idle.inc();
         // Dropped where there is no room, which takes it off the count.
-        usize::try_from(before).is_ok_and(|before| before < self.limit).then_some(place)
+        usize::try_from(before).is_ok_and(|before| before < limit).then_some(place)
     }
 }
 
