@@ -50,7 +50,8 @@ impl EngineArgs {
         self.fast_lane == "on"
     }
 
-    /// How many idle connections may be kept for probes with `reuseConnection`: an eighth of the descriptors.
+    /// How many idle connections may be kept for probes with `reuseConnection`: an eighth of the descriptors. The fast lane
+    /// adds to it what no probe in flight needs.
     #[must_use]
     pub fn kept_connections() -> usize {
         kept_with(descriptors())

@@ -34,6 +34,11 @@ impl Permits {
         self.running
     }
 
+    /// How many more may run.
+    pub const fn left(&self) -> usize {
+        self.limit.saturating_sub(self.running)
+    }
+
     /// Asks for a permit for `id`. `false`: it waits, and [`Self::release`] will name it.
     pub fn request(&mut self, id: u32, host: Option<&Host>) -> bool {
         if let Some(host) = host {

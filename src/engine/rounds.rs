@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     check::{Attempt, Class, Endpoint, Outcome, Reason, Report, Rhythm},
-    probe::{Begun, Lane},
+    probe::{Begun, Lane, TimedOut},
 };
 
 /// What an attempt ended in, and whose it was.
@@ -124,21 +124,23 @@ impl<L: Lane> Scheduler<L> {
         self.metrics.scheduling_lag.observe(now.saturating_sub(record.round.at) as f64 / 1000.0);
         self.metrics.in_flight_probes.set(self.permits.running().try_into().unwrap_or(i64::MAX));
         if let Some(fast) = &mut self.fast {
+            fast.make_room(self.permits.left());
             let Endpoint { dial, probe, .. } = &record.endpoint;
             if matches!(record.question, Prepared::NotYet) {
-                record.question = fast.question(dial.as_ref(), probe).map_or(Prepared::Ordinary, Prepared::Fast);
+                record.question = fast
+                    .question(dial.as_ref(), probe, record.kept.is_some())
+                    .map_or(Prepared::Ordinary, Prepared::Fast);
             }
             if let Prepared::Fast(question) = &record.question {
-                let timeout = millis(probe.timeout);
-                let begun = fast.begin(token(id, number), question, probe);
+                let begun = fast.begin(token(id, number), question, probe, record.kept.as_ref());
                 // The clock of the wheel has whole milliseconds: one more, or it would be early by a part of one.
                 let at = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
                 let (line, deadline) = match begun {
-                    Begun::Line(line) => (line, at + timeout + 1),
+                    Begun::Running { number, look } => (number, at + millis(look) + 1),
                     Begun::Ended(report) => {
                         // Told with all the others: who waits for its permit may not get further either, and so on.
                         self.finished.push((token(id, number), report));
-                        (u32::MAX, at + timeout + 1)
+                        (u32::MAX, at + millis(probe.timeout) + 1)
                     }
                 };
                 record.flight = Flight::Running { on: On::Line { line, deadline }, started: now };
@@ -194,7 +196,7 @@ impl<L: Lane> Scheduler<L> {
         }
     }
 
-    /// The deadline of a probe on the fast lane has come.
+    /// The time has come to look at a probe on the fast lane; mostly its deadline.
     pub(super) fn time_out(&mut self, id: u32, line: u32, now: u64) {
         let Some(attempt) = self.table.record(id).map(|record| record.attempt) else { return };
         let Some(fast) = &mut self.fast else { return };
@@ -202,8 +204,17 @@ impl<L: Lane> Scheduler<L> {
         if !std::mem::replace(&mut self.looked, true) {
             fast.poll(&mut self.finished);
         }
-        if let Some(report) = fast.time_out(token(id, attempt), line) {
-            self.end(Ended { id, attempt, report }, now);
+        match fast.time_out(token(id, attempt), line) {
+            TimedOut::Ended(report) => self.end(Ended { id, attempt, report }, now),
+            TimedOut::Later(left) => {
+                let at = self.now() + millis(left) + 1;
+                if let Some(Record { flight: Flight::Running { on: On::Line { deadline, .. }, .. }, .. }) =
+                    self.table.record_mut(id)
+                {
+                    *deadline = at;
+                }
+            }
+            TimedOut::Over => {}
         }
     }
 

@@ -90,7 +90,7 @@ impl Lane for Prober {
         if !self.fast_lane {
             return None;
         }
-        match FastLane::new(self.egress.clone()) {
+        match FastLane::new(self.egress.clone(), self.connections.clone()) {
             Ok(lane) => Some(lane),
             Err(error) => {
                 tracing::warn!(%error, "no fast lane on this system: every probe takes the ordinary one");

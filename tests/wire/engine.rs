@@ -166,6 +166,38 @@ async fn who_waited_for_a_permit_has_a_deadline_too_and_who_is_given_up_holds_no
     running.stop.cancel();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_is_kept_over_the_rounds_of_its_check_and_ends_with_it() {
+    let running = start(100);
+    let (opened, open, requests) = <(Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+    let counts = (opened.clone(), open.clone(), requests.clone());
+    let address = target(move |mut stream| {
+        let (opened, open, requests) = counts.clone();
+        async move {
+            opened.fetch_add(1, Ordering::Relaxed);
+            open.fetch_add(1, Ordering::Relaxed);
+            while !read_head(&mut stream).await.is_empty() {
+                requests.fetch_add(1, Ordering::Relaxed);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+            }
+            open.fetch_sub(1, Ordering::Relaxed);
+        }
+    })
+    .await;
+    running.declare(&[("kept", "{http: {reuseConnection: true}}", address)]).await;
+    eventually("some rounds", || requests.load(Ordering::Relaxed) >= 4).await;
+    assert_eq!(running.of("kept"), Some((EndpointState::Healthy, None)));
+    assert_eq!((opened.load(Ordering::Relaxed), running.ordinary.load(Ordering::Relaxed)), (1, 0));
+    // Another question, another connection.
+    running.declare(&[("kept", "{http: {reuseConnection: true, path: /other}}", address)]).await;
+    eventually("the second one", || opened.load(Ordering::Relaxed) == 2).await;
+    eventually("and that alone", || open.load(Ordering::Relaxed) == 1).await;
+    running.engine.remove(ObjectKey::new("shop", "all")).await;
+    eventually("none is open", || open.load(Ordering::Relaxed) == 0).await;
+    assert_eq!(opened.load(Ordering::Relaxed), 2);
+    running.stop.cancel();
+}
+
 /// Connections of which the kernel has told: half of what two checks ask, for they ask the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_checks_of_one_target_are_one_connection_a_round_on_the_wire() {

@@ -12,7 +12,7 @@ use healthcheck_operator::{
         Attempt, Dial, Handshake, HeaderSource, HttpHeader, HttpProbe, Outcome, ProbeKind, Reason, Report, StatusRange,
         TcpProbe,
     },
-    probe::{Begun, DeniedDynamic, EgressGuard, FastLane, Lane as _, Prober, Settings},
+    probe::{Begun, DeniedDynamic, EgressGuard, FastLane, Lane as _, Prober, Settings, TimedOut},
 };
 use proptest::{prelude::*, test_runner::TestRunner};
 use tokio::{
@@ -30,24 +30,26 @@ use crate::{
     tcp::{accepted, listen},
 };
 
-fn both() -> Prober {
+pub fn both() -> Prober {
     Prober::new(Settings { fast_lane: true, ..Settings::standalone() })
 }
 
-fn lane(prober: &Prober) -> FastLane {
+pub fn lane(prober: &Prober) -> FastLane {
     prober.fast().expect("a fast lane on Linux")
 }
 
 /// One attempt on the fast lane, which must take it; its deadline is kept as the engine keeps it.
-async fn by(lane: &mut FastLane, attempt: &Attempt) -> Report {
+pub async fn by(lane: &mut FastLane, attempt: &Attempt) -> Report {
     const TOKEN: u64 = 7;
-    let question = lane.question(attempt.dial.as_ref(), &attempt.probe).expect("the fast lane takes it");
-    let line = match lane.begin(TOKEN, &question, &attempt.probe) {
+    let (kept, mut ended) = (attempt.kept.as_ref(), vec![]);
+    let question = lane.question(attempt.dial.as_ref(), &attempt.probe, kept.is_some());
+    let question = question.expect("the fast lane takes it");
+    // What happened since the last round is known before the next.
+    lane.poll(&mut ended);
+    let (number, mut look) = match lane.begin(TOKEN, &question, &attempt.probe, kept) {
         Begun::Ended(report) => return report,
-        Begun::Line(line) => line,
+        Begun::Running { number, look } => (number, Instant::now() + look),
     };
-    let deadline = Instant::now() + attempt.probe.timeout;
-    let mut ended = vec![];
     loop {
         // The target runs on this thread too.
         lane.poll(&mut ended);
@@ -55,8 +57,12 @@ async fn by(lane: &mut FastLane, attempt: &Attempt) -> Report {
             assert!(token == TOKEN && ended.is_empty());
             return report;
         }
-        if Instant::now() >= deadline {
-            return lane.time_out(TOKEN, line).expect("it is under way");
+        if Instant::now() >= look {
+            match lane.time_out(TOKEN, number) {
+                TimedOut::Ended(report) => return report,
+                TimedOut::Later(left) => look = Instant::now() + left,
+                TimedOut::Over => panic!("it is under way"),
+            }
         }
         sleep(Duration::from_millis(1)).await;
     }
@@ -419,7 +425,7 @@ async fn what_is_not_plain_is_left_to_the_ordinary_lane() {
         ProbeKind::Http(HttpProbe { version: HttpVersion::Http2, ..get() }),
         ProbeKind::Http(HttpProbe { redirects: Redirects::SameHost, ..get() }),
         ProbeKind::Http(HttpProbe { connection: Connection::Polite, ..get() }),
-        ProbeKind::Http(HttpProbe { reuse_connection: true, ..get() }),
+        ProbeKind::Http(HttpProbe { reuse_connection: true, scheme: Scheme::Https, ..get() }),
         ProbeKind::Http(HttpProbe { expected_body: Some(BodyRule::Contains("up".into())), ..get() }),
         ProbeKind::Http(HttpProbe { path: "no path".into(), ..get() }),
         ProbeKind::Http(framed("Transfer-Encoding")),
@@ -431,11 +437,11 @@ async fn what_is_not_plain_is_left_to_the_ordinary_lane() {
     ];
     for kind in kinds {
         let attempt = attempt(Some(to.clone()), kind, ENOUGH);
-        assert!(lane.question(attempt.dial.as_ref(), &attempt.probe).is_none(), "{:?}", attempt.probe);
+        assert!(lane.question(attempt.dial.as_ref(), &attempt.probe, true).is_none(), "{:?}", attempt.probe);
     }
     let named = attempt(Some(crate::support::named("localhost", 80)), tcp(Handshake::HalfOpen), ENOUGH);
-    assert!(lane.question(named.dial.as_ref(), &named.probe).is_none());
-    assert!(lane.question(None, &named.probe).is_none());
+    assert!(lane.question(named.dial.as_ref(), &named.probe, false).is_none());
+    assert!(lane.question(None, &named.probe, false).is_none());
 }
 
 /// Answers changed at random: whatever comes, both say the same.

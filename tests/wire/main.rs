@@ -15,6 +15,7 @@ mod hostile;
 mod http;
 mod http2;
 mod junk;
+mod kept;
 mod lanes;
 mod leaks;
 #[path = "../support/mutate.rs"]

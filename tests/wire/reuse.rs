@@ -28,10 +28,10 @@ use crate::{
     support::{ENOUGH, assert_reason, at, attempt, eventually, get, prober, read_head, run, target},
 };
 
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+pub const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// A server on which connection `n`, counted from 0, is served by `serve(n, stream)`; and how many there were.
-async fn server<F>(serve: impl Fn(usize, TcpStream) -> F + Send + 'static) -> (SocketAddr, Arc<AtomicUsize>)
+pub async fn server<F>(serve: impl Fn(usize, TcpStream) -> F + Send + 'static) -> (SocketAddr, Arc<AtomicUsize>)
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -42,7 +42,7 @@ where
 }
 
 /// Answers every request, until the other side is gone.
-async fn serve_on(mut stream: TcpStream, answer: &[u8]) {
+pub async fn serve_on(mut stream: TcpStream, answer: &[u8]) {
     while !read_head(&mut stream).await.is_empty() {
         if stream.write_all(answer).await.is_err() {
             return;
@@ -50,7 +50,7 @@ async fn serve_on(mut stream: TcpStream, answer: &[u8]) {
     }
 }
 
-fn kept() -> HttpProbe {
+pub fn kept() -> HttpProbe {
     HttpProbe { reuse_connection: true, ..get() }
 }
 
@@ -310,7 +310,7 @@ async fn a_connection_on_which_nothing_comes_back_is_not_waited_for_to_the_end()
     assert_eq!(report.outcome, Outcome::Success);
 }
 
-fn with_timeout(attempt: &Attempt, timeout: Duration) -> Arc<healthcheck_operator::check::Probe> {
+pub fn with_timeout(attempt: &Attempt, timeout: Duration) -> Arc<healthcheck_operator::check::Probe> {
     Arc::new(healthcheck_operator::check::Probe { timeout, kind: attempt.probe.kind.clone() })
 }
 

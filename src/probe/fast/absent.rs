@@ -1,10 +1,10 @@
 //! There is no fast lane but on Linux.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use crate::{
-    check::{Dial, Probe, Report},
-    probe::egress::EgressGuard,
+    check::{Dial, Kept, Probe, Report},
+    probe::{KeptConnections, egress::EgressGuard},
 };
 
 /// None is ever made.
@@ -18,16 +18,24 @@ pub struct Question(Infallible);
 /// How an attempt began.
 #[derive(Debug)]
 pub enum Begun {
-    Line(u32),
+    Running { number: u32, look: Duration },
     Ended(Report),
 }
 
+/// What became of an attempt whose time has come.
+#[derive(Debug)]
+pub enum TimedOut {
+    Ended(Report),
+    Later(Duration),
+    Over,
+}
+
 impl FastLane {
-    pub(super) fn new(_: Arc<EgressGuard>) -> std::io::Result<Self> {
+    pub(super) fn new(_: Arc<EgressGuard>, _: KeptConnections) -> std::io::Result<Self> {
         Err(std::io::ErrorKind::Unsupported.into())
     }
 
-    pub fn question(&mut self, _: Option<&Dial>, _: &Probe) -> Option<Question> {
+    pub fn question(&mut self, _: Option<&Dial>, _: &Probe, _: bool) -> Option<Question> {
         match self.0 {}
     }
 
@@ -39,11 +47,15 @@ impl FastLane {
         match self.0 {}
     }
 
-    pub fn begin(&mut self, _: u64, _: &Question, _: &Arc<Probe>) -> Begun {
+    pub fn begin(&mut self, _: u64, _: &Question, _: &Arc<Probe>, _: Option<&Kept>) -> Begun {
         match self.0 {}
     }
 
-    pub fn time_out(&mut self, _: u64, _: u32) -> Option<Report> {
+    pub fn make_room(&mut self, _: usize) {
+        match self.0 {}
+    }
+
+    pub fn time_out(&mut self, _: u64, _: u32) -> TimedOut {
         match self.0 {}
     }
 

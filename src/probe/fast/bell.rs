@@ -57,14 +57,15 @@ mod tests {
 
     use tokio::time::Instant;
 
-    use crate::probe::{Settings, fast::FastLane};
+    use crate::probe::{KeptConnections, Settings, fast::FastLane};
 
     /// For what must end well before it.
     const ENOUGH: Duration = Duration::from_secs(20);
 
     #[test]
     fn whoever_rings_ends_a_wait_before_its_time_and_only_one() {
-        let mut lane = FastLane::new(Settings::standalone().egress).expect("a fast lane on Linux");
+        let mut lane =
+            FastLane::new(Settings::standalone().egress, KeptConnections::default()).expect("a fast lane on Linux");
         let (bell, mut ended) = (lane.bell(), vec![]);
         let ringer = std::thread::spawn({
             let bell = bell.clone();

@@ -6,10 +6,21 @@
 
 use std::mem::MaybeUninit;
 
+use super::body::Body;
 use crate::probe::{
     failure::Failure,
     http::{MAX_HEAD, MAX_HEADERS, MAX_READ, malformed, too_large},
 };
+
+/// What the head of an answer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    pub status: u16,
+    pub body: Body,
+    /// Whether another request may follow on the connection, once the body has ended. A server that speaks HTTP/1.0 is never
+    /// asked again, whatever it says: hyper would, and in HTTP/1.0, but once.
+    pub again: bool,
+}
 
 /// What has come of an answer so far.
 #[derive(Debug, Default)]
@@ -28,26 +39,40 @@ impl Heard {
         MAX_READ.saturating_sub(self.total)
     }
 
-    /// Takes in `bytes`, the next that came. The status, once the whole head of an answer is there that is no interim one.
-    pub fn take(&mut self, bytes: &[u8], is_head: bool) -> Result<Option<u16>, Failure> {
+    /// Whether anything has come at all.
+    pub const fn is_nothing(&self) -> bool {
+        self.total == 0
+    }
+
+    /// So many bytes came of a body.
+    pub const fn pass(&mut self, bytes: usize) {
+        self.total += bytes;
+    }
+
+    /// Takes in `bytes`, the next that came. Once the whole head of an answer is there that is no interim one: what it says,
+    /// and how many of the bytes came after it.
+    pub fn take(&mut self, bytes: &[u8], is_head: bool) -> Result<Option<(Head, usize)>, Failure> {
         self.total += bytes.len();
         if self.rest.is_empty() {
-            let (status, used) = self.read(bytes, is_head)?;
-            if status.is_none() {
+            let (head, used) = self.read(bytes, is_head)?;
+            if head.is_none() {
                 self.rest.extend_from_slice(&bytes[used..]);
             }
-            return Ok(status);
+            return Ok(head.map(|head| (head, bytes.len() - used)));
         }
         let mut rest = std::mem::take(&mut self.rest);
         rest.extend_from_slice(bytes);
-        let (status, used) = self.read(&rest, is_head)?;
-        rest.drain(..used);
-        self.rest = rest;
-        Ok(status)
+        let (head, used) = self.read(&rest, is_head)?;
+        let after = rest.len() - used;
+        if head.is_none() {
+            rest.drain(..used);
+            self.rest = rest;
+        }
+        Ok(head.map(|head| (head, after)))
     }
 
-    /// The status, and how many bytes are done with.
-    fn read(&mut self, bytes: &[u8], is_head: bool) -> Result<(Option<u16>, usize), Failure> {
+    /// What the head says, and how many bytes are done with.
+    fn read(&mut self, bytes: &[u8], is_head: bool) -> Result<(Option<Head>, usize), Failure> {
         let mut used = 0;
         loop {
             let open = &bytes[used..];
@@ -62,7 +87,7 @@ impl Heard {
             };
             match answer {
                 Parsed::Interim(length) => used += length,
-                Parsed::Answer(status) => return Ok((Some(status), used)),
+                Parsed::Answer(head, length) => return Ok((Some(head), used + length)),
                 Parsed::Partial if open.len() >= MAX_HEAD => return Err(too_large()),
                 Parsed::Partial => {
                     self.searched = Some(open.len());
@@ -79,7 +104,8 @@ enum Parsed {
     Partial,
     /// An answer before the answer (RFC 9110, 15.2), so long.
     Interim(usize),
-    Answer(u16),
+    /// What its head says, and how long that is.
+    Answer(Head, usize),
 }
 
 /// A line with nothing in it ends a head. What was searched before is not searched again, so that a target which drips
@@ -106,25 +132,41 @@ fn parse(bytes: &[u8], is_head: bool) -> Result<Parsed, Failure> {
         return Err(too_large());
     }
     let status = answer.code.filter(|code| (100..1000).contains(code)).ok_or_else(malformed)?;
-    match status {
-        101 | 204 | 304 => return Ok(Parsed::Answer(status)),
-        100..=199 => return Ok(Parsed::Interim(length)),
-        _ if is_head => return Ok(Parsed::Answer(status)),
-        _ => {}
-    }
     let named = |name: &'static str| {
         let mine = move |header: &&httparse::Header<'_>| header.name.eq_ignore_ascii_case(name);
         answer.headers.iter().filter(mine).map(|header| header.value)
     };
-    if named("transfer-encoding").next().is_some() {
-        // HTTP/1.0 knows no codings.
-        return if answer.version == Some(0) { Err(malformed()) } else { Ok(Parsed::Answer(status)) };
-    }
-    match content_length(named("content-length")) {
-        Ok(Some(length)) if length > LONGEST => Err(too_large()),
-        Ok(_) => Ok(Parsed::Answer(status)),
-        Err(NoLength) => Err(malformed()),
-    }
+    let body = match status {
+        101 => Body::Unending,
+        100..=199 => return Ok(Parsed::Interim(length)),
+        204 | 304 => Body::Length(0),
+        _ if is_head => Body::Length(0),
+        _ => match named("transfer-encoding").next_back() {
+            // HTTP/1.0 knows no codings.
+            Some(_) if answer.version == Some(0) => return Err(malformed()),
+            Some(codings) if is_last(codings, "chunked") => Body::CHUNKED,
+            Some(_) => Body::Unending,
+            None => match content_length(named("content-length")) {
+                Ok(Some(length)) if length > LONGEST => return Err(too_large()),
+                Ok(Some(length)) => Body::Length(length),
+                Ok(None) => Body::Unending,
+                Err(NoLength) => return Err(malformed()),
+            },
+        },
+    };
+    let again = answer.version == Some(1) && body != Body::Unending && !named("connection").any(closes);
+    Ok(Parsed::Answer(Head { status, body, again }, length))
+}
+
+/// Whether a `Connection` header says that the connection ends, or what nobody can tell.
+fn closes(value: &[u8]) -> bool {
+    !value.is_ascii()
+        || value.split(|byte| *byte == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
+}
+
+fn is_last(codings: &[u8], coding: &str) -> bool {
+    let last = codings.rsplit(|byte| *byte == b',').next().unwrap_or_default();
+    last.trim_ascii().eq_ignore_ascii_case(coding.as_bytes())
 }
 
 /// Two above this stand for lengths that are not known.
@@ -170,7 +212,7 @@ mod tests {
             }
             match heard.take(&answer[from..cut], false) {
                 Ok(None) => from = cut,
-                Ok(status) => return Ok(status),
+                Ok(Some((head, _))) => return Ok(Some(head.status)),
                 Err(failure) => return Err(failure.reason),
             }
         }
@@ -201,6 +243,42 @@ mod tests {
         ] {
             assert_eq!(hear(answer, &[]), want, "{:?}", String::from_utf8_lossy(answer));
         }
+    }
+
+    #[test]
+    fn a_head_says_where_its_body_ends_and_whether_another_request_may_follow() {
+        let end = |head: &str, is_head| {
+            let answer = format!("{head}\r\n\r\nok");
+            let (head, after) =
+                Heard::default().take(answer.as_bytes(), is_head).expect("an answer").expect("all of it");
+            assert_eq!(after, 2, "{answer}");
+            (head.body, head.again)
+        };
+        for (head, body, again) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2", Body::Length(2), true),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nconnection: keep-alive", Body::Length(2), true),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: x, CLOSE ,y", Body::Length(2), false),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: x\r\nconnection: close", Body::Length(2), false),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: closed", Body::Length(2), true),
+            ("HTTP/1.0 200 OK\r\nContent-Length: 2", Body::Length(2), false),
+            ("HTTP/1.0 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive", Body::Length(2), false),
+            ("HTTP/1.1 200 OK", Body::Unending, false),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip , Chunked", Body::CHUNKED, true),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\ntransfer-encoding: chunked", Body::CHUNKED, true),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, gzip\r\ncontent-length: 2", Body::Unending, false),
+            ("HTTP/1.1 204 No Content\r\ncontent-length: 5", Body::Length(0), true),
+            ("HTTP/1.1 304 Not Modified\r\ntransfer-encoding: chunked", Body::Length(0), true),
+            ("HTTP/1.1 101 Switching\r\ncontent-length: 0", Body::Unending, false),
+            (
+                "HTTP/1.1 100 Continue\r\nconnection: close\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2",
+                Body::Length(2),
+                true,
+            ),
+        ] {
+            assert_eq!(end(head, false), (body, again), "{head}");
+        }
+        assert_eq!(end("HTTP/1.1 200 OK\r\ncontent-length: 100", true), (Body::Length(0), true));
+        assert_eq!(end("HTTP/1.1 200 OK", true), (Body::Length(0), true));
     }
 
     proptest! {

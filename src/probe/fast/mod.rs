@@ -2,19 +2,21 @@
 //!
 //! An attempt is no task here and no future, but a socket in one epoll set and a few words beside it. Sockets are used
 //! again: `connect` to no address ends a connection by a reset, which leaves neither TIME_WAIT nor a port behind, and the
-//! descriptor with all its settings is ready for the next. In the steady state an attempt allocates nothing. It says of every target what
-//! the ordinary lane says, in the same words; `tests/wire/lanes.rs` holds the two to each other.
+//! descriptor with all its settings is ready for the next; and a connection that is kept is asked again, round after round. In
+//! the steady state an attempt allocates nothing. It says of every target what the ordinary lane says, in the same words;
+//! `tests/wire/lanes.rs` and `tests/wire/kept.rs` hold the two to each other.
 //!
 //! Deadlines are its caller's, who has a wheel for such things. Its epoll set is where the thread of the caller sleeps.
 
 mod attempt;
 mod bell;
+mod body;
 mod head;
+mod kept;
+mod lines;
 mod question;
 
-use std::{
-    io, mem::MaybeUninit, net::SocketAddr, ops::RangeInclusive, os::fd::OwnedFd, sync::Arc, task::Waker, time::Duration,
-};
+use std::{io, mem::MaybeUninit, ops::RangeInclusive, sync::Arc, task::Waker, time::Duration};
 
 use rustix::{
     event::{
@@ -22,33 +24,35 @@ use rustix::{
         epoll::{self, EventFlags},
     },
     io::Errno,
-    net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt},
 };
 use tokio::time::Instant;
 
 use self::{
-    attempt::{Attempt, Stage},
+    attempt::{After, Attempt, Course, Tools, Went},
     bell::Bell,
-    head::Heard,
+    kept::{Held, LetGo},
+    lines::{Lines, Told},
     question::{Asks, Wires},
 };
 use super::{
-    ask, dial,
+    ask::{self, Asked},
     egress::EgressGuard,
     failure::Failure,
+    http::KeptConnections,
     progress::{Phase, Progress},
 };
-use crate::check::{Dial, Probe, Reason, Report};
+use crate::check::{Dial, Kept, Probe, Reason, Report};
 
 pub use question::Question;
 pub(in crate::probe) use question::Wire;
 
+/// So many times the limit of kept connections are lent to them at most: half of the descriptors may be in flight, and an
+/// eighth kept.
+const LENT: usize = 4;
 /// How many events are taken at once.
 const EVENTS: usize = 256;
 /// How much is read at once; an ordinary head comes whole.
 const READ: usize = 16 * 1024;
-/// Sockets that are kept for later, of each family.
-const IDLE: usize = 256;
 /// What the bell's events carry: the number of a line that there never is.
 const BELL: u64 = u64::MAX;
 const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -59,65 +63,70 @@ const GATHER: Duration = Duration::from_micros(250);
 
 /// See the module's own words. Belongs to one loop, which sleeps in [`Self::wait`].
 pub struct FastLane {
-    epoll: OwnedFd,
     bell: Arc<Bell>,
     /// The bell was heard.
     called: bool,
     egress: Arc<EgressGuard>,
-    lines: Vec<Line>,
-    /// Attempts under way.
-    flying: usize,
-    /// Lines without a socket.
+    connections: KeptConnections,
+    /// How many connections may be kept now.
+    room: usize,
+    lines: Lines,
+    /// By their numbers.
+    attempts: Vec<Option<Attempt>>,
+    /// Numbers of none.
     free: Vec<u32>,
-    /// Lines with a socket that waits to be used again, of IPv4 and of IPv6.
-    idle: [Vec<u32>; 2],
-    /// Whether a socket may be used again: some sandboxes do not have that.
-    recycles: bool,
+    let_go: LetGo,
+    /// Room for what is taken from there.
+    gone: Vec<(u32, u32)>,
     wires: Wires,
-    own_ports: RangeInclusive<u16>,
-    request: Vec<u8>,
-    buffer: Box<[u8]>,
-}
-
-/// A place for one attempt after the other.
-struct Line {
-    socket: Option<OwnedFd>,
-    /// Tells the events of this socket from those of one that had the place before.
-    generation: u32,
-    attempt: Option<Attempt>,
+    tools: Tools,
 }
 
 /// How an attempt began.
 #[derive(Debug)]
 pub enum Begun {
-    /// It is under way on this line.
-    Line(u32),
+    /// It is under way, under this number.
+    Running {
+        number: u32,
+        /// When [`FastLane::time_out`] is wanted.
+        look: Duration,
+    },
     /// It ended before it began.
     Ended(Report),
+}
+
+/// What became of an attempt whose time has come.
+#[derive(Debug)]
+pub enum TimedOut {
+    Ended(Report),
+    /// It goes on, and is to be looked at once more in so long.
+    Later(Duration),
+    /// It has ended already.
+    Over,
 }
 
 impl FastLane {
     /// # Errors
     /// When the system refuses an epoll set, or one that is waited for with nanoseconds (Linux 5.11).
-    pub(super) fn new(egress: Arc<EgressGuard>) -> io::Result<Self> {
+    pub(super) fn new(egress: Arc<EgressGuard>, connections: KeptConnections) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let bell = Bell::new()?;
         epoll::add(&epoll, &*bell, epoll::EventData::new_u64(BELL), EventFlags::IN | EventFlags::ET)?;
         epoll::wait(&epoll, &mut [MaybeUninit::uninit(); 1], Some(&NOW))?;
+        let request = Vec::with_capacity(1024);
         Ok(Self {
-            epoll,
             bell,
             called: false,
             egress,
-            lines: vec![],
-            flying: 0,
+            room: connections.limit,
+            connections,
+            lines: Lines::new(epoll),
+            attempts: vec![],
             free: vec![],
-            idle: [vec![], vec![]],
-            recycles: true,
+            let_go: LetGo::default(),
+            gone: vec![],
             wires: Wires::default(),
-            own_ports: own_ports(),
-            request: Vec::with_capacity(1024),
-            buffer: vec![0; READ].into(),
+            tools: Tools { own_ports: own_ports(), request, buffer: vec![0; READ].into() },
         })
     }
 
@@ -127,58 +136,91 @@ impl FastLane {
         Waker::from(self.bell.clone())
     }
 
-    /// The question that `probe` asks at `dial`, where this lane takes it.
-    pub fn question(&mut self, dial: Option<&Dial>, probe: &Probe) -> Option<Question> {
-        self.wires.question(dial, probe)
+    /// The question that `probe` asks at `dial`, where this lane takes it. `keeps`: [`Self::begin`] will be given a place to keep
+    /// the connection in.
+    pub fn question(&mut self, dial: Option<&Dial>, probe: &Probe, keeps: bool) -> Option<Question> {
+        self.wires.question(dial, probe, keeps)
+    }
+
+    /// So many `more` attempts than are under way may be, on whatever lane, and another is about to begin: as long as nobody
+    /// needs the descriptors that are held ready for them, connections are kept with those.
+    pub fn make_room(&mut self, more: usize) {
+        self.room = self.connections.limit.saturating_add(more.min(LENT * self.connections.limit));
+        if usize::try_from(self.connections.idle.get()).is_ok_and(|idle| idle > self.room) {
+            self.lines.give_way();
+        }
     }
 
     /// Begins an attempt of `probe`, whose question was made by [`Self::question`]. `token` comes back with its report. Its
-    /// deadline is the caller's: see [`Self::time_out`].
-    pub fn begin(&mut self, token: u64, question: &Question, probe: &Arc<Probe>) -> Begun {
+    /// deadline is the caller's: see [`Self::time_out`]. `kept`: what the attempt before has left, and where this one leaves it.
+    pub fn begin(&mut self, token: u64, question: &Question, probe: &Arc<Probe>, kept: Option<&Kept>) -> Begun {
         let started = Instant::now();
-        match self.dial(question) {
-            Ok(at) => {
-                let attempt = Attempt {
-                    token,
-                    question: question.clone(),
-                    probe: probe.clone(),
-                    started,
-                    stage: Stage::Connecting,
-                    heard: Heard::default(),
-                };
-                self.lines[at as usize].attempt = Some(attempt);
-                self.flying += 1;
-                Begun::Line(at)
+        let kept = kept.filter(|_| probe.keeps());
+        let held = kept.and_then(Kept::take).and_then(|left| left.downcast::<Held>().ok());
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.attempts.push(None);
+            (self.attempts.len() - 1) as u32
+        });
+        match self.set_out(question, held.as_deref(), number) {
+            Ok(course) => {
+                let look = if course.was_kept { probe.timeout / 2 } else { probe.timeout };
+                let (asked, probe) = (question.clone(), probe.clone());
+                let kept = kept.cloned();
+                let attempt = Attempt { token, asked, probe, started, course, old: None, kept, held };
+                self.attempts[number as usize] = Some(attempt);
+                Begun::Running { number, look }
             }
             Err(failure) => {
-                Begun::Ended(ask::report(Err(failure), &Progress::of(started, probe.timeout, Phase::Connect), None))
+                self.free.push(number);
+                Begun::Ended(report(Err(failure), started, probe, Phase::Connect))
             }
         }
     }
 
-    /// The deadline of the attempt `token` on `line` has come.
-    /// `None`: it has ended already.
-    pub fn time_out(&mut self, token: u64, line: u32) -> Option<Report> {
-        let attempt = self.let_go(token, line)?;
-        let phase = match attempt.stage {
-            Stage::Connecting => Phase::Connect,
-            Stage::Sending(_) => Phase::Request,
-            Stage::Listening => Phase::Response,
-        };
-        let progress = Progress::of(attempt.started, attempt.probe.timeout, phase);
-        Some(ask::report(Err(progress.timed_out()), &progress, None))
+    /// The time has come that [`Self::begin`] or this named. Without an answer in half of the time on a connection that was kept, a
+    /// fresh one is asked beside it: somebody on the way may have forgotten the connection and told nobody. At the deadline
+    /// the attempt ends.
+    pub fn time_out(&mut self, token: u64, number: u32) -> TimedOut {
+        let attempt = self.attempts.get_mut(number as usize).and_then(Option::as_mut);
+        let Some(attempt) = attempt.filter(|attempt| attempt.token == token) else { return TimedOut::Over };
+        let left = attempt.probe.timeout.saturating_sub(attempt.started.elapsed());
+        if !left.is_zero() {
+            if attempt.verdict().is_some() || !attempt.course.was_kept {
+                return TimedOut::Later(left);
+            }
+            match self.lines.dial(attempt.asked.address, &attempt.asked.asks, number) {
+                Ok(line) => {
+                    let old = std::mem::replace(&mut attempt.course, Course::fresh(line));
+                    attempt.old = Some(Box::new(old));
+                    return TimedOut::Later(left);
+                }
+                Err(failure) => {
+                    self.connections.lost.inc();
+                    return self.drop_attempt(token, number).map_or(TimedOut::Over, |attempt| {
+                        TimedOut::Ended(report(Err(failure), attempt.started, &attempt.probe, Phase::Connect))
+                    });
+                }
+            }
+        }
+        let Some(attempt) = self.drop_attempt(token, number) else { return TimedOut::Over };
+        let phase = attempt.course.phase();
+        let asked = attempt
+            .verdict()
+            .cloned()
+            .unwrap_or_else(|| Err(Progress::of(attempt.started, attempt.probe.timeout, phase).timed_out()));
+        TimedOut::Ended(report(asked, attempt.started, &attempt.probe, phase))
     }
 
-    /// Gives up the attempt `token` on `line`; nothing more is said of it.
-    pub fn give_up(&mut self, token: u64, line: u32) {
-        self.let_go(token, line);
+    /// Gives up the attempt `token` with this number; nothing more is said of it.
+    pub fn give_up(&mut self, token: u64, number: u32) {
+        self.drop_attempt(token, number);
     }
 
     /// Sleeps until something can go on, the bell rings, or it is `until`, within microseconds; then goes on with all that
     /// can, and puts what ended into `ended`, with its token.
     pub fn wait(&mut self, until: Instant, ended: &mut Vec<(u64, Report)>) {
         let left = || until.saturating_duration_since(Instant::now());
-        if self.flying >= CROWD && !left().is_zero() {
+        if self.attempts.len() - self.free.len() >= CROWD && !left().is_zero() {
             std::thread::sleep(GATHER.min(left()));
             let before = ended.len();
             self.called = false;
@@ -203,9 +245,13 @@ impl FastLane {
     /// Goes on with those that can go on within `left`. Whether there may be more at once: a socket that was let go says so
     /// once more, and taken now, that wakes nobody later.
     fn go_on_all(&mut self, left: &Timespec, ended: &mut Vec<(u64, Report)>) -> bool {
+        self.let_go.take(&mut self.gone);
+        for (line, generation) in self.gone.drain(..) {
+            self.lines.let_go(line, generation);
+        }
         let mut room = [const { MaybeUninit::uninit() }; EVENTS];
         let before = ended.len();
-        let events = match epoll::wait(&self.epoll, &mut room, Some(left)) {
+        let events = match epoll::wait(&self.lines.epoll, &mut room, Some(left)) {
             Ok((events, _)) => events,
             // It has slept, if not as long as it might.
             Err(Errno::INTR) => return false,
@@ -227,142 +273,129 @@ impl FastLane {
         events.len() == EVENTS || ended.len() > before
     }
 
-    fn dial(&mut self, question: &Question) -> Result<u32, Failure> {
-        let address = question.address;
-        self.egress.check(address).map_err(|message| Failure::new(Reason::EgressDenied, message))?;
-        let local = |error: Errno| dial::explain(&error.into(), address);
-        let at = match self.idle[usize::from(address.is_ipv6())].pop() {
-            Some(at) => at,
-            None => self.open_at_all_costs(address).map_err(local)?,
-        };
-        let Some(socket) = &self.lines[at as usize].socket else { unreachable!("an idle line has a socket") };
-        // The last ACK of the handshake is held back. A half-open connection is never completed by it; on any other the
-        // request takes it along, which spares both sides a packet. The kernel forgets this with every connection.
-        let quiet = match question.asks {
-            Asks::HalfOpen | Asks::Http(_) => sockopt::set_tcp_quickack(socket, false),
-            Asks::Full => Ok(()),
-        };
-        match quiet.and_then(|()| rustix::net::connect(socket, &address)) {
-            Ok(()) | Err(Errno::INPROGRESS) => Ok(at),
-            Err(error) => {
-                self.close(at);
-                Err(local(error))
-            }
+    /// On the connection that was kept, where there is one; else on one of its own.
+    fn set_out(&mut self, question: &Question, held: Option<&Held>, number: u32) -> Result<Course, Failure> {
+        let Question { address, asks } = question;
+        if let Err(message) = self.egress.check(*address) {
+            return Err(Failure::new(Reason::EgressDenied, message));
         }
-    }
-
-    /// A line with a new socket, in place of one that waits for the other family where there is no descriptor left.
-    fn open_at_all_costs(&mut self, address: SocketAddr) -> Result<u32, Errno> {
-        let opened = self.open(address);
-        if matches!(opened, Err(Errno::MFILE | Errno::NFILE))
-            && let Some(other) = self.idle[usize::from(address.is_ipv4())].pop()
+        let taken = held.and_then(|held| self.lines.take(held, *address, number));
+        if let Some(line) = taken
+            && let (Asks::Http(wire), Some(socket)) = (asks, self.lines.socket(line))
         {
-            self.close(other);
-            return self.open(address);
+            let mut course = Course::again(line);
+            if course.send(wire, *address, socket, &mut self.tools.request).is_ok() {
+                return Ok(course);
+            }
+            self.connections.lost.inc();
+            self.lines.reset(line, None);
         }
-        opened
-    }
-
-    /// A line with a new socket.
-    fn open(&mut self, address: SocketAddr) -> Result<u32, Errno> {
-        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
-        sockopt::set_tcp_nodelay(&socket, true)?;
-        let at = match self.free.pop() {
-            Some(at) => at,
-            None => {
-                self.lines.push(Line { socket: None, generation: 0, attempt: None });
-                (self.lines.len() - 1) as u32
-            }
-        };
-        let line = &mut self.lines[at as usize];
-        line.generation = line.generation.wrapping_add(1);
-        let data = epoll::EventData::new_u64(u64::from(line.generation) << 32 | u64::from(at));
-        let interest = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
-        match epoll::add(&self.epoll, &socket, data, interest) {
-            Ok(()) => {
-                line.socket = Some(socket);
-                Ok(at)
-            }
-            Err(error) => {
-                self.free.push(at);
-                Err(error)
-            }
-        }
-    }
-
-    fn close(&mut self, at: u32) {
-        self.lines[at as usize].socket = None;
-        self.free.push(at);
+        self.lines.dial(*address, asks, number).map(Course::fresh)
     }
 
     /// Something happened on a line.
     fn go_on(&mut self, at: u32, generation: u32, flags: EventFlags, ended: &mut Vec<(u64, Report)>) {
-        let Self { lines, request, buffer, own_ports, .. } = self;
-        let Some(Line { socket: Some(socket), generation: current, attempt: Some(attempt) }) =
-            lines.get_mut(at as usize)
-        else {
-            return;
+        let (number, went) = match self.lines.told(at, generation) {
+            Told::Attempt(number, socket) => {
+                let Some(Some(attempt)) = self.attempts.get_mut(number as usize) else { return };
+                (number, attempt.go_on(at, socket, flags, &mut self.tools))
+            }
+            Told::Kept => {
+                if self.lines.is_lost(at, flags) {
+                    self.connections.lost.inc();
+                    self.lines.reset(at, None);
+                }
+                return;
+            }
+            Told::Nobody => return,
         };
-        if *current != generation {
-            return;
-        }
-        let Some(asked) = attempt.go_on(socket, flags, own_ports, request, buffer) else { return };
-        let is_whole = asked.is_ok();
-        let phase = Phase::Response;
-        let report = ask::report(asked, &Progress::of(attempt.started, attempt.probe.timeout, phase), None);
-        ended.push((attempt.token, report));
-        let politely = is_whole && matches!(attempt.question.asks, Asks::Full);
-        let family = usize::from(attempt.question.address.is_ipv6());
-        self.lines[at as usize].attempt = None;
-        self.flying -= 1;
-        if politely {
-            self.close(at);
-        } else {
-            self.reset(at, is_whole.then_some(family));
+        match went {
+            Went::On => {}
+            Went::Unheard => self.begin_anew(number, at, ended),
+            Went::Ended(asked, after) => self.end(number, at, asked, after, ended),
         }
     }
 
-    fn let_go(&mut self, token: u64, at: u32) -> Option<Attempt> {
-        let attempt = self.lines.get_mut(at as usize)?.attempt.take_if(|attempt| attempt.token == token)?;
-        self.flying -= 1;
-        if attempt.stage == Stage::Connecting {
-            self.close(at);
-        } else {
-            self.reset(at, None);
+    /// The connection that was kept is gone: a fresh one takes its place, if none is under way.
+    fn begin_anew(&mut self, number: u32, at: u32, ended: &mut Vec<(u64, Report)>) {
+        self.connections.lost.inc();
+        self.lines.reset(at, None);
+        let Some(Some(attempt)) = self.attempts.get_mut(number as usize) else { return };
+        if attempt.old.take_if(|old| old.line == at).is_some() {
+            return;
         }
+        match self.lines.dial(attempt.asked.address, &attempt.asked.asks, number) {
+            Ok(line) => attempt.course = Course::fresh(line),
+            Err(failure) => {
+                if let Some(attempt) = self.take(number) {
+                    ended.push((attempt.token, report(Err(failure), attempt.started, &attempt.probe, Phase::Connect)));
+                }
+            }
+        }
+    }
+
+    /// An attempt ended, on the line `at`.
+    fn end(&mut self, number: u32, at: u32, asked: Asked, after: After, ended: &mut Vec<(u64, Report)>) {
+        let Some(attempt) = self.take(number) else { return };
+        ended.push((attempt.token, report(asked, attempt.started, &attempt.probe, Phase::Response)));
+        let Attempt { asked: Question { address, asks }, course, old, kept, held, .. } = attempt;
+        let was_kept = match old {
+            // It came from elsewhere.
+            Some(old) if old.line != at => {
+                self.connections.lost.inc();
+                self.lines.reset(old.line, None);
+                false
+            }
+            Some(_) => {
+                self.lines.reset(course.line, None);
+                true
+            }
+            None => course.was_kept,
+        };
+        if after == After::Again
+            && let Some(kept) = kept
+            && let Some(place) = self.connections.admit_within(self.room)
+        {
+            let mut held = held.unwrap_or_else(|| Held::new(address, &self.let_go));
+            held.address = address;
+            self.lines.keep(at, place, &mut held);
+            kept.put(held);
+        } else if after == After::Whole && matches!(asks, Asks::Full) {
+            self.lines.close(at);
+        } else {
+            let again = after != After::Broken && !was_kept;
+            self.lines.reset(at, again.then_some(usize::from(address.is_ipv6())));
+        }
+    }
+
+    fn take(&mut self, number: u32) -> Option<Attempt> {
+        let attempt = self.attempts.get_mut(number as usize)?.take()?;
+        self.free.push(number);
         Some(attempt)
     }
 
-    /// Ends the connection on a line by a reset. `again`: the socket may be used again, for this family.
-    fn reset(&mut self, at: u32, again: Option<usize>) {
-        let Some(socket) = &self.lines[at as usize].socket else { return };
-        let again = again.filter(|family| self.recycles && self.idle[*family].len() < IDLE);
-        match rustix::net::connect_unspec(socket) {
-            Ok(()) => {
-                if let Some(family) = again {
-                    self.idle[family].push(at);
-                    return;
-                }
-            }
-            // A connection that has ended already is none to end.
-            Err(error) if again.is_some() => {
-                self.recycles = false;
-                tracing::info!(%error, "sockets cannot be used again here; every probe opens its own");
-                let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
-            }
-            Err(_) => {
-                let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+    /// Ends an attempt where it stands.
+    fn drop_attempt(&mut self, token: u64, number: u32) -> Option<Attempt> {
+        let attempt = self.attempts.get_mut(number as usize)?.take_if(|attempt| attempt.token == token)?;
+        self.free.push(number);
+        for course in [Some(&attempt.course), attempt.old.as_deref()].into_iter().flatten() {
+            if course.phase() == Phase::Connect {
+                self.lines.close(course.line);
+            } else {
+                self.lines.reset(course.line, None);
             }
         }
-        self.close(at);
+        Some(attempt)
     }
+}
+
+fn report(asked: Asked, started: Instant, probe: &Probe, phase: Phase) -> Report {
+    ask::report(asked, &Progress::of(started, probe.timeout, phase), None)
 }
 
 impl std::fmt::Debug for FastLane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FastLane").field("lines", &self.lines.len()).finish_non_exhaustive()
+        f.debug_struct("FastLane").field("lines", &self.lines.count()).finish_non_exhaustive()
     }
 }
 

@@ -86,8 +86,8 @@ impl Wires {
         wire
     }
 
-    /// The question that `probe` asks at `dial`; `None` where it takes the ordinary lane.
-    pub fn question(&mut self, dial: Option<&Dial>, probe: &Probe) -> Option<Question> {
+    /// The question that `probe` asks at `dial`, over a connection that is kept if that is wanted and `keeps`; `None` where it takes the ordinary lane.
+    pub fn question(&mut self, dial: Option<&Dial>, probe: &Probe, keeps: bool) -> Option<Question> {
         let dial = dial?;
         let (Host::Address(ip), Some(port)) = (&dial.host, dial.port) else { return None };
         let asks = match &probe.kind {
@@ -95,7 +95,9 @@ impl Wires {
                 TcpProbe { handshake: Handshake::HalfOpen, .. } => Asks::HalfOpen,
                 TcpProbe { handshake: Handshake::Full, .. } => Asks::Full,
             },
-            ProbeKind::Http(http) if is_plain(http) => Asks::Http(self.keep(wire(http, dial)?)),
+            ProbeKind::Http(http) if is_plain(http) => {
+                Asks::Http(self.keep(wire(http, dial, keeps && http.keeps_connection())?))
+            }
             ProbeKind::Tcp(_) | ProbeKind::Http(_) | ProbeKind::Grpc(_) | ProbeKind::Script(_) => return None,
         };
         Some(Question { address: SocketAddr::new(*ip, port), asks })
@@ -110,13 +112,12 @@ fn is_plain(probe: &HttpProbe) -> bool {
         && probe.redirects == Redirects::None
         && probe.connection == Connection::Reset
         && probe.expected_body.is_none()
-        && !probe.reuse_connection
         && probe.headers.iter().all(|header| matches!(header.source, HeaderSource::Value(_)) && !ours(&header.name))
 }
 
 /// `None`: it cannot be sent, or is too long; the ordinary lane says what there is to say.
-fn wire(probe: &HttpProbe, dial: &Dial) -> Option<Wire> {
+fn wire(probe: &HttpProbe, dial: &Dial, kept: bool) -> Option<Wire> {
     // Without references nothing is waited for.
-    let plan = http::plan(probe, dial, &ObjectKey::new("", ""), &NoReferences, false).now_or_never()?.ok()?;
+    let plan = http::plan(probe, dial, &ObjectKey::new("", ""), &NoReferences, kept).now_or_never()?.ok()?;
     plan.wire().filter(|wire| wire.length() <= MAX_REQUEST)
 }

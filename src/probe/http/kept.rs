@@ -18,7 +18,7 @@ use crate::{
 
 /// A connection is asked no longer than this: a certificate is shown when a connection begins, and whoever shares out
 /// connections behind an address does so then, too.
-const MAX_AGE: Duration = Duration::from_secs(3600);
+pub(in crate::probe) const MAX_AGE: Duration = Duration::from_secs(3600);
 
 /// How many idle connections are kept, counted over all endpoints; cheap to clone.
 #[derive(Clone, Debug)]
@@ -40,15 +40,20 @@ impl Default for KeptConnections {
 
 impl KeptConnections {
     fn admit(&self) -> Option<Place> {
+        self.admit_within(self.limit)
+    }
+
+    /// A place for one more, if there are fewer than `limit`.
+    pub(in crate::probe) fn admit_within(&self, limit: usize) -> Option<Place> {
         let place = Place(self.idle.clone());
         let before = self.idle.inc();
         // Dropped where there is no room, which takes it off the count.
-        usize::try_from(before).is_ok_and(|before| before < self.limit).then_some(place)
+        usize::try_from(before).is_ok_and(|before| before < limit).then_some(place)
     }
 }
 
 /// One idle connection's place in the count.
-struct Place(Gauge);
+pub(in crate::probe) struct Place(Gauge);
 
 impl Drop for Place {
     fn drop(&mut self) {

@@ -31,6 +31,8 @@ use kept::{Line, Shelved};
 pub(super) use exchange::{MAX_HEAD, MAX_HEADERS, MAX_READ, closed, malformed, too_large};
 pub use kept::KeptConnections;
 pub(super) use kept::Shelf;
+#[cfg(target_os = "linux")]
+pub(super) use kept::{MAX_AGE, Place};
 pub(super) use request::{Plan, plan};
 
 /// Everything one address is asked with.
