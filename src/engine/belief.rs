@@ -321,7 +321,7 @@ fn row(
             since: judgement.since,
             reason: judgement.reason(),
             message: judgement.told(),
-            certificate_expires: judgement.certificate_expires,
+            certificate_expires: judgement.certificate_expires(),
             named: endpoint.is_named(),
             addresses: None,
             overridden: None,

@@ -125,12 +125,14 @@ impl<L: Lane> Scheduler<L> {
         self.metrics.in_flight_probes.set(self.permits.running().try_into().unwrap_or(i64::MAX));
         if let Some(fast) = &mut self.fast {
             let Endpoint { dial, probe, .. } = &record.endpoint;
-            if matches!(record.question, Prepared::NotYet) {
-                record.question = fast.question(dial.as_ref(), probe).map_or(Prepared::Ordinary, Prepared::Fast);
+            if matches!(record.prepared, Prepared::NotYet) {
+                record.prepared = fast.asks(dial.as_ref(), probe).map_or(Prepared::Ordinary, Prepared::Fast);
             }
-            if let Prepared::Fast(question) = &record.question {
+            if let (Prepared::Fast(asks), Some(dial)) = (&record.prepared, dial)
+                && let Some(question) = asks.of(dial)
+            {
                 let timeout = millis(probe.timeout);
-                let begun = fast.begin(token(id, number), question, probe);
+                let begun = fast.begin(token(id, number), &question, probe);
                 // The clock of the wheel has whole milliseconds: one more, or it would be early by a part of one.
                 let at = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
                 let (line, deadline) = match begun {

@@ -74,7 +74,7 @@ impl Spoken {
             ("", state) => state.to_string(),
             (message, state) => format!("{state}: {message}"),
         };
-        view.overridden = Some(Overridden { measured: view.state, until: said.until });
+        view.overridden = Some(Box::new(Overridden { measured: view.state, until: said.until }));
         view.state = state_of(said.word);
         view.since = said.since;
         view.stale = false;

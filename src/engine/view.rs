@@ -126,7 +126,7 @@ pub struct EndpointView {
     /// and for all that is no name.
     pub addresses: Option<Arc<[EndpointView]>>,
     /// An operator has decided by hand: `state` and `message` say so, whatever is measured.
-    pub overridden: Option<Overridden>,
+    pub overridden: Option<Box<Overridden>>,
     pub live: Arc<EndpointLive>,
 }
 
@@ -156,7 +156,7 @@ impl EndpointView {
     /// What the probes say, whatever an operator has decided by hand.
     #[must_use]
     pub const fn verdict(&self) -> EndpointState {
-        match self.overridden {
+        match &self.overridden {
             Some(overridden) => overridden.measured,
             None => self.state,
         }
@@ -165,7 +165,7 @@ impl EndpointView {
     /// Why it is as it is shown, in one word: the reason of the last attempt, `Overridden` or `Stale`.
     #[must_use]
     pub const fn reason_word(&self) -> Option<&'static str> {
-        match (self.overridden, self.reason) {
+        match (&self.overridden, self.reason) {
             (Some(_), _) => Some(OVERRIDDEN),
             (None, Some(reason)) => Some(reason.as_str()),
             (None, None) if self.stale => Some("Stale"),

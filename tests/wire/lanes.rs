@@ -41,7 +41,9 @@ fn lane(prober: &Prober) -> FastLane {
 /// One attempt on the fast lane, which must take it; its deadline is kept as the engine keeps it.
 async fn by(lane: &mut FastLane, attempt: &Attempt) -> Report {
     const TOKEN: u64 = 7;
-    let question = lane.question(attempt.dial.as_ref(), &attempt.probe).expect("the fast lane takes it");
+    let dial = attempt.dial.as_ref();
+    let asks = lane.asks(dial, &attempt.probe).expect("the fast lane takes it");
+    let question = dial.and_then(|dial| asks.of(dial)).expect("an address");
     let line = match lane.begin(TOKEN, &question, &attempt.probe) {
         Begun::Ended(report) => return report,
         Begun::Line(line) => line,
@@ -431,11 +433,11 @@ async fn what_is_not_plain_is_left_to_the_ordinary_lane() {
     ];
     for kind in kinds {
         let attempt = attempt(Some(to.clone()), kind, ENOUGH);
-        assert!(lane.question(attempt.dial.as_ref(), &attempt.probe).is_none(), "{:?}", attempt.probe);
+        assert!(lane.asks(attempt.dial.as_ref(), &attempt.probe).is_none(), "{:?}", attempt.probe);
     }
     let named = attempt(Some(crate::support::named("localhost", 80)), tcp(Handshake::HalfOpen), ENOUGH);
-    assert!(lane.question(named.dial.as_ref(), &named.probe).is_none());
-    assert!(lane.question(None, &named.probe).is_none());
+    assert!(lane.asks(named.dial.as_ref(), &named.probe).is_none());
+    assert!(lane.asks(None, &named.probe).is_none());
 }
 
 /// Answers changed at random: whatever comes, both say the same.

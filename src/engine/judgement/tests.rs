@@ -34,7 +34,7 @@ fn a_local_outcome_counts_for_nothing_and_freshens_nothing() {
     assert_eq!(judgement.shown(InitialState::Unknown), EndpointState::Healthy);
     assert_eq!(judgement.live.counters().success, 1);
     assert_eq!(judgement.expires(1000), Some(1010), "from the last look that saw something");
-    assert!(judgement.blind && judgement.reason == Some(Reason::NoDescriptors));
+    assert!(judgement.blind && judgement.reason() == Some(Reason::NoDescriptors));
 }
 
 #[test]

@@ -30,7 +30,7 @@ use self::{
     attempt::{Attempt, Stage},
     bell::Bell,
     head::Heard,
-    question::{Asks, Wires},
+    question::Wires,
 };
 use super::{
     ask, dial,
@@ -40,8 +40,8 @@ use super::{
 };
 use crate::check::{Dial, Probe, Reason, Report};
 
-pub use question::Question;
 pub(in crate::probe) use question::Wire;
+pub use question::{Asks, Question};
 
 /// How many events are taken at once.
 const EVENTS: usize = 256;
@@ -127,12 +127,12 @@ impl FastLane {
         Waker::from(self.bell.clone())
     }
 
-    /// The question that `probe` asks at `dial`, where this lane takes it.
-    pub fn question(&mut self, dial: Option<&Dial>, probe: &Probe) -> Option<Question> {
-        self.wires.question(dial, probe)
+    /// What `probe` asks at `dial`, where this lane takes it.
+    pub fn asks(&mut self, dial: Option<&Dial>, probe: &Probe) -> Option<Asks> {
+        self.wires.asks(dial, probe)
     }
 
-    /// Begins an attempt of `probe`, whose question was made by [`Self::question`]. `token` comes back with its report. Its
+    /// Begins an attempt of `probe`, whose question was made of [`Self::asks`]. `token` comes back with its report. Its
     /// deadline is the caller's: see [`Self::time_out`].
     pub fn begin(&mut self, token: u64, question: &Question, probe: &Arc<Probe>) -> Begun {
         let started = Instant::now();
