@@ -10,7 +10,7 @@ use super::{
     desired::Prior,
     spoken::Spoken,
     stretch::Stretch,
-    view::{CheckLive, CheckView, EndpointLive, EndpointView, Outage},
+    view::{CheckLive, CheckView, EndpointLive, EndpointView, Outage, Remarks},
 };
 use crate::check::{Check, Dial, EndpointState, Health, HealthReason, ObjectKey, Reason, clean_message};
 
@@ -290,12 +290,8 @@ pub(super) fn member_row(composed: &Composed, member: Option<&Group>) -> Row {
             stale: decided && state == EndpointState::Unknown,
             measured: decided,
             since,
-            reason: None,
-            message: told.into(),
-            certificate_expires: None,
             named: false,
-            addresses: None,
-            overridden: None,
+            remarks: Remarks { message: told.into(), ..Remarks::default() }.kept(),
             live: Arc::<EndpointLive>::default(),
         },
         undecided: !decided,

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::{
     machine::{Machine, Seen},
     testimony::{Reports, Testimony},
-    view::EndpointLive,
+    view::{EndpointLive, Remarks},
 };
 use crate::check::{
     EndpointState, InitialState, Judged, Observed, Outcome, Passive, Reason, Report, Rhythm, Thresholds,
@@ -36,19 +36,10 @@ pub(super) struct Judgement {
     /// The last attempt could not look.
     pub blind: bool,
     /// `None` where there are none, as of most.
-    remarks: Option<Box<Remarks>>,
+    remarks: Option<Arc<Remarks>>,
     /// What a data plane reports; `None` where nothing was reported yet, or nobody listens.
     testimony: Option<Box<Testimony>>,
     pub live: Arc<EndpointLive>,
-}
-
-/// What is to be said besides the verdict.
-#[derive(Debug, PartialEq, Eq)]
-struct Remarks {
-    /// Of the last attempt.
-    reason: Option<Reason>,
-    message: Arc<str>,
-    certificate_expires: Option<i64>,
 }
 
 /// By what rules reports of a data plane are taken in.
@@ -416,15 +407,16 @@ impl Judgement {
         self.tell_counters(None);
     }
 
-    /// For people: the last attempt's message, and whether the verdict is older than the question.
-    pub fn told(&self) -> Arc<str> {
-        if let Some(testimony) = self.traffic_speaks() {
-            return testimony.message();
-        }
-        if self.superseded {
-            return Arc::from("verdict from before the probe was changed");
-        }
-        self.message()
+    /// What is told besides the verdict: of the last attempt, or of what traffic shows; and whether the verdict is older
+    /// than the question.
+    pub fn remarks(&self) -> Option<Arc<Remarks>> {
+        let certificate_expires = self.certificate_expires();
+        let (reason, message) = match self.traffic_speaks() {
+            Some(testimony) => (testimony.reason(), testimony.message()),
+            None if self.superseded => (self.remarked(), Arc::from("verdict from before the probe was changed")),
+            None => return self.remarks.clone(),
+        };
+        Remarks { reason, message, certificate_expires, ..Remarks::default() }.kept()
     }
 
     /// Whether there is nothing to tell.
@@ -446,7 +438,7 @@ impl Judgement {
     }
 
     /// Of the last certificate that was shown, in seconds since the epoch.
-    pub fn certificate_expires(&self) -> Option<i64> {
+    fn certificate_expires(&self) -> Option<i64> {
         self.remarks.as_ref().and_then(|remarks| remarks.certificate_expires)
     }
 
@@ -459,7 +451,7 @@ impl Judgement {
         let new = (reason, message, certificate_expires);
         if known != new {
             self.remarks =
-                (new != nothing).then(|| Box::new(Remarks { reason, message: message.into(), certificate_expires }));
+                Remarks { reason, message: message.into(), certificate_expires, ..Remarks::default() }.kept();
         }
     }
 
