@@ -163,7 +163,8 @@ pub enum Place {
     },
     /// Every running pod of the same namespace that matches.
     Pods {
-        selector: PodSelector,
+        /// In a box: few targets have one, and a check may have many targets.
+        selector: Box<PodSelector>,
     },
     /// Another check of the same namespace: its verdict is this member's.
     Check {

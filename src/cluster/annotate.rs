@@ -80,7 +80,7 @@ mod tests {
     use super::*;
     use crate::{
         check::{Counts, EndpointState, Health, ObjectKey, Reason},
-        engine::EndpointView,
+        engine::{EndpointView, Remarks},
     };
 
     fn view(failing: usize, reason: Reason) -> CheckView {
@@ -94,12 +94,8 @@ mod tests {
             stale: false,
             measured: true,
             since: jiff::Timestamp::UNIX_EPOCH,
-            reason: Some(reason),
-            message: "".into(),
-            certificate_expires: None,
+            remarks: Remarks { reason: Some(reason), ..Remarks::default() }.kept(),
             named: false,
-            addresses: None,
-            overridden: None,
             live: Arc::default(),
         };
         CheckView {

@@ -10,7 +10,7 @@ use crate::{
     check::{Check, Counts, EndpointState, Health, HealthReason, ObjectKey, Reason, shared},
     engine::{
         CheckLive, CheckView, Counters, EndpointLive, EndpointView, OVERRIDDEN, Outage, Prior, PriorAddress,
-        PriorEndpoint,
+        PriorEndpoint, Remarks,
     },
 };
 
@@ -145,14 +145,16 @@ pub fn mirrored(object: &HealthCheck, check: Option<&Check>, believed_for: Durat
                 stale: !fresh,
                 measured: !fresh || row.state != EndpointState::Unknown,
                 since: row.since,
-                reason: row.reason,
-                message: row.message.as_str().into(),
                 named: false,
-                addresses: None,
-                overridden: None,
-                certificate_expires: written(row)
-                    .and_then(|row| row.certificate_expires.as_ref())
-                    .map(|time| time.0.as_second()),
+                remarks: Remarks {
+                    reason: row.reason,
+                    message: row.message.as_str().into(),
+                    certificate_expires: written(row)
+                        .and_then(|row| row.certificate_expires.as_ref())
+                        .map(|time| time.0.as_second()),
+                    ..Remarks::default()
+                }
+                .kept(),
                 live: written(row).map_or_else(Arc::default, live),
             })
             .collect(),

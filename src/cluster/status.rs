@@ -292,7 +292,12 @@ mod tests {
     use crate::{
         check::{Counts as CheckCounts, EndpointState, ObjectKey, Reason},
         cluster::index::ProblemKind,
+        engine::Remarks,
     };
+
+    fn because(reason: Option<Reason>) -> Option<Arc<Remarks>> {
+        Remarks { reason, ..Remarks::default() }.kept()
+    }
 
     fn row(index: usize, state: EndpointState) -> EndpointView {
         EndpointView {
@@ -305,12 +310,8 @@ mod tests {
             stale: false,
             measured: true,
             since: Timestamp::UNIX_EPOCH,
-            reason: state.is_unhealthy().then_some(Reason::ConnectionRefused),
-            message: "".into(),
-            certificate_expires: None,
+            remarks: because(state.is_unhealthy().then_some(Reason::ConnectionRefused)),
             named: false,
-            addresses: None,
-            overridden: None,
             live: Arc::default(),
         }
     }
@@ -372,7 +373,7 @@ mod tests {
     #[test]
     fn a_row_that_is_too_old_says_so_unless_it_has_a_reason_of_its_own() {
         let stale = EndpointView { stale: true, ..row(0, EndpointState::Unknown) };
-        let blind = EndpointView { reason: Some(Reason::NoDescriptors), ..stale.clone() };
+        let blind = EndpointView { remarks: because(Some(Reason::NoDescriptors)), ..stale.clone() };
         let rows = vec![stale, blind, row(2, EndpointState::Unknown)];
         let status = compose(&view(Health::Unknown, HealthReason::Stale, rows), &accepted(vec![]), &[], AUTHOR, at(9));
         let reasons: Vec<_> = status.targets.iter().map(|row| row.reason.as_deref()).collect();

@@ -149,7 +149,7 @@ fn place(target: &api::Target) -> Place {
     } else if let Some(service) = &target.service {
         Place::Service { name: service.name.as_str().into() }
     } else if let Some(pods) = &target.pods {
-        Place::Pods { selector: selector(&pods.selector) }
+        Place::Pods { selector: Box::new(selector(&pods.selector)) }
     } else if let Some(check) = &target.health_check {
         Place::Check { name: check.name.as_str().into() }
     } else {

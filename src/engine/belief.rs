@@ -8,7 +8,7 @@ use super::{
     group::Row,
     judgement::{Heard, Hearing, Judgement, Span, Standing},
     scheduler::GRACE,
-    view::EndpointView,
+    view::{EndpointView, Remarks},
 };
 use crate::check::{Endpoint, Family, Host, InitialState, Passive, Report, Resolve, Rhythm, Thresholds};
 
@@ -286,7 +286,8 @@ impl Belief {
             Resolve::All if !living.is_empty() => rows.extend(living),
             _ => {
                 let known = addresses.looked.then(|| living.into_iter().map(|row| row.view).collect());
-                rows.push(Row { view: EndpointView { addresses: known, ..whole.view }, ..whole });
+                let remarks = Remarks { addresses: known, ..Remarks::clone(&whole.view) }.kept();
+                rows.push(Row { view: EndpointView { remarks, ..whole.view }, ..whole });
             }
         }
     }
@@ -319,12 +320,8 @@ fn row(
             stale: judgement.stale,
             measured: !judgement.is_undecided(),
             since: judgement.since,
-            reason: judgement.reason(),
-            message: judgement.told(),
-            certificate_expires: judgement.certificate_expires,
             named: endpoint.is_named(),
-            addresses: None,
-            overridden: None,
+            remarks: judgement.remarks(),
             live: judgement.live.clone(),
         },
         undecided: judgement.is_undecided(),

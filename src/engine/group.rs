@@ -11,7 +11,7 @@ use super::{
     scheduler::GRACE,
     spoken::Spoken,
     stretch::Stretch,
-    view::{CheckLive, CheckView, EndpointLive, EndpointView, Outage},
+    view::{CheckLive, CheckView, EndpointLive, EndpointView, Outage, Remarks},
 };
 use crate::check::{Check, Dial, EndpointState, Health, HealthReason, ObjectKey, Reason, clean_message};
 
@@ -27,8 +27,17 @@ const NAMED_MEMBERS: usize = 3;
 pub(super) enum Member {
     /// The record of an endpoint.
     Endpoint(u32),
-    /// Another check.
-    Check { target: Arc<str>, key: ObjectKey, optional: bool, since: Timestamp },
+    /// Another check. In a box: most members are endpoints.
+    Check(Box<Composed>),
+}
+
+/// A member that is another check.
+#[derive(Debug)]
+pub(super) struct Composed {
+    pub target: Arc<str>,
+    pub key: ObjectKey,
+    pub optional: bool,
+    pub since: Timestamp,
 }
 
 /// An endpoint that left, kept for a while in case it returns.
@@ -263,9 +272,10 @@ fn message(reason: HealthReason, endpoints: &[EndpointView]) -> String {
 }
 
 /// The row of a member that is another check.
-pub(super) fn member_row(target: &Arc<str>, optional: bool, since: Timestamp, member: Option<&Group>) -> Row {
+pub(super) fn member_row(composed: &Composed, member: Option<&Group>) -> Row {
+    let Composed { target, optional, since, .. } = composed;
     let (state, decided, pending, told, since) = match member {
-        None => (EndpointState::Unknown, false, false, "no such HealthCheck".to_owned(), since),
+        None => (EndpointState::Unknown, false, false, "no such HealthCheck".to_owned(), *since),
         Some(group) => {
             let state = match group.health {
                 Health::Healthy | Health::Degraded => EndpointState::Healthy,
@@ -286,17 +296,13 @@ pub(super) fn member_row(target: &Arc<str>, optional: bool, since: Timestamp, me
             label: Arc::default(),
             identity: target.clone(),
             kind: "healthCheck",
-            optional,
+            optional: *optional,
             state,
             stale: decided && state == EndpointState::Unknown,
             measured: decided,
             since,
-            reason: None,
-            message: told.into(),
-            certificate_expires: None,
             named: false,
-            addresses: None,
-            overridden: None,
+            remarks: Remarks { message: told.into(), ..Remarks::default() }.kept(),
             live: Arc::<EndpointLive>::default(),
         },
         undecided: !decided,

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::{
     machine::{Machine, Seen},
     testimony::{Reports, Testimony},
-    view::EndpointLive,
+    view::{EndpointLive, Remarks},
 };
 use crate::check::{
     EndpointState, InitialState, Judged, Observed, Outcome, Passive, Reason, Report, Rhythm, Thresholds,
@@ -18,9 +18,10 @@ use crate::check::{
 #[derive(Debug)]
 pub(super) struct Judgement {
     machine: Machine,
-    /// When we last looked and saw something, good or bad; `None` before the first time.
-    looked: Option<u64>,
-    born: u64,
+    /// When we last looked and saw something, good or bad; before the first time, when it came.
+    seen: u64,
+    /// There was a first time.
+    looked: bool,
     pub since: Timestamp,
     /// The same by the engine's clock, which nobody sets; before it began, where an earlier life has seen it turn.
     turned: i64,
@@ -34,12 +35,10 @@ pub(super) struct Judgement {
     rested: bool,
     /// The last attempt could not look.
     pub blind: bool,
-    /// Of the last attempt.
-    reason: Option<Reason>,
-    message: Arc<str>,
+    /// `None` where there are none, as of most.
+    remarks: Option<Arc<Remarks>>,
     /// What a data plane reports; `None` where nothing was reported yet, or nobody listens.
     testimony: Option<Box<Testimony>>,
-    pub certificate_expires: Option<i64>,
     pub live: Arc<EndpointLive>,
 }
 
@@ -99,8 +98,8 @@ impl Judgement {
     pub fn new(now: u64, wall: Timestamp) -> Self {
         Self {
             machine: Machine::default(),
-            looked: None,
-            born: now,
+            seen: now,
+            looked: false,
             since: wall,
             turned: i64::MIN,
             stale: false,
@@ -108,10 +107,8 @@ impl Judgement {
             superseded: false,
             rested: false,
             blind: false,
-            reason: None,
-            message: Arc::default(),
+            remarks: None,
             testimony: None,
-            certificate_expires: None,
             live: Arc::default(),
         }
     }
@@ -124,14 +121,14 @@ impl Judgement {
         now: u64,
         wall: Timestamp,
     ) -> Self {
-        Self {
+        let mut judgement = Self {
             turned: ago(since, now, wall),
             machine: Machine::resumed(state),
-            looked: (state != EndpointState::Unknown).then_some(now),
-            reason,
-            message: message.into(),
+            looked: state != EndpointState::Unknown,
             ..Self::new(now, since)
-        }
+        };
+        judgement.remark(reason, message, None);
+        judgement
     }
 
     /// A verdict of an earlier life that is too old.
@@ -178,11 +175,11 @@ impl Judgement {
 
     /// What an earlier life says of traffic is traffic's, and the probes had found nothing wrong.
     fn recall(&mut self, listens: bool, now: u64, wall: Timestamp) {
-        let told = self.reason.filter(|reason| reason.is_passive() && self.machine.state().is_unhealthy());
+        let told = self.remarked().filter(|reason| reason.is_passive() && self.machine.state().is_unhealthy());
         if let (true, None, Some(reason)) = (listens, &self.testimony, told) {
             let since = ago(self.since, now, wall);
-            let message = std::mem::take(&mut self.message);
-            self.reason = None;
+            let message = self.message();
+            self.remark(None, "", self.certificate_expires());
             self.machine = Machine::resumed(EndpointState::Healthy);
             self.testimony = Some(Box::new(Testimony::ejected(Some(reason), message, since)));
         }
@@ -193,14 +190,14 @@ impl Judgement {
     fn leave_probing(&mut self, initial: InitialState, now: u64) {
         if !self.is_ejected() {
             let testimony = match self.state().plain() {
-                EndpointState::Unhealthy => Testimony::ejected(self.reason, self.message.clone(), now.cast_signed()),
+                EndpointState::Unhealthy => Testimony::ejected(self.remarked(), self.message(), now.cast_signed()),
                 EndpointState::Unknown => Testimony::of_newcomer(initial, now),
                 state => Testimony::resumed(state, now),
             };
             self.testimony = Some(Box::new(testimony));
         }
         self.machine = Machine::default();
-        (self.reason, self.message) = (None, Arc::default());
+        self.remark(None, "", self.certificate_expires());
         (self.stale, self.overdue, self.superseded, self.blind) = (false, false, false, false);
     }
 
@@ -209,14 +206,14 @@ impl Judgement {
     fn take_up_probing(&mut self, listens: bool, now: u64) {
         let Some(testimony) = self.testimony.take() else { return };
         let verdict = testimony.verdict(EndpointState::Unknown).plain();
-        self.looked = Some(now);
+        self.saw(now);
         if listens && testimony.is_ejected() {
             self.machine = Machine::resumed(EndpointState::Healthy);
             self.testimony = Some(testimony);
             return;
         }
         self.machine = Machine::resumed(verdict);
-        (self.reason, self.message) = (testimony.reason(), testimony.message());
+        self.remark(testimony.reason(), &testimony.message(), self.certificate_expires());
     }
 
     /// When an ejection ends by itself, where nothing is probed.
@@ -230,7 +227,7 @@ impl Judgement {
             return false;
         }
         self.release(now, wall);
-        self.looked = Some(now);
+        self.saw(now);
         true
     }
 
@@ -287,7 +284,8 @@ impl Judgement {
             Judged::Neutral => false,
         };
         if confirms {
-            self.looked = self.looked.max(Some(u64::try_from(heard.ended).unwrap_or(0)));
+            let ended = u64::try_from(heard.ended).unwrap_or(0);
+            self.saw(if self.looked { ended.max(self.seen) } else { ended });
         }
         self.overdue &= state == EndpointState::Unknown;
         self.stale &= state == EndpointState::Unknown;
@@ -327,7 +325,7 @@ impl Judgement {
 
     /// Why it is as it is; `None` where all is well.
     pub fn reason(&self) -> Option<Reason> {
-        self.traffic_speaks().map_or(self.reason, |testimony| testimony.reason())
+        self.traffic_speaks().map_or_else(|| self.remarked(), Testimony::reason)
     }
 
     /// What may be believed now.
@@ -373,7 +371,7 @@ impl Judgement {
     pub fn expires(&self, stale_after: u64) -> Option<u64> {
         // Where nothing is probed, silence is a quiet night.
         let expired = self.stale || self.overdue || self.is_alone();
-        (!expired).then(|| self.looked.unwrap_or(self.born) + stale_after)
+        (!expired).then(|| self.seen + stale_after)
     }
 
     /// Too old now. The next success counts as a first one.
@@ -409,15 +407,52 @@ impl Judgement {
         self.tell_counters(None);
     }
 
-    /// For people: the last attempt's message, and whether the verdict is older than the question.
-    pub fn told(&self) -> Arc<str> {
-        if let Some(testimony) = self.traffic_speaks() {
-            return testimony.message();
+    /// What is told besides the verdict: of the last attempt, or of what traffic shows; and whether the verdict is older
+    /// than the question.
+    pub fn remarks(&self) -> Option<Arc<Remarks>> {
+        let certificate_expires = self.certificate_expires();
+        let (reason, message) = match self.traffic_speaks() {
+            Some(testimony) => (testimony.reason(), testimony.message()),
+            None if self.superseded => (self.remarked(), Arc::from("verdict from before the probe was changed")),
+            None => return self.remarks.clone(),
+        };
+        Remarks { reason, message, certificate_expires, ..Remarks::default() }.kept()
+    }
+
+    /// Whether there is nothing to tell.
+    fn is_quiet(&self) -> bool {
+        match self.traffic_speaks() {
+            Some(testimony) => testimony.message().is_empty(),
+            None => !self.superseded && self.remarks.as_ref().is_none_or(|remarks| remarks.message.is_empty()),
         }
-        if self.superseded {
-            return Arc::from("verdict from before the probe was changed");
+    }
+
+    /// Why the last attempt did not succeed.
+    fn remarked(&self) -> Option<Reason> {
+        self.remarks.as_ref().and_then(|remarks| remarks.reason)
+    }
+
+    /// Of the last attempt, for people.
+    fn message(&self) -> Arc<str> {
+        self.remarks.as_ref().map(|remarks| remarks.message.clone()).unwrap_or_default()
+    }
+
+    /// Of the last certificate that was shown, in seconds since the epoch.
+    fn certificate_expires(&self) -> Option<i64> {
+        self.remarks.as_ref().and_then(|remarks| remarks.certificate_expires)
+    }
+
+    fn remark(&mut self, reason: Option<Reason>, message: &str, certificate_expires: Option<i64>) {
+        let nothing = (None, "", None);
+        let known = self
+            .remarks
+            .as_ref()
+            .map_or(nothing, |remarks| (remarks.reason, &*remarks.message, remarks.certificate_expires));
+        let new = (reason, message, certificate_expires);
+        if known != new {
+            self.remarks =
+                Remarks { reason, message: message.into(), certificate_expires, ..Remarks::default() }.kept();
         }
-        self.message.clone()
     }
 
     /// Takes in what an attempt ended in. Whether anything that readers see has changed.
@@ -427,16 +462,11 @@ impl Judgement {
         match &report.outcome {
             Outcome::Success => self.look(Seen::Success, thresholds, span),
             Outcome::Failure { class, .. } => self.look(Seen::Failure(*class), thresholds, span),
-            Outcome::Neutral { .. } => self.looked = Some(span.ended),
+            Outcome::Neutral { .. } => self.saw(span.ended),
             Outcome::Local { .. } => {}
         }
-        if self.reason != report.outcome.reason() || *self.message != *report.outcome.message() {
-            self.reason = report.outcome.reason();
-            self.message = report.outcome.message().into();
-        }
-        if report.certificate_expires.is_some() {
-            self.certificate_expires = report.certificate_expires;
-        }
+        let certificate_expires = report.certificate_expires.or_else(|| self.certificate_expires());
+        self.remark(report.outcome.reason(), report.outcome.message(), certificate_expires);
         self.tell_counters(Some(report.latency));
         self.live.set_found(report.status, report.lookup);
         self.note_since(before.state, span.ended, wall);
@@ -449,8 +479,12 @@ impl Judgement {
             state: self.state(),
             flags: [self.stale, self.superseded, self.blind],
             reason: self.reason(),
-            quiet: self.told().is_empty(),
+            quiet: self.is_quiet(),
         }
+    }
+
+    const fn saw(&mut self, at: u64) {
+        (self.seen, self.looked) = (at, true);
     }
 
     fn look(&mut self, seen: Seen, thresholds: &Thresholds, span: Span) {
@@ -458,7 +492,7 @@ impl Judgement {
         if let Some(testimony) = &mut self.testimony {
             testimony.probed(seen, thresholds, span.began);
         }
-        self.looked = Some(span.ended);
+        self.saw(span.ended);
         self.overdue = false;
         if self.machine.state() != EndpointState::Unknown {
             self.stale = false;

@@ -44,4 +44,4 @@ pub use phase::stable_hash;
 pub use scheduler::{Limits, Parts, start};
 pub use single_flight::{Boarded, SingleFlight};
 pub use surroundings::Surroundings;
-pub use view::{CheckLive, CheckView, Counters, EndpointLive, EndpointView, OVERRIDDEN, Outage, Overridden};
+pub use view::{CheckLive, CheckView, Counters, EndpointLive, EndpointView, OVERRIDDEN, Outage, Overridden, Remarks};

@@ -5,7 +5,7 @@ use tokio::task::AbortHandle;
 use super::{belief::Belief, group::Row, scheduler::millis};
 use crate::{
     check::{Check, Endpoint, Host, InitialState, Kept},
-    probe::Question,
+    probe::Asks,
 };
 
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(super) struct Record {
     /// What one attempt leaves for the next; `None` where the probe keeps nothing.
     pub kept: Option<Kept>,
     /// What the fast lane asks of it.
-    pub question: Prepared,
+    pub prepared: Prepared,
 }
 
 /// Whether the fast lane takes the probe of an endpoint; found out once for each question.
@@ -40,7 +40,7 @@ pub(super) enum Prepared {
     NotYet,
     /// It takes the ordinary lane.
     Ordinary,
-    Fast(Question),
+    Fast(Asks),
 }
 
 #[derive(Clone, Copy, Debug)]

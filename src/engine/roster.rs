@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::{
     belief::Belief,
     desired::{Desired, Prior, PriorAddress, PriorEndpoint},
-    group::{Departed, Group, Member},
+    group::{Composed, Departed, Group, Member},
     judgement::Judgement,
     phase,
     record::{Due, Flight, Prepared, Record},
@@ -67,7 +67,7 @@ impl<L: Lane> Scheduler<L> {
                         stayed.insert(identity(&record.endpoint), id);
                     }
                 }
-                Member::Check { key, .. } => self.table.set_dependent(&key, at, false),
+                Member::Check(composed) => self.table.set_dependent(&composed.key, at, false),
             }
         }
         let adoption = Adoption { prior: prior.as_ref(), now, wall, check: &check };
@@ -83,7 +83,7 @@ impl<L: Lane> Scheduler<L> {
                 let key = ObjectKey::of(check.key.namespace.clone(), name.clone());
                 self.table.set_dependent(&key, at, true);
                 let (target, optional) = (target.name.clone(), target.optional);
-                members.push(Member::Check { target, key, optional, since: wall });
+                members.push(Member::Check(Box::new(Composed { target, key, optional, since: wall })));
                 continue;
             }
             for endpoint in by_target.remove(&target.name).unwrap_or_default() {
@@ -122,7 +122,7 @@ impl<L: Lane> Scheduler<L> {
         for member in members {
             match member {
                 Member::Endpoint(id) => drop(self.dismiss(id, 0)),
-                Member::Check { key, .. } => self.table.set_dependent(&key, at, false),
+                Member::Check(composed) => self.table.set_dependent(&composed.key, at, false),
             }
         }
         self.table.remove_group(at);
@@ -168,7 +168,7 @@ impl<L: Lane> Scheduler<L> {
             record.kept = endpoint.probe.keeps().then(Kept::default);
         }
         record.endpoint = endpoint;
-        record.question = Prepared::NotYet;
+        record.prepared = Prepared::NotYet;
         if !probed {
             record.due = None;
         } else if record.due.is_none() || before.rhythm != check.rhythm || moves {
@@ -224,7 +224,7 @@ impl<L: Lane> Scheduler<L> {
             attempt: 0,
             belief,
             kept,
-            question: Prepared::NotYet,
+            prepared: Prepared::NotYet,
         })
     }
 

@@ -126,13 +126,14 @@ impl<L: Lane> Scheduler<L> {
         if let Some(fast) = &mut self.fast {
             fast.make_room(self.permits.left());
             let Endpoint { dial, probe, .. } = &record.endpoint;
-            if matches!(record.question, Prepared::NotYet) {
-                record.question = fast
-                    .question(dial.as_ref(), probe, record.kept.is_some())
-                    .map_or(Prepared::Ordinary, Prepared::Fast);
+            if matches!(record.prepared, Prepared::NotYet) {
+                let keeps = record.kept.is_some();
+                record.prepared = fast.asks(dial.as_ref(), probe, keeps).map_or(Prepared::Ordinary, Prepared::Fast);
             }
-            if let Prepared::Fast(question) = &record.question {
-                let begun = fast.begin(token(id, number), question, probe, record.kept.as_ref());
+            if let (Prepared::Fast(asks), Some(dial)) = (&record.prepared, dial)
+                && let Some(question) = asks.of(dial)
+            {
+                let begun = fast.begin(token(id, number), &question, probe, record.kept.as_ref());
                 // The clock of the wheel has whole milliseconds: one more, or it would be early by a part of one.
                 let at = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
                 let (line, deadline) = match begun {

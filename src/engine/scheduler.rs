@@ -444,7 +444,7 @@ impl Table {
         let group = self.find(key).and_then(|at| self.group(at))?;
         let endpoint = |member: &Member| match member {
             Member::Endpoint(id) => self.record(*id).map(|record| record.endpoint.clone()),
-            Member::Check { .. } => None,
+            Member::Check(_) => None,
         };
         Some(Declared { check: group.check.clone(), endpoints: group.members.iter().filter_map(endpoint).collect() })
     }
@@ -461,9 +461,9 @@ impl Table {
                         record.draw(initial, &mut rows);
                     }
                 }
-                Member::Check { target, key, optional, since } => {
-                    let other = self.find(key).and_then(|at| self.group(at));
-                    rows.push(member_row(target, *optional, *since, other));
+                Member::Check(composed) => {
+                    let other = self.find(&composed.key).and_then(|at| self.group(at));
+                    rows.push(member_row(composed, other));
                 }
             }
         }

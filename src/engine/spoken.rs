@@ -4,7 +4,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{desired::Prior, group::Row, view::Overridden};
+use super::{
+    desired::Prior,
+    group::Row,
+    view::{Overridden, Remarks},
+};
 use crate::check::{EndpointState, Overrides, Word, clean_message};
 
 /// The words in force at the last look, by target.
@@ -79,14 +83,18 @@ impl Spoken {
             ("", state) => state.to_string(),
             (message, state) => format!("{state}: {message}"),
         };
-        view.overridden = Some(Overridden { measured: view.state, until: said.until });
+        let until = said.until;
+        let message = format!("overridden as {} until {until:.0}; measured: {told}", said.word.as_str());
+        let remarks = Remarks {
+            reason: None,
+            message: clean_message(&message).into(),
+            overridden: Some(Overridden { measured: view.state, until }),
+            ..Remarks::clone(view)
+        };
+        view.remarks = remarks.kept();
         view.state = state_of(said.word);
         view.since = said.since;
         view.stale = false;
-        view.reason = None;
-        let until = said.until;
-        view.message =
-            clean_message(&format!("overridden as {} until {until:.0}; measured: {told}", said.word.as_str())).into();
         (row.undecided, row.newcomer, row.blind) = (false, false, false);
     }
 }

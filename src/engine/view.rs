@@ -2,8 +2,9 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    ops::Deref,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicI64, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -114,20 +115,51 @@ pub struct EndpointView {
     /// There is, or was, a verdict: not so where nothing was seen yet and `state` only says what was declared.
     pub measured: bool,
     pub since: Timestamp,
+    /// It is found by a DNS name.
+    pub named: bool,
+    /// Read as fields of the row itself. `None` where there are none, as of most.
+    pub remarks: Option<Arc<Remarks>>,
+    pub live: Arc<EndpointLive>,
+}
+
+/// What there is to say of an endpoint besides its verdict: nothing of one that is well, has no certificate and is no name.
+#[derive(Clone, Debug, Default)]
+pub struct Remarks {
     /// Why the last attempt did not succeed; `None` when it did, or when there was none.
     pub reason: Option<Reason>,
     /// For people, at most 256 characters.
     pub message: Arc<str>,
     /// Seconds since the epoch.
     pub certificate_expires: Option<i64>,
-    /// It is found by a DNS name.
-    pub named: bool,
     /// Of a name that is judged as a whole: a row of each address that it leads to. `None` where nobody has looked yet,
     /// and for all that is no name.
     pub addresses: Option<Arc<[EndpointView]>>,
-    /// An operator has decided by hand: `state` and `message` say so, whatever is measured.
+    /// An operator has decided by hand: state and message say so, whatever is measured.
     pub overridden: Option<Overridden>,
-    pub live: Arc<EndpointLive>,
+}
+
+static NOTHING: LazyLock<Remarks> = LazyLock::new(Remarks::default);
+
+impl Remarks {
+    /// As a row has them.
+    #[must_use]
+    pub fn kept(self) -> Option<Arc<Self>> {
+        let Self { reason, message, certificate_expires, addresses, overridden } = &self;
+        let any = reason.is_some()
+            || !message.is_empty()
+            || certificate_expires.is_some()
+            || addresses.is_some()
+            || overridden.is_some();
+        any.then(|| Arc::new(self))
+    }
+}
+
+impl Deref for EndpointView {
+    type Target = Remarks;
+
+    fn deref(&self) -> &Remarks {
+        self.remarks.as_deref().unwrap_or(&NOTHING)
+    }
 }
 
 /// An override in force.
@@ -155,7 +187,7 @@ impl EndpointView {
 
     /// What the probes say, whatever an operator has decided by hand.
     #[must_use]
-    pub const fn verdict(&self) -> EndpointState {
+    pub fn verdict(&self) -> EndpointState {
         match self.overridden {
             Some(overridden) => overridden.measured,
             None => self.state,
@@ -164,7 +196,7 @@ impl EndpointView {
 
     /// Why it is as it is shown, in one word: the reason of the last attempt, `Overridden` or `Stale`.
     #[must_use]
-    pub const fn reason_word(&self) -> Option<&'static str> {
+    pub fn reason_word(&self) -> Option<&'static str> {
         match (self.overridden, self.reason) {
             (Some(_), _) => Some(OVERRIDDEN),
             (None, Some(reason)) => Some(reason.as_str()),

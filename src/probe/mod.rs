@@ -28,7 +28,7 @@ use std::future::Future;
 use crate::check::{Attempt, Report};
 
 pub use egress::{DeniedDynamic, EgressGuard, KUBELET_PORTS};
-pub use fast::{Begun, FastLane, Question, TimedOut};
+pub use fast::{Asks, Begun, FastLane, Question, TimedOut};
 pub use http::KeptConnections;
 pub use prober::{Prober, ScriptBackend, Settings};
 pub use references::{NoReferences, ReferenceResult, References};

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     check::{Health, Reason},
-    engine::{CheckView, EndpointLive, EndpointView},
+    engine::{CheckView, EndpointLive, EndpointView, Remarks},
     on_demand::{EndpointAnswer, Fresh, FreshSet, Refusal, state},
 };
 
@@ -134,12 +134,14 @@ fn row(answer: &EndpointAnswer, former: Option<&EndpointView>, now: Timestamp) -
         stale: false,
         measured: answer.healthy.is_some(),
         since: former.filter(same).map_or(now, |row| row.since),
-        reason: answer.reason.and_then(Reason::parse),
-        message: answer.error.as_str().into(),
-        certificate_expires: answer.certificate_expires,
+        remarks: Remarks {
+            reason: answer.reason.and_then(Reason::parse),
+            message: answer.error.as_str().into(),
+            certificate_expires: answer.certificate_expires,
+            ..Remarks::default()
+        }
+        .kept(),
         named: former.is_some_and(|row| row.named),
-        addresses: None,
-        overridden: None,
         live: Arc::new(live),
     }
 }

@@ -13,7 +13,7 @@ use healthcheck_operator::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Check, Fixture, answer, at, config, endpoint, fill};
+use crate::support::{Answer, Check, Fixture, answer, at, config, endpoint, fill, remark};
 
 #[tokio::test]
 async fn target_health_never_touches_liveness_or_readiness() {
@@ -84,13 +84,14 @@ async fn a_check_is_told_whole() {
         .message("psp: no answer in 1s (Connect)")
         .labels(&[("tier", "web")])
         .endpoint(EndpointView {
-            reason: Some(Reason::TimeoutConnect),
-            message: "no answer in 1s (Connect)".into(),
-            certificate_expires: Some(1_800_000_000),
             optional: true,
             named: true,
-            addresses: Some([endpoint("psp", "10.0.2.7:443", EndpointState::Healthy)].into()),
-            ..endpoint("psp", "10.0.2.1:443", EndpointState::MostlyUnhealthy)
+            ..remark(endpoint("psp", "10.0.2.1:443", EndpointState::MostlyUnhealthy), |remarks| {
+                remarks.reason = Some(Reason::TimeoutConnect);
+                remarks.message = "no answer in 1s (Connect)".into();
+                remarks.certificate_expires = Some(1_800_000_000);
+                remarks.addresses = Some([endpoint("psp", "10.0.2.7:443", EndpointState::Healthy)].into());
+            })
         })
         .edit(|view| {
             view.outages = Arc::new([Outage {

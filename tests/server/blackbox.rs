@@ -8,7 +8,7 @@ use healthcheck_operator::{
     server::Access,
 };
 
-use crate::support::{Check, Fixture, config, endpoint, fill};
+use crate::support::{Check, Fixture, config, endpoint, fill, remark};
 
 /// An HTTP endpoint that was answered.
 fn answered(target: &str, label: &str, status: u16) -> EndpointView {
@@ -33,12 +33,13 @@ async fn series(fixture: &Fixture, path: &str) -> Vec<String> {
 async fn one_check_is_told_in_the_names_of_blackbox() {
     let fixture = Fixture::start().await;
     Check::new("shop", "web", Health::Degraded)
-        .endpoint(EndpointView { certificate_expires: Some(1_900_000_000), ..answered("a", "10.0.0.1:443", 200) })
-        .endpoint(EndpointView {
-            certificate_expires: Some(1_800_000_000),
-            reason: Some(Reason::UnexpectedBody),
-            ..answered("b", "[fd00::1]:443", 500)
-        })
+        .endpoint(remark(answered("a", "10.0.0.1:443", 200), |remarks| {
+            remarks.certificate_expires = Some(1_900_000_000);
+        }))
+        .endpoint(remark(answered("b", "[fd00::1]:443", 500), |remarks| {
+            remarks.certificate_expires = Some(1_800_000_000);
+            remarks.reason = Some(Reason::UnexpectedBody);
+        }))
         .put(&fixture.board);
     let told = series(&fixture, "/probe?module=http_2xx&target=shop/web").await;
     // Two protocols and two statuses are no one figure.

@@ -11,7 +11,7 @@ use healthcheck_operator::{
     server::Access,
 };
 
-use crate::support::{Answer, Check, Fixture, answer, at, config, endpoint, fill, raw};
+use crate::support::{Answer, Check, Fixture, answer, at, config, endpoint, fill, raw, remark};
 
 const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -122,13 +122,11 @@ async fn markup_from_outside_is_text_wherever_it_is_shown() {
     let fixture = full().await;
     Check::new("shop", evil, Health::Unhealthy)
         .message(evil)
-        .endpoint(EndpointView {
-            message: evil.into(),
-            addresses: Some(
-                [EndpointView { message: evil.into(), ..endpoint("a", evil, EndpointState::Unhealthy) }].into(),
-            ),
-            ..endpoint(evil, evil, EndpointState::Unhealthy)
-        })
+        .endpoint(remark(endpoint(evil, evil, EndpointState::Unhealthy), |remarks| {
+            let address = endpoint("a", evil, EndpointState::Unhealthy);
+            remarks.message = evil.into();
+            remarks.addresses = Some([remark(address, |remarks| remarks.message = evil.into())].into());
+        }))
         .edit(|view| {
             let outage = Outage { start: view.since, end: None, reason: evil.into(), targets: vec![evil.into()] };
             view.outages = Arc::new([outage]);
@@ -196,15 +194,17 @@ async fn a_row_says_which_target_is_how_since_when_and_why() {
         .message("psp: no answer in 1s (Connect)")
         .endpoint(endpoint("good", "10.0.2.9:443", EndpointState::Healthy))
         .endpoint(EndpointView {
-            reason: Some(Reason::TimeoutConnect),
-            message: "no answer in 1s (Connect)".into(),
             optional: true,
             named: true,
-            addresses: Some(
-                [address("10.0.2.7:443", EndpointState::Healthy), address("10.0.2.8:443", EndpointState::Unhealthy)]
-                    .into(),
-            ),
-            ..endpoint("psp", "psp.example:443", EndpointState::Unhealthy)
+            ..remark(endpoint("psp", "psp.example:443", EndpointState::Unhealthy), |remarks| {
+                remarks.reason = Some(Reason::TimeoutConnect);
+                remarks.message = "no answer in 1s (Connect)".into();
+                let addresses = [
+                    address("10.0.2.7:443", EndpointState::Healthy),
+                    address("10.0.2.8:443", EndpointState::Unhealthy),
+                ];
+                remarks.addresses = Some(addresses.into());
+            })
         })
         .edit(|view| {
             let of = |start, end: Option<&str>| Outage {

@@ -9,7 +9,7 @@ use healthcheck_operator::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Check, Fixture, at, config, endpoint, fill};
+use crate::support::{Check, Fixture, at, config, endpoint, fill, remark};
 
 const FILE: &str = "docs/healthchecks.schema.json";
 
@@ -116,11 +116,10 @@ fn fill_everything(board: &Board) {
     Check::new("shop", "whole", Health::Unhealthy)
         .message("why")
         .labels(&[("tier", "web")])
-        .endpoint(EndpointView {
-            certificate_expires: Some(1_800_000_000),
-            addresses: Some([endpoint("psp", "10.0.2.7:443", EndpointState::Healthy)].into()),
-            ..endpoint("psp", "psp.example:443", EndpointState::MostlyUnhealthy)
-        })
+        .endpoint(remark(endpoint("psp", "psp.example:443", EndpointState::MostlyUnhealthy), |remarks| {
+            remarks.certificate_expires = Some(1_800_000_000);
+            remarks.addresses = Some([endpoint("psp", "10.0.2.7:443", EndpointState::Healthy)].into());
+        }))
         .endpoint(EndpointView { live: Arc::default(), ..endpoint("new", "", EndpointState::Unknown) })
         .edit(|view| {
             let of = |end| Outage { start: view.since, end, reason: "Stale".into(), targets: vec!["psp".into()] };

@@ -9,7 +9,7 @@ use healthcheck_operator::{
     compile::{Mode, compile},
     engine::{
         self, Board, CheckLive, CheckView, Counters, Desired, EndpointLive, EndpointView, Engine, Limits, Parts,
-        Surroundings,
+        Remarks, Surroundings,
     },
     on_demand::OnDemand,
     passive::Intake,
@@ -298,14 +298,20 @@ pub fn endpoint(target: &str, label: &str, state: EndpointState) -> EndpointView
         stale: false,
         measured: true,
         since: at("2026-11-01T10:00:00Z"),
-        reason: unhealthy.then_some(Reason::UnexpectedStatus),
-        message: if unhealthy { "unexpected status code; got '503', want '200-399'".into() } else { "".into() },
-        certificate_expires: None,
+        remarks: unhealthy.then(|| {
+            let message = "unexpected status code; got '503', want '200-399'".into();
+            Arc::new(Remarks { reason: Some(Reason::UnexpectedStatus), message, ..Remarks::default() })
+        }),
         named: false,
-        addresses: None,
-        overridden: None,
         live: Arc::new(live),
     }
+}
+
+/// `row` with other remarks.
+pub fn remark(row: EndpointView, edit: impl FnOnce(&mut Remarks)) -> EndpointView {
+    let mut remarks = Remarks::clone(&row);
+    edit(&mut remarks);
+    EndpointView { remarks: remarks.kept(), ..row }
 }
 
 /// One check of each kind in `shop`, a healthy one in `bank`.

@@ -386,7 +386,8 @@ async fn as_many_are_kept_as_there_is_room_for_and_they_end_with_who_holds_them(
     }
     assert_eq!(all.idle.get(), 2);
     // One that is given up leaves nothing.
-    let question = lane.question(attempt.dial.as_ref(), &attempt.probe, true).expect("the fast lane takes it");
+    let asks = lane.asks(attempt.dial.as_ref(), &attempt.probe, true).expect("the fast lane takes it");
+    let question = attempt.dial.as_ref().and_then(|dial| asks.of(dial)).expect("an address");
     let begun = lane.begin(1, &question, &attempt.probe, endpoints[0].kept.as_ref());
     let healthcheck_operator::probe::Begun::Running { number, .. } = begun else { panic!("{begun:?}") };
     lane.give_up(1, number);

@@ -41,9 +41,9 @@ pub fn lane(prober: &Prober) -> FastLane {
 /// One attempt on the fast lane, which must take it; its deadline is kept as the engine keeps it.
 pub async fn by(lane: &mut FastLane, attempt: &Attempt) -> Report {
     const TOKEN: u64 = 7;
-    let (kept, mut ended) = (attempt.kept.as_ref(), vec![]);
-    let question = lane.question(attempt.dial.as_ref(), &attempt.probe, kept.is_some());
-    let question = question.expect("the fast lane takes it");
+    let (dial, kept, mut ended) = (attempt.dial.as_ref(), attempt.kept.as_ref(), vec![]);
+    let asks = lane.asks(dial, &attempt.probe, kept.is_some()).expect("the fast lane takes it");
+    let question = dial.and_then(|dial| asks.of(dial)).expect("an address");
     // What happened since the last round is known before the next.
     lane.poll(&mut ended);
     let (number, mut look) = match lane.begin(TOKEN, &question, &attempt.probe, kept) {
@@ -437,11 +437,11 @@ async fn what_is_not_plain_is_left_to_the_ordinary_lane() {
     ];
     for kind in kinds {
         let attempt = attempt(Some(to.clone()), kind, ENOUGH);
-        assert!(lane.question(attempt.dial.as_ref(), &attempt.probe, true).is_none(), "{:?}", attempt.probe);
+        assert!(lane.asks(attempt.dial.as_ref(), &attempt.probe, true).is_none(), "{:?}", attempt.probe);
     }
     let named = attempt(Some(crate::support::named("localhost", 80)), tcp(Handshake::HalfOpen), ENOUGH);
-    assert!(lane.question(named.dial.as_ref(), &named.probe, false).is_none());
-    assert!(lane.question(None, &named.probe, false).is_none());
+    assert!(lane.asks(named.dial.as_ref(), &named.probe, false).is_none());
+    assert!(lane.asks(None, &named.probe, false).is_none());
 }
 
 /// Answers changed at random: whatever comes, both say the same.

@@ -216,12 +216,8 @@ mod tests {
             stale: false,
             measured,
             since: Timestamp::UNIX_EPOCH,
-            reason: None,
-            message: "".into(),
-            certificate_expires: None,
+            remarks: None,
             named: false,
-            addresses: None,
-            overridden: None,
             live: Arc::default(),
         }
     }

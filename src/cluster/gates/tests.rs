@@ -32,7 +32,7 @@ use crate::{
         reconcile::Action,
         watch::Told,
     },
-    engine::{CheckView, Desired, EndpointView},
+    engine::{CheckView, Desired, EndpointView, Remarks},
 };
 
 const NS: &str = "shop";
@@ -160,12 +160,8 @@ impl World {
             stale: state == Some(EndpointState::Unknown),
             measured: state.is_some(),
             since: self.wall,
-            reason: None,
-            message: "".into(),
-            certificate_expires: None,
+            remarks: None,
             named: endpoint.is_named(),
-            addresses: None,
-            overridden: None,
             live: Arc::default(),
         }
     }

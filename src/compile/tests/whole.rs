@@ -205,7 +205,7 @@ fn targets() -> Vec<Target> {
         ),
         target(
             "pods",
-            Place::Pods { selector: selector() },
+            Place::Pods { selector: Box::new(selector()) },
             Some(PortRef::Number(9090)),
             1500,
             ProbeKind::Http(HttpProbe {

@@ -24,6 +24,10 @@ fn take(judgement: &mut Judgement, report: &Report, now: u64) -> bool {
     judgement.take(report, &THRESHOLDS, span, Timestamp::from_millisecond(now.cast_signed()).unwrap())
 }
 
+fn told(judgement: &Judgement) -> Arc<str> {
+    judgement.remarks().map(|remarks| remarks.message.clone()).unwrap_or_default()
+}
+
 #[test]
 fn a_local_outcome_counts_for_nothing_and_freshens_nothing() {
     let mut judgement = fresh();
@@ -34,7 +38,7 @@ fn a_local_outcome_counts_for_nothing_and_freshens_nothing() {
     assert_eq!(judgement.shown(InitialState::Unknown), EndpointState::Healthy);
     assert_eq!(judgement.live.counters().success, 1);
     assert_eq!(judgement.expires(1000), Some(1010), "from the last look that saw something");
-    assert!(judgement.blind && judgement.reason == Some(Reason::NoDescriptors));
+    assert!(judgement.blind && judgement.reason() == Some(Reason::NoDescriptors));
 }
 
 #[test]
@@ -106,13 +110,13 @@ fn a_changed_question_keeps_the_verdict_marked_until_decided_anew() {
     take(&mut judgement, &success(), 1);
     judgement.supersede();
     assert_eq!(judgement.shown(InitialState::Unknown), EndpointState::Healthy);
-    assert!(judgement.told().contains("before the probe was changed"));
+    assert!(told(&judgement).contains("before the probe was changed"));
     assert!(take(&mut judgement, &success(), 2), "readers are told that it holds again");
-    assert_eq!(&*judgement.told(), "");
+    assert_eq!(&*told(&judgement), "");
     // Too old, it is nobody's verdict any more, whatever was asked.
     judgement.supersede();
     judgement.expire(Timestamp::UNIX_EPOCH);
-    assert_eq!(&*judgement.told(), "");
+    assert_eq!(&*told(&judgement), "");
 }
 
 #[test]

@@ -13,6 +13,17 @@ pub struct FastLane(Infallible);
 
 /// None is ever made.
 #[derive(Clone, Debug)]
+pub struct Asks(Infallible);
+
+impl Asks {
+    #[must_use]
+    pub fn of(&self, _: &Dial) -> Option<Question> {
+        match self.0 {}
+    }
+}
+
+/// None is ever made.
+#[derive(Clone, Debug)]
 pub struct Question(Infallible);
 
 /// How an attempt began.
@@ -35,7 +46,7 @@ impl FastLane {
         Err(std::io::ErrorKind::Unsupported.into())
     }
 
-    pub fn question(&mut self, _: Option<&Dial>, _: &Probe, _: bool) -> Option<Question> {
+    pub fn asks(&mut self, _: Option<&Dial>, _: &Probe, _: bool) -> Option<Asks> {
         match self.0 {}
     }
 

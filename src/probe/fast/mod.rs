@@ -32,7 +32,7 @@ use self::{
     bell::Bell,
     kept::{Held, LetGo},
     lines::{Lines, Told},
-    question::{Asks, Wires},
+    question::Wires,
 };
 use super::{
     ask::{self, Asked},
@@ -43,8 +43,8 @@ use super::{
 };
 use crate::check::{Dial, Kept, Probe, Reason, Report};
 
-pub use question::Question;
 pub(in crate::probe) use question::Wire;
+pub use question::{Asks, Question};
 
 /// So many times the limit of kept connections are lent to them at most: half of the descriptors may be in flight, and an
 /// eighth kept.
@@ -136,10 +136,10 @@ impl FastLane {
         Waker::from(self.bell.clone())
     }
 
-    /// The question that `probe` asks at `dial`, where this lane takes it. `keeps`: [`Self::begin`] will be given a place to keep
-    /// the connection in.
-    pub fn question(&mut self, dial: Option<&Dial>, probe: &Probe, keeps: bool) -> Option<Question> {
-        self.wires.question(dial, probe, keeps)
+    /// What `probe` asks at `dial`, where this lane takes it. `keeps`: [`Self::begin`] will be given a place to keep the connection
+    /// in.
+    pub fn asks(&mut self, dial: Option<&Dial>, probe: &Probe, keeps: bool) -> Option<Asks> {
+        self.wires.asks(dial, probe, keeps)
     }
 
     /// So many `more` attempts than are under way may be, on whatever lane, and another is about to begin: as long as nobody
@@ -151,7 +151,7 @@ impl FastLane {
         }
     }
 
-    /// Begins an attempt of `probe`, whose question was made by [`Self::question`]. `token` comes back with its report. Its
+    /// Begins an attempt of `probe`, whose question was made of [`Self::asks`]. `token` comes back with its report. Its
     /// deadline is the caller's: see [`Self::time_out`]. `kept`: what the attempt before has left, and where this one leaves it.
     pub fn begin(&mut self, token: u64, question: &Question, probe: &Arc<Probe>, kept: Option<&Kept>) -> Begun {
         let started = Instant::now();

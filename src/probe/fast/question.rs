@@ -19,16 +19,29 @@ pub struct Question {
     pub(super) asks: Asks,
 }
 
+/// What is asked, wherever that is.
 #[derive(Clone, Debug)]
-pub(super) enum Asks {
+pub enum Asks {
+    /// Whether a handshake is answered.
     HalfOpen,
+    /// Whether a handshake is completed.
     Full,
+    /// What a request is answered with.
     Http(Arc<Wire>),
+}
+
+impl Asks {
+    /// The same of `dial`; `None` where that is no address and port.
+    #[must_use]
+    pub fn of(&self, dial: &Dial) -> Option<Question> {
+        let (Host::Address(ip), Some(port)) = (&dial.host, dial.port) else { return None };
+        Some(Question { address: SocketAddr::new(*ip, port), asks: self.clone() })
+    }
 }
 
 /// A request as it is sent, but for the address where that is what the Host header says.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(in crate::probe) struct Wire {
+pub struct Wire {
     pub is_head: bool,
     /// The request line, and the beginning of the first header.
     pub before: Box<[u8]>,
@@ -86,10 +99,11 @@ impl Wires {
         wire
     }
 
-    /// The question that `probe` asks at `dial`, over a connection that is kept if that is wanted and `keeps`; `None` where it takes the ordinary lane.
-    pub fn question(&mut self, dial: Option<&Dial>, probe: &Probe, keeps: bool) -> Option<Question> {
+    /// What `probe` asks at `dial`, over a connection that is kept if that is wanted and `keeps`; `None` where it takes the
+    /// ordinary lane.
+    pub fn asks(&mut self, dial: Option<&Dial>, probe: &Probe, keeps: bool) -> Option<Asks> {
         let dial = dial?;
-        let (Host::Address(ip), Some(port)) = (&dial.host, dial.port) else { return None };
+        let (Host::Address(_), Some(_)) = (&dial.host, dial.port) else { return None };
         let asks = match &probe.kind {
             ProbeKind::Tcp(tcp) if tcp.is_connect() => match tcp {
                 TcpProbe { handshake: Handshake::HalfOpen, .. } => Asks::HalfOpen,
@@ -100,7 +114,7 @@ impl Wires {
             }
             ProbeKind::Tcp(_) | ProbeKind::Http(_) | ProbeKind::Grpc(_) | ProbeKind::Script(_) => return None,
         };
-        Some(Question { address: SocketAddr::new(*ip, port), asks })
+        Some(asks)
     }
 }
 

@@ -16,6 +16,10 @@ fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
+fn leads_to(addresses: Option<Arc<[EndpointView]>>) -> Option<Arc<Remarks>> {
+    Remarks { addresses, ..Remarks::default() }.kept()
+}
+
 impl World {
     /// The board comes to say `state` of the name, and these of its addresses; `None`: nobody has looked yet.
     fn finds(&mut self, state: Option<EndpointState>, addresses: Option<&[(&str, Option<EndpointState>)]>) {
@@ -25,7 +29,7 @@ impl World {
             EndpointView { label: label.clone(), identity: label, ..self.row(&target, *state) }
         };
         let addresses = addresses.map(|addresses| addresses.iter().map(of).collect());
-        let row = EndpointView { addresses, ..self.row(&target, state) };
+        let row = EndpointView { remarks: leads_to(addresses), ..self.row(&target, state) };
         self.shows("a", vec![row]);
     }
 }
@@ -93,7 +97,7 @@ fn a_name_nobody_has_looked_up_yet_holds_up_no_other_target() {
     world.settle();
     assert_eq!((world.ready(), world.reported("a").effective), (vec![true], GateReason::Enforced));
     // It leads nowhere that anybody may go: what it had is gone.
-    let gone = EndpointView { addresses: Some([].into()), ..world.row(&name, None) };
+    let gone = EndpointView { remarks: leads_to(Some([].into())), ..world.row(&name, None) };
     let rows = vec![world.row(&address, UP), gone];
     world.shows("a", rows);
     assert_eq!((world.settle(), world.ready()), (0, vec![true]));
