@@ -6,8 +6,9 @@ use jiff::Timestamp;
 
 use super::{
     group::Row,
-    judgement::{Heard, Hearing, Judgement, Span, Standing},
+    judgement::{Judgement, Span, Standing},
     scheduler::GRACE,
+    testimony::{Heard, Hearing},
     view::{EndpointView, Remarks},
 };
 use crate::check::{Endpoint, Family, Host, InitialState, Passive, Report, Resolve, Rhythm, Thresholds};

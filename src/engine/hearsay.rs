@@ -6,10 +6,11 @@ use jiff::Timestamp;
 
 use super::{
     group::Member,
-    judgement::{Heard, Hearing, ago},
+    judgement::ago,
     record::Record,
     scheduler::{Scheduler, millis},
     table::Table,
+    testimony::{Heard, Hearing},
 };
 use crate::{
     check::{ObjectKey, Observed},

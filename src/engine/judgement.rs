@@ -8,12 +8,10 @@ use jiff::Timestamp;
 
 use super::{
     machine::{Machine, Seen},
-    testimony::{Reports, Testimony},
+    testimony::{Heard, Hearing, Reports, Testimony},
     view::{EndpointLive, Remarks},
 };
-use crate::check::{
-    EndpointState, InitialState, Judged, Observed, Outcome, Passive, Reason, Report, Rhythm, Thresholds,
-};
+use crate::check::{EndpointState, InitialState, Judged, Outcome, Passive, Reason, Report, Rhythm, Thresholds};
 
 #[derive(Debug)]
 pub(super) struct Judgement {
@@ -42,28 +40,11 @@ pub(super) struct Judgement {
     pub live: Arc<EndpointLive>,
 }
 
-/// By what rules reports of a data plane are taken in.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Hearing<'a> {
-    pub passive: &'a Passive,
-    /// Older reports are not counted together with newer ones. In milliseconds.
-    pub stale_after: u64,
-}
-
 /// When an attempt began and ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
     pub began: u64,
     pub ended: u64,
-}
-
-/// What a data plane has seen, so often in a row, and when, by the engine's clock: before it began, where it is that old.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Heard {
-    pub observed: Observed,
-    pub times: u16,
-    pub began: i64,
-    pub ended: i64,
 }
 
 /// What a judgement came to, and since when.

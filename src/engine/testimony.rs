@@ -3,13 +3,25 @@
 
 use std::sync::Arc;
 
-use super::{
-    judgement::{Heard, Hearing},
-    machine::Seen,
-    traffic::Traffic,
-    view::Counters,
-};
-use crate::check::{EndpointState, InitialState, Judged, Observed, Reason, Thresholds};
+use super::{machine::Seen, traffic::Traffic, view::Counters};
+use crate::check::{EndpointState, InitialState, Judged, Observed, Passive, Reason, Thresholds};
+
+/// By what rules reports of a data plane are taken in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hearing<'a> {
+    pub passive: &'a Passive,
+    /// Older reports are not counted together with newer ones. In milliseconds.
+    pub stale_after: u64,
+}
+
+/// What a data plane has seen, so often in a row, and when, by the engine's clock: before it began, where it is that old.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Heard {
+    pub observed: Observed,
+    pub times: u16,
+    pub began: i64,
+    pub ended: i64,
+}
 
 /// Reports of the same, in a row, and what they count as.
 #[derive(Clone, Copy, Debug)]

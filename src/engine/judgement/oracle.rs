@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::check::{Class, StatusRange};
+use crate::check::{Class, Observed, StatusRange};
 
 /// One thing that happens to an endpoint that is probed and whose traffic is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
