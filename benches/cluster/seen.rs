@@ -26,9 +26,15 @@ where
         // for would not come.
         while let Ok(stream) = api.watch(&WatchParams::default().timeout(290), &version).await {
             let mut stream = std::pin::pin!(stream);
-            while let Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) = stream.next().await {
+            while let Some(Ok(event)) = stream.next().await {
+                let (WatchEvent::Added(object) | WatchEvent::Modified(object) | WatchEvent::Deleted(object)) = &event
+                else {
+                    break;
+                };
                 version = object.resource_version().unwrap_or(version);
-                note(&object);
+                if !matches!(event, WatchEvent::Deleted(_)) {
+                    note(object);
+                }
             }
         }
     });
