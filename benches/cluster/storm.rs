@@ -43,6 +43,7 @@ struct Storm<'a> {
     slices: Ready,
     target: HttpTarget,
     flipping: usize,
+    gated: usize,
 }
 
 pub async fn measure(stage: &Stage, figures: &mut Figures) -> anyhow::Result<()> {
@@ -154,7 +155,7 @@ impl<'a> Storm<'a> {
         // What is gathered is written, and so are the slices.
         tokio::time::sleep(Duration::from_secs(15)).await;
         drop_in_background(steady);
-        Ok(Self { stage, operator, namespace, seen, slices, target, flipping: checks })
+        Ok(Self { stage, operator, namespace, seen, slices, target, flipping: checks, gated })
     }
 
     /// Turns the targets off, or on again, and waits until every status says so.
@@ -178,7 +179,7 @@ impl<'a> Storm<'a> {
         let last = if down { "Unhealthy" } else { "Healthy" };
         let told: Vec<Verdict> = told.into_iter().filter(|verdict| verdict.health == last).collect();
         ensure!(told.len() >= self.flipping, "{} verdicts of {} were logged", told.len(), self.flipping);
-        let gated: Vec<_> = told.iter().filter(|verdict| is_gated(&verdict.check)).cloned().collect();
+        let gated: Vec<_> = told.iter().filter(|verdict| self.is_gated(&verdict.check)).cloned().collect();
         let whole = self
             .seen
             .latest(|name| name.starts_with("flips-"))
@@ -198,6 +199,11 @@ impl<'a> Storm<'a> {
 }
 
 impl Storm<'_> {
+    /// Those with a gate are the first ones; see [`Storm::prepare`].
+    fn is_gated(&self, check: &str) -> bool {
+        check.strip_prefix("flips-").and_then(|number| number.parse::<usize>().ok()).is_some_and(|it| it < self.gated)
+    }
+
     /// Milliseconds from each verdict to the slice of its gate.
     fn slices_after(&self, verdicts: &[Verdict]) -> anyhow::Result<Vec<f64>> {
         let number = |verdict: &Verdict| verdict.check.trim_start_matches("flips-").to_owned();
@@ -218,11 +224,6 @@ impl Storm<'_> {
 
 fn gate(number: usize) -> String {
     format!("gated-{number}")
-}
-
-/// Those with a gate are the first ones; see [`Storm::prepare`].
-fn is_gated(check: &str) -> bool {
-    check.strip_prefix("flips-").and_then(|number| number.parse::<usize>().ok()).is_some_and(|it| it < scaled(GATED))
 }
 
 /// The target lives until the benchmark ends.
