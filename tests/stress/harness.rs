@@ -5,8 +5,8 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::ops::Not as _;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -95,7 +95,8 @@ pub struct Target {
     /// Whether it answers as it should, from now on.
     well: AtomicBool,
     /// Whether it keeps to itself what it would answer.
-    held: AtomicBool,
+    held: Mutex<bool>,
+    let_go: Condvar,
 }
 
 impl Target {
@@ -111,7 +112,8 @@ impl Target {
             port,
             hits: AtomicU64::new(0),
             well: AtomicBool::new(false),
-            held: AtomicBool::new(false),
+            held: Mutex::default(),
+            let_go: Condvar::new(),
         });
         let shared = Arc::clone(&target);
         // Ends with the process.
@@ -134,7 +136,8 @@ impl Target {
 
     /// Whether it answers nobody until this is taken back.
     pub fn hold(&self, held: bool) {
-        self.held.store(held, Ordering::Relaxed);
+        *self.held.lock().expect("no thread panics with it") = held;
+        self.let_go.notify_all();
     }
 
     /// The n-th address on which it listens.
@@ -150,9 +153,8 @@ pub fn answer(mut stream: std::net::TcpStream, target: &Arc<Target>) {
     thread::spawn(move || {
         let mut head = [0; 2048];
         while matches!(stream.read(&mut head), Ok(1..)) {
-            while target.held.load(Ordering::Relaxed) {
-                thread::sleep(Duration::from_millis(5));
-            }
+            let held = target.held.lock().expect("no thread panics with it");
+            drop(target.let_go.wait_timeout_while(held, LONG, |held| *held));
             if stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").is_err() {
                 break;
             }

@@ -68,7 +68,7 @@ async fn a_process_that_was_stopped_for_three_seconds_blames_nobody_and_goes_on(
 async fn what_a_stopped_process_waited_for_is_not_held_against_the_targets() -> anyhow::Result<()> {
     let _alone = alone().await;
     let targets = targets();
-    let spec = "interval: 3s; timeout: 2s; failureThreshold: 1; staleAfter: 10m";
+    let spec = "interval: 6s; timeout: 4s; failureThreshold: 1; staleAfter: 10m";
     // A connect is answered by the kernel, whatever the target does.
     let kinds = PROBES.iter().zip(&targets).enumerate().skip(1);
     let of = |(kind, (probe, target)): (usize, (&&str, &std::sync::Arc<Target>))| {
@@ -78,10 +78,10 @@ async fn what_a_stopped_process_waited_for_is_not_held_against_the_targets() -> 
     let operator = files.standalone().serve()?;
     wait_healthy(&operator, PROBES.len() - 1).await?;
     targets.iter().for_each(|target| target.hold(true));
-    // A third of them are asked meanwhile.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    wait_metric(&operator, "healthcheck_operator_in_flight_probes", "", |probes| probes >= 10.0).await?;
     operator.process().freeze()?;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // Longer than any timeout: what was in flight is overdue.
+    tokio::time::sleep(Duration::from_secs(5)).await;
     operator.process().thaw()?;
     let overloaded = "reason=\"ProberOverloaded\"";
     let ours = wait_metric(&operator, "healthcheck_operator_probes_total", overloaded, |times| times >= 10.0).await?;

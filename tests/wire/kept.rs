@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     lanes::by,
-    reuse::{ANSWER, kept, serve_on, server},
+    reuse::{ANSWER, forgetful, kept, serve_on, server},
     support::{ENOUGH, LOOPBACK, assert_reason, at, attempt, eventually, read_head, run},
 };
 
@@ -258,16 +258,7 @@ async fn what_happens_to_the_second_request_is_told_alike() {
 async fn an_answer_that_does_not_come_is_waited_for_alike() {
     let timeout = Duration::from_secs(1);
     // A fresh connection is asked beside the old one in half of the time.
-    let told = both("forgotten", kept(), timeout, |number, mut stream| async move {
-        read_head(&mut stream).await;
-        let _ = stream.write_all(ANSWER).await;
-        if number == 0 {
-            while let Ok(1..) = stream.read(&mut [0; 1024]).await {}
-        } else {
-            serve_on(stream, ANSWER).await;
-        }
-    });
-    told.await.passed(2, "forgotten");
+    both("forgotten", kept(), timeout, forgetful).await.passed(2, "forgotten");
     // A target that is slow has all of its time, and keeps its connection.
     let told = both("slow", kept(), timeout, |number, mut stream| async move {
         for round in 0.. {

@@ -41,6 +41,17 @@ where
     (address, connections)
 }
 
+/// Answers the first connection once and no more, without ending it, and every other as long as it is asked.
+pub async fn forgetful(number: usize, mut stream: TcpStream) {
+    read_head(&mut stream).await;
+    let _ = stream.write_all(ANSWER).await;
+    if number == 0 {
+        while let Ok(1..) = stream.read(&mut [0; 1024]).await {}
+    } else {
+        serve_on(stream, ANSWER).await;
+    }
+}
+
 /// Answers every request, until the other side is gone.
 pub async fn serve_on(mut stream: TcpStream, answer: &[u8]) {
     while !read_head(&mut stream).await.is_empty() {
@@ -276,16 +287,7 @@ async fn over_http2_too_a_connection_that_is_gone_is_no_failure() {
 /// A firewall that forgot the connection tells nobody: the request leads nowhere.
 #[tokio::test]
 async fn a_connection_on_which_nothing_comes_back_is_not_waited_for_to_the_end() {
-    let (address, connections) = server(|number, mut stream| async move {
-        read_head(&mut stream).await;
-        let _ = stream.write_all(ANSWER).await;
-        if number == 0 {
-            while let Ok(1..) = stream.read(&mut [0; 1024]).await {}
-        } else {
-            serve_on(stream, ANSWER).await;
-        }
-    })
-    .await;
+    let (address, connections) = server(forgetful).await;
     let mut rounds = Rounds::new(address, kept());
     rounds.attempt = Attempt { probe: with_timeout(&rounds.attempt, Duration::from_secs(2)), ..rounds.attempt };
     rounds.pass(3).await;
