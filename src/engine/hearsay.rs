@@ -144,7 +144,7 @@ impl Addresses {
 impl<L: Lane> Scheduler<L> {
     /// Takes `reports` in, in their order.
     pub(super) fn observe(&mut self, reports: &[Observation], now: u64) -> Vec<Fate> {
-        let wall = Timestamp::now();
+        let wall = self.wall;
         reports.iter().map(|report| self.observe_one(report, now, wall)).collect()
     }
 

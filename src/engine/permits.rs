@@ -1,6 +1,8 @@
 //! How many probes may run at once, in all and on one host. Pure: who may go, and who goes next.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque, hash_map::Entry};
+
+use foldhash::fast::RandomState;
 
 use crate::check::Host;
 
@@ -13,7 +15,8 @@ pub(super) struct Permits {
     limit: usize,
     per_host: usize,
     running: usize,
-    hosts: HashMap<Host, Load>,
+    /// Looked up twice in every round.
+    hosts: HashMap<Host, Load, RandomState>,
     /// Those whose host has room, first come, first served.
     ready: VecDeque<u32>,
 }
@@ -27,7 +30,7 @@ struct Load {
 
 impl Permits {
     pub fn new(limit: usize, per_host: usize) -> Self {
-        Self { limit, per_host, running: 0, hosts: HashMap::new(), ready: VecDeque::new() }
+        Self { limit, per_host, running: 0, hosts: HashMap::default(), ready: VecDeque::new() }
     }
 
     pub const fn running(&self) -> usize {
@@ -42,11 +45,7 @@ impl Permits {
     /// Asks for a permit for `id`. `false`: it waits, and [`Self::release`] will name it.
     pub fn request(&mut self, id: u32, host: Option<&Host>) -> bool {
         if let Some(host) = host {
-            // Looked up before it is entered, so that the host is cloned only for the first probe on it.
-            let load = match self.hosts.get_mut(host) {
-                Some(load) => load,
-                None => self.hosts.entry(host.clone()).or_default(),
-            };
+            let load = self.hosts.entry(host.clone()).or_default();
             if load.admitted >= self.per_host {
                 load.waiting.push_back(id);
                 return false;
@@ -80,13 +79,14 @@ impl Permits {
     /// One fewer on `host`; the next that waits for it becomes ready.
     fn leave(&mut self, host: Option<&Host>) {
         let Some(host) = host else { return };
-        let Some(load) = self.hosts.get_mut(host) else { return };
+        let Entry::Occupied(mut entry) = self.hosts.entry(host.clone()) else { return };
+        let load = entry.get_mut();
         load.admitted -= 1;
         if let Some(id) = load.waiting.pop_front() {
             load.admitted += 1;
             self.ready.push_back(id);
         } else if load.admitted == 0 {
-            self.hosts.remove(host);
+            entry.remove();
         }
         if self.running == 0 && self.ready.is_empty() && self.hosts.capacity() > KEPT {
             // A flood of probes is over: what it took goes with it.

@@ -38,7 +38,7 @@ fn identity(endpoint: &Endpoint) -> Identity {
 impl<L: Lane> Scheduler<L> {
     /// Runs `desired` from now on. What is the same keeps its state, its counters and its place on the grid.
     pub(super) fn upsert(&mut self, desired: Desired, now: u64) {
-        let wall = Timestamp::now();
+        let wall = self.wall;
         let Desired { check, endpoints, prior } = desired;
         // An object that was deleted and made again is another one, whatever its name.
         if let Some(at) = self.table.find(&check.key)

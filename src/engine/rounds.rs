@@ -3,7 +3,6 @@
 use std::{panic::AssertUnwindSafe, time::Duration};
 
 use futures::FutureExt as _;
-use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
@@ -134,14 +133,13 @@ impl<L: Lane> Scheduler<L> {
                 && let Some(question) = asks.of(dial)
             {
                 let begun = fast.begin(token(id, number), &question, probe, record.kept.as_ref());
-                // The clock of the wheel has whole milliseconds: one more, or it would be early by a part of one.
-                let at = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
                 let (line, deadline) = match begun {
-                    Begun::Running { number, look } => (number, at + millis(look) + 1),
+                    // The clock of the wheel has whole milliseconds: one more, or it would be early by a part of one.
+                    Begun::Running { number, look } => (number, millis(look.duration_since(self.origin)) + 1),
                     Begun::Ended(report) => {
                         // Told with all the others: who waits for its permit may not get further either, and so on.
                         self.finished.push((token(id, number), report));
-                        (u32::MAX, at + millis(probe.timeout) + 1)
+                        (u32::MAX, now + millis(probe.timeout) + 1)
                     }
                 };
                 record.flight = Flight::Running { on: On::Line { line, deadline }, started: now };
@@ -291,7 +289,7 @@ impl<L: Lane> Scheduler<L> {
         }
         self.judge(id, &mut report, span);
         let reason = report.outcome.reason().map_or("", Reason::as_str);
-        self.metrics.probe_ended(kind, report.outcome.as_str(), reason, report.latency);
+        self.meter.ended(kind, report.outcome.as_str(), reason, report.latency);
         self.give_back(id, now);
         for id in std::iter::once(id).chain(listeners) {
             if self.table.record_mut(id).is_some_and(|record| std::mem::take(&mut record.pending)) {
@@ -321,7 +319,7 @@ impl<L: Lane> Scheduler<L> {
             }
             Outcome::Local { .. } => {}
         }
-        let wall = Timestamp::now();
+        let wall = self.wall;
         let changed = record.belief.take(&record.endpoint, report, &group.check.thresholds, span, wall);
         let moved = changed && record.endpoint.is_named();
         let after = record.belief.cadence(rhythm, now);

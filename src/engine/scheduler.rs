@@ -36,7 +36,7 @@ use super::{
 use crate::{
     check::{ObjectKey, Report},
     probe::{FastLane, Lane},
-    telemetry::{Beats, Metrics},
+    telemetry::{Beats, Metrics, ProbeMeter},
 };
 
 /// The longest the loop sleeps: a stall of the whole process is then seen for what it is.
@@ -100,9 +100,11 @@ pub fn start<L: Lane>(parts: Parts<L>, stop: CancellationToken) -> (Engine, toki
         due: vec![],
         lane: parts.lane,
         board: parts.board,
+        meter: parts.metrics.probe_meter(),
         metrics: parts.metrics,
         beats: parts.beats,
         origin: Instant::now(),
+        wall: Timestamp::now(),
         wheel: Wheel::new(0),
         permits: Permits::new(parts.limits.in_flight.max(1), parts.limits.per_host.max(1)),
         sharing: Sharing::default(),
@@ -137,8 +139,11 @@ pub(super) struct Scheduler<L> {
     due: Vec<u32>,
     board: Arc<Board>,
     pub(super) metrics: Metrics,
+    pub(super) meter: ProbeMeter,
     beats: Beats,
     pub(super) origin: Instant,
+    /// The time of day, when this turn began.
+    pub(super) wall: Timestamp,
     pub(super) wheel: Wheel,
     pub(super) permits: Permits,
     pub(super) sharing: Sharing,
@@ -239,6 +244,7 @@ impl<L: Lane> Scheduler<L> {
     /// Takes in what there is, and does what is due. It should have come at `wake`.
     fn turn(&mut self, mail: &mut Mail, wake: Instant) {
         let now = self.now();
+        self.wall = Timestamp::now();
         self.stalls.woke(now, self.millis(wake));
         self.look_at_our_side();
         for end in mail.ended.drain(..) {
@@ -307,7 +313,7 @@ impl<L: Lane> Scheduler<L> {
     fn look_at(&mut self, id: u32, now: u64) {
         let Some((record, group)) = self.table.with_group(id) else { return };
         let stale_after = millis(group.check.stale_after);
-        let wall = Timestamp::now();
+        let wall = self.wall;
         let lapsed = record.belief.lapse(now, wall);
         if record.belief.expire(now, stale_after, wall) || lapsed {
             let group = record.group;
@@ -348,7 +354,7 @@ impl<L: Lane> Scheduler<L> {
 
     /// Draws every check that changed, and those that have it as a member, and puts them on the board at once.
     fn publish(&mut self) {
-        if !self.opened {
+        if !self.opened || (self.dirty.is_empty() && self.removed.is_empty() && self.settling.is_empty()) {
             return;
         }
         let wall = Timestamp::now();

@@ -9,6 +9,8 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
 };
 
+use foldhash::fast::RandomState;
+
 use super::{phase, record::Record};
 use crate::check::{Check, Endpoint, HeaderSource, Probe, ProbeKind};
 
@@ -21,7 +23,7 @@ pub(super) struct Sharing {
     /// The last that began to ask, by the hash of its question.
     asking: HashMap<u64, u32, BuildHasherDefault<Mixed>>,
     /// Those who take the answer of another, by that other. Never empty lists.
-    listening: HashMap<u32, Vec<u32>>,
+    listening: HashMap<u32, Vec<u32>, RandomState>,
 }
 
 impl Sharing {

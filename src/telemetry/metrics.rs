@@ -169,9 +169,38 @@ impl Metrics {
         );
     }
 
-    /// Notes the end of a probe.
-    pub fn probe_ended(&self, kind: &'static str, outcome: &'static str, reason: &'static str, took: Duration) {
-        self.probes.get_or_create(&ProbeLabels { kind, outcome, reason }).inc();
-        self.probe_duration.get_or_create(&DurationLabels { kind, outcome }).observe(took.as_secs_f64());
+    /// For one who notes the ends of probes.
+    #[must_use]
+    pub fn probe_meter(&self) -> ProbeMeter {
+        ProbeMeter { probes: self.probes.clone(), probe_duration: self.probe_duration.clone(), known: vec![] }
+    }
+}
+
+/// Notes the ends of probes. Most end like one before, so that each series is looked up once and kept at hand.
+pub struct ProbeMeter {
+    probes: Family<ProbeLabels, Counter>,
+    probe_duration: Family<DurationLabels, Histogram>,
+    known: Vec<(ProbeLabels, Counter, Histogram)>,
+}
+
+impl ProbeMeter {
+    /// Notes the end of a probe. `reason` is empty for a success.
+    pub fn ended(&mut self, kind: &'static str, outcome: &'static str, reason: &'static str, took: Duration) {
+        let labels = ProbeLabels { kind, outcome, reason };
+        let at = self.known.iter().position(|(known, ..)| *known == labels).unwrap_or_else(|| {
+            let probes = self.probes.get_or_create_owned(&labels);
+            let duration = self.probe_duration.get_or_create_owned(&DurationLabels { kind, outcome });
+            self.known.push((labels, probes, duration));
+            self.known.len() - 1
+        });
+        let (_, probes, duration) = &self.known[at];
+        probes.inc();
+        duration.observe(took.as_secs_f64());
+    }
+}
+
+impl fmt::Debug for ProbeMeter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProbeMeter").field("known", &self.known.len()).finish_non_exhaustive()
     }
 }

@@ -10,5 +10,5 @@ pub mod process;
 pub use beats::{Beat, Beats, MIRROR};
 pub use gates::{GateGauges, GateSeries};
 pub use logs::LogArgs;
-pub use metrics::Metrics;
+pub use metrics::{Metrics, ProbeMeter};
 pub use observations::{ObservationLabels, ObservationMetrics, Source};

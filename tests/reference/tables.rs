@@ -55,7 +55,7 @@ fn every_metric_of_the_operator_has_its_row() {
     let (metrics, mut registry) = (Metrics::default(), Registry::default());
     metrics.register(&mut registry);
     // What has no series yet is not listed.
-    metrics.probe_ended("tcp", "Success", "", Duration::ZERO);
+    metrics.probe_meter().ended("tcp", "Success", "", Duration::ZERO);
     let request = ApiLabels { kind: "pods", verb: "list", result: "success" };
     metrics.api_requests.get_or_create(&request).inc();
     metrics.api_request_duration.get_or_create(&request).observe(0.0);

@@ -102,7 +102,7 @@ async fn no_label_carries_free_text() {
             .edit(|view| view.reason = HealthReason::Stale)
             .put(&fixture.board);
     }
-    fixture.metrics.probe_ended("http", "failure", "UnexpectedStatus", Duration::from_millis(3));
+    fixture.metrics.probe_meter().ended("http", "failure", "UnexpectedStatus", Duration::from_millis(3));
     let scrape = Scrape::of(&fixture).await;
     let mut labels = BTreeSet::new();
     for series in scrape.series.keys() {
@@ -139,9 +139,9 @@ async fn a_board_that_is_not_current_claims_nothing() {
 #[tokio::test]
 async fn the_operator_describes_itself() {
     let fixture = Fixture::start().await;
-    fixture.metrics.probe_ended("tcp", "success", "", Duration::from_millis(3));
-    fixture.metrics.probe_ended("tcp", "failure", "ConnectionRefused", Duration::from_millis(1));
-    fixture.metrics.probe_ended("tcp", "failure", "TimeoutConnect", Duration::from_secs(2));
+    fixture.metrics.probe_meter().ended("tcp", "success", "", Duration::from_millis(3));
+    fixture.metrics.probe_meter().ended("tcp", "failure", "ConnectionRefused", Duration::from_millis(1));
+    fixture.metrics.probe_meter().ended("tcp", "failure", "TimeoutConnect", Duration::from_secs(2));
     fixture.metrics.endpoints.set(12);
     let scrape = Scrape::of(&fixture).await;
     let build = format!(r#"healthcheck_operator_build_info{{version="{}"}}"#, env!("CARGO_PKG_VERSION"));

@@ -88,13 +88,13 @@ impl Lines {
     }
 
     /// Begins a connection for `attempt`; its line.
-    pub fn dial(&mut self, address: SocketAddr, asks: &Asks, attempt: u32) -> Result<u32, Failure> {
+    pub fn dial(&mut self, address: SocketAddr, asks: &Asks, attempt: u32, now: Instant) -> Result<u32, Failure> {
         let local = |error: Errno| dial::explain(&error.into(), address);
         let at = match self.idle[usize::from(address.is_ipv6())].pop() {
             Some(at) => at,
             None => self.open_at_all_costs(address).map_err(local)?,
         };
-        let opened = self.seconds();
+        let opened = self.seconds(now);
         let line = &mut self.all[at as usize];
         (line.attempt, line.opened) = (attempt, opened);
         let Some(socket) = &line.socket else { unreachable!("an idle line has a socket") };
@@ -215,8 +215,8 @@ impl Lines {
     }
 
     /// The connection that `held` names, for `attempt`; if it is still there, leads to `address` and is not too old.
-    pub fn take(&mut self, held: &Held, address: SocketAddr, attempt: u32) -> Option<u32> {
-        let now = self.seconds();
+    pub fn take(&mut self, held: &Held, address: SocketAddr, attempt: u32, now: Instant) -> Option<u32> {
+        let now = self.seconds(now);
         let line = self.kept(held.line, held.generation)?;
         if held.address != address || Duration::from_secs(now.saturating_sub(line.opened).into()) >= MAX_AGE {
             self.reset(held.line, None);
@@ -247,7 +247,8 @@ impl Lines {
         !matches!(rustix::net::recv(socket, &mut [0; 1], RecvFlags::PEEK), Err(Errno::AGAIN | Errno::INTR))
     }
 
-    fn seconds(&self) -> u32 {
-        u32::try_from(self.began.elapsed().as_secs()).unwrap_or(u32::MAX)
+    /// Of `now`, since all began.
+    fn seconds(&self, now: Instant) -> u32 {
+        u32::try_from(now.duration_since(self.began).as_secs()).unwrap_or(u32::MAX)
     }
 }

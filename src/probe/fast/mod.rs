@@ -89,7 +89,7 @@ pub enum Begun {
     Running {
         number: u32,
         /// When [`FastLane::time_out`] is wanted.
-        look: Duration,
+        look: Instant,
     },
     /// It ended before it began.
     Ended(Report),
@@ -161,9 +161,9 @@ impl FastLane {
             self.attempts.push(None);
             (self.attempts.len() - 1) as u32
         });
-        match self.set_out(question, held.as_deref(), number) {
+        match self.set_out(question, held.as_deref(), number, started) {
             Ok(course) => {
-                let look = if course.was_kept { probe.timeout / 2 } else { probe.timeout };
+                let look = started + if course.was_kept { probe.timeout / 2 } else { probe.timeout };
                 let (asked, probe) = (question.clone(), probe.clone());
                 let kept = kept.cloned();
                 let attempt = Attempt { token, asked, probe, started, course, old: None, kept, held };
@@ -188,7 +188,7 @@ impl FastLane {
             if attempt.verdict().is_some() || !attempt.course.was_kept {
                 return TimedOut::Later(left);
             }
-            match self.lines.dial(attempt.asked.address, &attempt.asked.asks, number) {
+            match self.lines.dial(attempt.asked.address, &attempt.asked.asks, number, Instant::now()) {
                 Ok(line) => {
                     let old = std::mem::replace(&mut attempt.course, Course::fresh(line));
                     attempt.old = Some(Box::new(old));
@@ -274,12 +274,18 @@ impl FastLane {
     }
 
     /// On the connection that was kept, where there is one; else on one of its own.
-    fn set_out(&mut self, question: &Question, held: Option<&Held>, number: u32) -> Result<Course, Failure> {
+    fn set_out(
+        &mut self,
+        question: &Question,
+        held: Option<&Held>,
+        number: u32,
+        now: Instant,
+    ) -> Result<Course, Failure> {
         let Question { address, asks } = question;
         if let Err(message) = self.egress.check(*address) {
             return Err(Failure::new(Reason::EgressDenied, message));
         }
-        let taken = held.and_then(|held| self.lines.take(held, *address, number));
+        let taken = held.and_then(|held| self.lines.take(held, *address, number, now));
         if let Some(line) = taken
             && let (Asks::Http(wire), Some(socket)) = (asks, self.lines.socket(line))
         {
@@ -290,7 +296,7 @@ impl FastLane {
             self.connections.lost.inc();
             self.lines.reset(line, None);
         }
-        self.lines.dial(*address, asks, number).map(Course::fresh)
+        self.lines.dial(*address, asks, number, now).map(Course::fresh)
     }
 
     /// Something happened on a line.
@@ -324,7 +330,7 @@ impl FastLane {
         if attempt.old.take_if(|old| old.line == at).is_some() {
             return;
         }
-        match self.lines.dial(attempt.asked.address, &attempt.asked.asks, number) {
+        match self.lines.dial(attempt.asked.address, &attempt.asked.asks, number, Instant::now()) {
             Ok(line) => attempt.course = Course::fresh(line),
             Err(failure) => {
                 if let Some(attempt) = self.take(number) {
