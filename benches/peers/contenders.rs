@@ -50,7 +50,7 @@ impl Contender {
 
     /// Whether it has no such work at all: HAProxy and blackbox_exporter keep no connection from check to check.
     pub const fn is_unfit(self, work: Work) -> bool {
-        matches!((self, work), (Self::Raw | Self::HaProxy | Self::Blackbox, Work::HttpKept))
+        matches!((self, work), (Self::HaProxy | Self::Blackbox, Work::HttpKept))
     }
 
     /// blackbox_exporter knows its targets only while it is asked, and the raw loop has no more than their addresses.
@@ -98,6 +98,13 @@ impl Contender {
         };
         Ok(Running { body, reuses: false })
     }
+}
+
+/// What a process has written so far, in calls.
+fn writes(pid: Pid) -> anyhow::Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{}/io", pid.as_raw_nonzero()))?;
+    let count = text.lines().find_map(|line| line.strip_prefix("syscw: "));
+    count.and_then(|count| count.trim().parse().ok()).context("the kernel counts no writes")
 }
 
 fn raw_loop(args: &raw::Args) -> anyhow::Result<Process> {
@@ -172,6 +179,7 @@ impl Running {
                 let line = text.lines().find_map(|line| line.split_once("health_check.attempt: "));
                 line.and_then(|(_, count)| count.trim().parse().ok()).context("Envoy counts no attempts")
             }
+            Body::Process(raw) if self.reuses => writes(raw.pid()),
             _ => connections::opened(),
         }
     }

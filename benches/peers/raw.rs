@@ -21,10 +21,11 @@ use super::task::{Task, Work};
 const WORD: &str = "raw-epoll-loop";
 const REQUEST: &[u8] =
     b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nUser-Agent: raw\r\nAccept: */*\r\n\r\n";
+const NEXT_REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: raw\r\nAccept: */*\r\n\r\n";
 /// What it is asked to do.
 #[derive(Clone, Copy)]
 pub struct Args {
-    http: bool,
+    work: Work,
     endpoints: usize,
     port: u16,
     /// Of each endpoint.
@@ -37,7 +38,7 @@ impl Args {
     /// Every endpoint in its time.
     pub fn paced(task: &Task) -> Self {
         let micros = u64::try_from(task.every.0.as_micros()).expect("no such long interval");
-        Self { http: task.work != Work::Tcp, endpoints: task.endpoints, port: task.port, micros, flood: 0 }
+        Self { work: task.work, endpoints: task.endpoints, port: task.port, micros, flood: 0 }
     }
 
     /// As many checks as it can make.
@@ -47,10 +48,10 @@ impl Args {
 
     /// The words to start it with.
     pub fn words(&self) -> Vec<String> {
-        let Self { http, endpoints, port, micros, flood } = self;
+        let Self { work, endpoints, port, micros, flood } = self;
         vec![
             WORD.into(),
-            http.to_string(),
+            work.part().into(),
             endpoints.to_string(),
             port.to_string(),
             micros.to_string(),
@@ -62,10 +63,10 @@ impl Args {
 /// Whether this process is to be it.
 pub fn asked(words: impl Iterator<Item = String>) -> Option<Args> {
     let words: Vec<String> = words.skip(1).collect();
-    let [word, http, endpoints, port, micros, flood] = words.as_slice() else { return None };
+    let [word, work, endpoints, port, micros, flood] = words.as_slice() else { return None };
     (word == WORD).then_some(())?;
     Some(Args {
-        http: http.parse().ok()?,
+        work: Work::of_part(work)?,
         endpoints: endpoints.parse().ok()?,
         port: port.parse().ok()?,
         micros: micros.parse().ok()?,
@@ -84,14 +85,23 @@ struct Loop {
     epoll: OwnedFd,
     sockets: Vec<(OwnedFd, State)>,
     idle: Vec<usize>,
-    http: bool,
+    /// The connections of endpoints, where they are kept.
+    kept: Vec<Option<usize>>,
+    work: Work,
     port: u16,
 }
 
 /// Asks every endpoint in each interval, evenly spread, or as often as it can, until it is killed.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    let mut raw = Loop { epoll, sockets: vec![], idle: vec![], http: args.http, port: args.port };
+    let mut raw = Loop {
+        epoll,
+        sockets: vec![],
+        idle: vec![],
+        kept: vec![None; args.endpoints],
+        work: args.work,
+        port: args.port,
+    };
     let mut events = Vec::with_capacity(1024);
     if args.flood > 0 {
         return raw.flood(args, &mut events);
@@ -135,6 +145,13 @@ impl Loop {
     }
 
     fn begin(&mut self, endpoint: usize) -> anyhow::Result<()> {
+        if let Some(at) = self.kept[endpoint] {
+            let (socket, state) = &mut self.sockets[at];
+            // Its requests are all that it writes and does not send: so the kernel counts them.
+            rustix::io::write(&*socket, NEXT_REQUEST)?;
+            *state = State::Asked;
+            return Ok(());
+        }
         let at = match self.idle.pop() {
             Some(at) => at,
             None => self.open()?,
@@ -142,6 +159,9 @@ impl Loop {
         let (socket, state) = &mut self.sockets[at];
         *state = State::Connecting;
         sockopt::set_tcp_quickack(&*socket, false)?;
+        if self.work == Work::HttpKept {
+            self.kept[endpoint] = Some(at);
+        }
         let to = SocketAddr::from((Task::address(endpoint), self.port));
         match rustix::net::connect(&*socket, &to) {
             Err(rustix::io::Errno::INPROGRESS) | Ok(()) => Ok(()),
@@ -162,17 +182,27 @@ impl Loop {
         let (socket, state) = &mut self.sockets[at];
         match *state {
             State::Idle => return Ok(()),
-            State::Connecting if self.http => {
-                rustix::net::send(&*socket, REQUEST, SendFlags::NOSIGNAL)?;
-                *state = State::Asked;
-                return Ok(());
-            }
-            State::Connecting => {}
+            State::Connecting => match self.work {
+                Work::Tcp => {}
+                Work::Http => {
+                    rustix::net::send(&*socket, REQUEST, SendFlags::NOSIGNAL)?;
+                    *state = State::Asked;
+                    return Ok(());
+                }
+                Work::HttpKept => {
+                    *state = State::Idle;
+                    return Ok(());
+                }
+            },
             State::Asked => {
                 let mut answer = [0_u8; 4096];
                 match rustix::net::recv(&*socket, &mut answer, RecvFlags::empty()) {
                     Err(rustix::io::Errno::AGAIN) => return Ok(()),
                     other => drop(other?),
+                }
+                if self.work == Work::HttpKept {
+                    *state = State::Idle;
+                    return Ok(());
                 }
             }
         }

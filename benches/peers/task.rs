@@ -19,6 +19,11 @@ impl Work {
         self.probe().name()
     }
 
+    /// That which `BENCH_ONLY` calls so.
+    pub fn of_part(part: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|work| work.part() == part)
+    }
+
     /// How `BENCH_ONLY` calls it.
     pub const fn part(self) -> &'static str {
         match self {
