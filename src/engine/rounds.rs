@@ -135,7 +135,10 @@ impl<L: Lane> Scheduler<L> {
                 let begun = fast.begin(token(id, number), &question, probe, record.kept.as_ref());
                 let (line, deadline) = match begun {
                     // The clock of the wheel has whole milliseconds: one more, or it would be early by a part of one.
-                    Begun::Running { number, look } => (number, millis(look.duration_since(self.origin)) + 1),
+                    Begun::Running { number, look, dials } => {
+                        self.begun |= dials;
+                        (number, millis(look.duration_since(self.origin)) + 1)
+                    }
                     Begun::Ended(report) => {
                         // Told with all the others: who waits for its permit may not get further either, and so on.
                         self.finished.push((token(id, number), report));
@@ -143,7 +146,6 @@ impl<L: Lane> Scheduler<L> {
                     }
                 };
                 record.flight = Flight::Running { on: On::Line { line, deadline }, started: now };
-                self.begun = true;
                 return;
             }
         }

@@ -131,7 +131,7 @@ pub(super) struct Scheduler<L> {
     pub(super) fast: Option<FastLane>,
     /// What ended on the fast lane and is not taken in yet.
     pub(super) finished: Vec<(u64, Report)>,
-    /// Something has begun on the fast lane since it was last polled.
+    /// Something was dialed on the fast lane since it was last polled.
     pub(super) begun: bool,
     /// The fast lane was polled in this turn, so that no answer is there that a deadline must not forestall.
     pub(super) looked: bool,

@@ -48,7 +48,7 @@ pub async fn by(lane: &mut FastLane, attempt: &Attempt) -> Report {
     lane.poll(&mut ended);
     let (number, mut look) = match lane.begin(TOKEN, &question, &attempt.probe, kept) {
         Begun::Ended(report) => return report,
-        Begun::Running { number, look } => (number, look),
+        Begun::Running { number, look, .. } => (number, look),
     };
     loop {
         // The target runs on this thread too.

@@ -31,6 +31,8 @@ pub(super) struct Lines {
     idle: [Vec<u32>; 2],
     /// Whether a socket may be used again: some sandboxes do not have that.
     recycles: bool,
+    /// See [`Self::has_echo`].
+    echo: bool,
     began: Instant,
     /// Where the search goes on for one that gives way.
     search: usize,
@@ -60,7 +62,7 @@ pub(super) enum Told<'a> {
 impl Lines {
     pub fn new(epoll: OwnedFd) -> Self {
         let idle = [vec![], vec![]];
-        Self { epoll, all: vec![], free: vec![], idle, recycles: true, began: Instant::now(), search: 0 }
+        Self { epoll, all: vec![], free: vec![], idle, recycles: true, echo: false, began: Instant::now(), search: 0 }
     }
 
     pub fn count(&self) -> usize {
@@ -190,6 +192,7 @@ impl Lines {
         match rustix::net::connect_unspec(socket) {
             Ok(()) => {
                 if let Some(family) = again {
+                    self.echo = true;
                     self.idle[family].push(at);
                     return;
                 }
@@ -205,6 +208,11 @@ impl Lines {
             }
         }
         self.close(at);
+    }
+
+    /// Whether a socket was reset since this was last asked: it says so once more, and taken at once, that wakes nobody later.
+    pub const fn has_echo(&mut self) -> bool {
+        std::mem::replace(&mut self.echo, false)
     }
 
     /// Keeps the connection on `at` for the endpoint that has `held`.

@@ -90,6 +90,8 @@ pub enum Begun {
         number: u32,
         /// When [`FastLane::time_out`] is wanted.
         look: Instant,
+        /// It dials: who is near has answered that by now.
+        dials: bool,
     },
     /// It ended before it began.
     Ended(Report),
@@ -163,12 +165,13 @@ impl FastLane {
         });
         match self.set_out(question, held.as_deref(), number, started) {
             Ok(course) => {
+                let dials = !course.was_kept;
                 let look = started + if course.was_kept { probe.timeout / 2 } else { probe.timeout };
                 let (asked, probe) = (question.clone(), probe.clone());
                 let kept = kept.cloned();
                 let attempt = Attempt { token, asked, probe, started, course, old: None, kept, held };
                 self.attempts[number as usize] = Some(attempt);
-                Begun::Running { number, look }
+                Begun::Running { number, look, dials }
             }
             Err(failure) => {
                 self.free.push(number);
@@ -242,15 +245,13 @@ impl FastLane {
         while self.go_on_all(&NOW, ended) {}
     }
 
-    /// Goes on with those that can go on within `left`. Whether there may be more at once: a socket that was let go says so
-    /// once more, and taken now, that wakes nobody later.
+    /// Goes on with those that can go on within `left`. Whether there may be more at once.
     fn go_on_all(&mut self, left: &Timespec, ended: &mut Vec<(u64, Report)>) -> bool {
         self.let_go.take(&mut self.gone);
         for (line, generation) in self.gone.drain(..) {
             self.lines.let_go(line, generation);
         }
         let mut room = [const { MaybeUninit::uninit() }; EVENTS];
-        let before = ended.len();
         let events = match epoll::wait(&self.lines.epoll, &mut room, Some(left)) {
             Ok((events, _)) => events,
             // It has slept, if not as long as it might.
@@ -270,7 +271,7 @@ impl FastLane {
                 self.go_on(data as u32, (data >> 32) as u32, flags, ended);
             }
         }
-        events.len() == EVENTS || ended.len() > before
+        events.len() == EVENTS || self.lines.has_echo()
     }
 
     /// On the connection that was kept, where there is one; else on one of its own.
