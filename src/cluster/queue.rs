@@ -29,6 +29,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::fro
 
 /// Within which time no more than the rate is sent: a second, and by how much two writes may come closer on their way.
 const WINDOW: Duration = Duration::from_millis(1100);
+/// So long a key that was written just now waits for its next write, once more than half of the rate is used up: else a few
+/// whose many endpoints change one after the other use up all of it at once, and nobody is written for the rest of the second.
+const SPACING: Duration = Duration::from_millis(500);
 
 /// See the module's own words.
 #[derive(Debug)]
@@ -40,18 +43,18 @@ pub struct WriteQueue<K> {
     failures: HashMap<K, (u32, Instant)>,
     /// Nothing is written before this: the server cannot be reached, or asks for patience.
     pause: Option<(u32, Instant)>,
-    all: Window,
+    all: Window<K>,
     refreshes: Bucket,
 }
 
 /// The latest writes: whichever second is looked at, there are no more than so many in it.
 #[derive(Debug)]
-struct Window {
+struct Window<K> {
     most: usize,
-    sent: VecDeque<Instant>,
+    sent: VecDeque<(Instant, K)>,
 }
 
-impl Window {
+impl<K: Eq> Window<K> {
     fn new(most: u32) -> Self {
         let most = most.max(1) as usize;
         Self { most, sent: VecDeque::with_capacity(most) }
@@ -60,16 +63,26 @@ impl Window {
     /// When there is room, at the earliest.
     fn ready_at(&self, now: Instant) -> Instant {
         match self.sent.front() {
-            Some(first) if self.sent.len() == self.most => now.max(*first + WINDOW),
+            Some((first, _)) if self.sent.len() == self.most => now.max(*first + WINDOW),
             _ => now,
         }
     }
 
-    fn take(&mut self, now: Instant) {
+    fn take(&mut self, now: Instant, key: K) {
         if self.sent.len() == self.most {
             self.sent.pop_front();
         }
-        self.sent.push_back(now);
+        self.sent.push_back((now, key));
+    }
+
+    /// Whether more than half of the rate is used up.
+    fn is_crowded(&self, now: Instant) -> bool {
+        self.sent.iter().rev().nth(self.most / 2).is_some_and(|(at, _)| *at + WINDOW > now)
+    }
+
+    /// When `key` was last written, if that was lately.
+    fn written(&self, key: &K) -> Option<Instant> {
+        self.sent.iter().rev().find(|(_, written)| written == key).map(|(at, _)| *at)
     }
 }
 
@@ -173,6 +186,7 @@ impl<K: Clone + Eq + Hash> WriteQueue<K> {
         if open > now {
             return Next::Wait(open);
         }
+        let crowded = self.all.is_crowded(now);
         for class in [Urgency::Gate, Urgency::Gated, Urgency::Transition, Urgency::Change, Urgency::Refresh] {
             if class == Urgency::Refresh {
                 let ready = self.refreshes.ready_at(now);
@@ -189,7 +203,10 @@ impl<K: Clone + Eq + Hash> WriteQueue<K> {
                 if self.urgency.get(&key) != Some(&class) {
                     continue;
                 }
-                let held = self.failures.get(&key).map(|(_, until)| *until).filter(|until| *until > now);
+                let failed = self.failures.get(&key).map(|(_, until)| *until);
+                let spaced = crowded && class >= Urgency::Transition;
+                let written = spaced.then(|| self.all.written(&key)).flatten().map(|at| at + SPACING);
+                let held = failed.max(written).filter(|until| *until > now);
                 if let Some(until) = held {
                     wait(until);
                     line.push_back(key);
@@ -199,7 +216,7 @@ impl<K: Clone + Eq + Hash> WriteQueue<K> {
                 } else {
                     self.urgency.remove(&key);
                     self.in_flight.insert(key.clone());
-                    self.all.take(now);
+                    self.all.take(now, key.clone());
                     if class == Urgency::Refresh {
                         self.refreshes.tokens -= 1.0;
                     }
@@ -295,6 +312,46 @@ mod tests {
         assert!(written.windows(1000).all(|second| second.iter().sum::<usize>() <= 50), "in whichever second");
         let all: usize = written.iter().sum();
         assert!((450..=500).contains(&all), "{all}");
+    }
+
+    #[test]
+    fn a_few_that_change_all_the_time_leave_room_in_every_second() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut queue = WriteQueue::new(50, 4);
+        let (mut written, mut told) = (vec![], vec![]);
+        for millis in 0..3_000 {
+            if millis % 2 == 0 {
+                queue.push((millis / 2 % 20) as u32, Urgency::Transition);
+                told.push((millis, (millis / 2 % 20) as u32));
+            }
+            for key in drain(&mut queue, at(millis)) {
+                queue.done(&key);
+                written.push((millis, key));
+            }
+        }
+        let waited = |(since, key): &(u64, u32)| {
+            written.iter().find(|(millis, of)| millis >= since && of == key).map_or(3_000 - since, |(at, _)| at - since)
+        };
+        let longest = told.iter().map(waited).max();
+        assert!(longest <= Some(850), "{longest:?}: no key waits for most of a second");
+        assert!(waited(&told[21]) < 5, "while few are written, each goes at once");
+        let second = |from: u64| written.iter().filter(|(at, _)| (from..from + 1000).contains(at)).count();
+        assert!((0..2_000).all(|from| second(from) <= 50), "in whichever second");
+    }
+
+    #[test]
+    fn what_moves_traffic_waits_for_no_spacing() {
+        let now = Instant::now();
+        let mut queue = WriteQueue::new(50, 4);
+        for round in 0..30 {
+            queue.push(1, Urgency::Gate);
+            assert_eq!(queue.next(now), Next::Write(1), "{round}");
+            queue.done(&1);
+        }
+        queue.push(1, Urgency::Transition);
+        assert_eq!(queue.next(now), Next::Wait(now + SPACING));
+        assert_eq!(queue.next(now + SPACING), Next::Write(1));
     }
 
     #[test]
