@@ -38,4 +38,4 @@ pub use probe::{
 };
 pub use reason::{Class, Reason};
 pub use selector::SelectorError;
-pub use shared::Labels;
+pub use shared::{Labels, Text};

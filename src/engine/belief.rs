@@ -1,6 +1,6 @@
 //! What is believed of an endpoint, and, where it is a name, of each address that the name leads to. Pure.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use jiff::Timestamp;
 
@@ -11,7 +11,7 @@ use super::{
     testimony::{Heard, Hearing},
     view::{EndpointView, Remarks},
 };
-use crate::check::{Endpoint, Family, Host, InitialState, Passive, Report, Resolve, Rhythm, Thresholds};
+use crate::check::{Endpoint, Family, Host, InitialState, Passive, Report, Resolve, Rhythm, Text, Thresholds};
 
 /// See the module's own words.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ struct Addresses {
 struct Address {
     ip: IpAddr,
     /// With its port, as people see it.
-    label: Arc<str>,
+    label: Text,
     judgement: Judgement,
     /// Since when the name does not lead to it any more. It may come back to its state for a while.
     left: Option<u64>,
@@ -300,16 +300,11 @@ impl Addresses {
     }
 }
 
-fn label(ip: IpAddr, port: Option<u16>) -> Arc<str> {
+fn label(ip: IpAddr, port: Option<u16>) -> Text {
     Host::Address(ip).with_port(port).into()
 }
 
-fn row(
-    endpoint: &Endpoint,
-    (label, identity): (Arc<str>, Arc<str>),
-    judgement: &Judgement,
-    initial: InitialState,
-) -> Row {
+fn row(endpoint: &Endpoint, (label, identity): (Text, Text), judgement: &Judgement, initial: InitialState) -> Row {
     Row {
         view: EndpointView {
             target: endpoint.target.clone(),

@@ -11,7 +11,7 @@ use super::{
     testimony::{Heard, Hearing, Reports, Testimony},
     view::{EndpointLive, Remarks},
 };
-use crate::check::{EndpointState, InitialState, Judged, Outcome, Passive, Reason, Report, Rhythm, Thresholds};
+use crate::check::{EndpointState, InitialState, Judged, Outcome, Passive, Reason, Report, Rhythm, Text, Thresholds};
 
 #[derive(Debug)]
 pub(super) struct Judgement {
@@ -394,7 +394,7 @@ impl Judgement {
         let certificate_expires = self.certificate_expires();
         let (reason, message) = match self.traffic_speaks() {
             Some(testimony) => (testimony.reason(), testimony.message()),
-            None if self.superseded => (self.remarked(), Arc::from("verdict from before the probe was changed")),
+            None if self.superseded => (self.remarked(), Text::from("verdict from before the probe was changed")),
             None => return self.remarks.clone(),
         };
         Remarks { reason, message, certificate_expires, ..Remarks::default() }.kept()
@@ -414,7 +414,7 @@ impl Judgement {
     }
 
     /// Of the last attempt, for people.
-    fn message(&self) -> Arc<str> {
+    fn message(&self) -> Text {
         self.remarks.as_ref().map(|remarks| remarks.message.clone()).unwrap_or_default()
     }
 

@@ -123,7 +123,7 @@ mod tests {
     use crate::check::{Found, Probe, ProbeKind, TcpProbe};
 
     fn one(target: &str, optional: bool, reason: Option<Reason>) -> (Endpoint, Report) {
-        let label: Arc<str> = format!("{target}:80").into();
+        let label: crate::check::Text = format!("{target}:80").into();
         let endpoint = Endpoint {
             target: target.into(),
             identity: label.clone(),

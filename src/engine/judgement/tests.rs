@@ -1,5 +1,5 @@
 use super::*;
-use crate::check::Reason;
+use crate::check::{Reason, Text};
 
 const THRESHOLDS: Thresholds = Thresholds { success: 2, failure: Some(2), connect: None, http: None, timeout: None };
 
@@ -24,7 +24,7 @@ fn take(judgement: &mut Judgement, report: &Report, now: u64) -> bool {
     judgement.take(report, &THRESHOLDS, span, Timestamp::from_millisecond(now.cast_signed()).unwrap())
 }
 
-fn told(judgement: &Judgement) -> Arc<str> {
+fn told(judgement: &Judgement) -> Text {
     judgement.remarks().map(|remarks| remarks.message.clone()).unwrap_or_default()
 }
 
