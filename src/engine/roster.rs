@@ -216,7 +216,7 @@ impl<L: Lane> Scheduler<L> {
             group,
             hash,
             due,
-            round: Due { slot: now, at: now },
+            round: Due::new(now, now),
             first: adoption.prior.is_none(),
             flight: Flight::Idle,
             pending: false,
@@ -238,13 +238,13 @@ impl<L: Lane> Scheduler<L> {
 }
 
 fn due(slot: u64, cadence: u64, check: &Check, hash: u64) -> Due {
-    Due { slot, at: phase::jittered(slot, cadence, check.rhythm.jitter_percent, hash) }
+    Due::new(slot, phase::jittered(slot, cadence, check.rhythm.jitter_percent, hash))
 }
 
 /// Within a second, or an interval where that is shorter.
 fn soon(hash: u64, check: &Check, now: u64) -> Due {
     let slot = now + hash % FIRST_PROBE.min(millis(check.rhythm.interval));
-    Due { slot, at: slot }
+    Due::new(slot, slot)
 }
 
 /// What an earlier life left, and whether it may be believed.
