@@ -13,15 +13,20 @@ pub struct Probe {
 }
 
 impl Probe {
+    #[must_use]
+    pub const fn one_word(&self) -> Kind {
+        match self.kind {
+            ProbeKind::Tcp(_) => Kind::Tcp,
+            ProbeKind::Http(_) => Kind::Http,
+            ProbeKind::Grpc(_) => Kind::Grpc,
+            ProbeKind::Script(_) => Kind::Script,
+        }
+    }
+
     /// `tcp`, `http`, `grpc` or `script`: for metrics and columns.
     #[must_use]
     pub const fn kind_name(&self) -> &'static str {
-        match self.kind {
-            ProbeKind::Tcp(_) => "tcp",
-            ProbeKind::Http(_) => "http",
-            ProbeKind::Grpc(_) => "grpc",
-            ProbeKind::Script(_) => "script",
-        }
+        self.one_word().as_str()
     }
 
     /// The port that is dialed in place of the target's own, where the probe names one.
@@ -39,6 +44,33 @@ impl Probe {
     #[must_use]
     pub fn keeps(&self) -> bool {
         matches!(&self.kind, ProbeKind::Http(http) if http.keeps_connection())
+    }
+}
+
+/// How an endpoint is asked, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Tcp,
+    Http,
+    Grpc,
+    Script,
+    /// Not at all: it is another check, whose verdict it follows.
+    HealthCheck,
+    /// Nobody says: its target is declared no more.
+    Untold,
+}
+
+impl Kind {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+            Self::Script => "script",
+            Self::HealthCheck => "healthCheck",
+            Self::Untold => "",
+        }
     }
 }
 

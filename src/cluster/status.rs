@@ -304,7 +304,7 @@ mod tests {
             target: format!("t{index}").into(),
             label: format!("10.0.0.1:{index}").into(),
             identity: index.to_string().into(),
-            kind: "tcp",
+            kind: crate::check::Kind::Tcp,
             optional: false,
             state,
             stale: false,

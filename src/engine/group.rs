@@ -13,7 +13,7 @@ use super::{
     stretch::Stretch,
     view::{CheckLive, CheckView, EndpointLive, EndpointView, Outage, Remarks},
 };
-use crate::check::{Check, Dial, EndpointState, Health, HealthReason, ObjectKey, Reason, Text, clean_message};
+use crate::check::{Check, Dial, EndpointState, Health, HealthReason, Kind, ObjectKey, Reason, Text, clean_message};
 
 /// How many outages a check remembers.
 const OUTAGES: usize = 5;
@@ -295,7 +295,7 @@ pub(super) fn member_row(composed: &Composed, member: Option<&Group>) -> Row {
             target: target.clone(),
             label: Text::default(),
             identity: target.clone(),
-            kind: "healthCheck",
+            kind: Kind::HealthCheck,
             optional: *optional,
             state,
             stale: decided && state == EndpointState::Unknown,

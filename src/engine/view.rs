@@ -12,7 +12,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use crate::check::{Counts, EndpointState, Health, HealthReason, Labels, ObjectKey, Reason, Text};
+use crate::check::{Counts, EndpointState, Health, HealthReason, Kind, Labels, ObjectKey, Reason, Text};
 
 /// One check as last decided. A new one replaces it at every change of a state, never at every probe.
 #[derive(Clone, Debug)]
@@ -105,8 +105,7 @@ pub struct EndpointView {
     /// `10.1.2.3:8080`; empty for a script with no place, and for a member check.
     pub label: Text,
     pub identity: Text,
-    /// `tcp`, `http`, `script`, or `healthCheck` for a member check.
-    pub kind: &'static str,
+    pub kind: Kind,
     pub optional: bool,
     /// What may be believed now: a stale verdict reads as Unknown.
     pub state: EndpointState,

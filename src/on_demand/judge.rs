@@ -8,7 +8,7 @@ use std::{
 
 use super::{EndpointAnswer, answer::error};
 use crate::{
-    check::{Check, Counts, EndpointState, Health, HealthReason, ObjectKey, Place, Text},
+    check::{Check, Counts, EndpointState, Health, HealthReason, Kind, ObjectKey, Place, Text},
     engine::{Demand, Member, aggregate},
 };
 
@@ -204,7 +204,7 @@ impl EndpointAnswer {
             error: crate::check::clean_message(&error),
             reason: None,
             latency_seconds: fresh.latency_seconds,
-            kind: "healthCheck",
+            kind: Kind::HealthCheck,
             certificate_expires: None,
             neutral: false,
         }

@@ -212,7 +212,7 @@ mod tests {
             target: "t".into(),
             label: "10.0.0.1:80".into(),
             identity: "t/10.0.0.1:80".into(),
-            kind: "tcp",
+            kind: crate::check::Kind::Tcp,
             optional: false,
             state,
             stale: false,
