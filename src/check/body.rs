@@ -3,10 +3,11 @@
 use std::{
     borrow::Cow,
     hash::{Hash, Hasher},
-    sync::Arc,
 };
 
 use regex::bytes::{Regex, RegexBuilder};
+
+use super::Text;
 
 /// The most that a compiled expression may take, in bytes.
 const PATTERN_SIZE: usize = 1 << 20;
@@ -14,12 +15,12 @@ const PATTERN_SIZE: usize = 1 << 20;
 /// Asked of the bytes as they came: nothing is decompressed, and no character set assumed but UTF-8.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum BodyRule {
-    Contains(Arc<str>),
+    Contains(Text),
     Matches(Pattern),
     /// The value at `pointer` (RFC 6901) of a JSON body is `equals`: a string as it is, anything else as JSON writes it.
     Json {
-        pointer: Arc<str>,
-        equals: Arc<str>,
+        pointer: Text,
+        equals: Text,
     },
 }
 
@@ -56,7 +57,7 @@ fn contains(body: &[u8], text: &[u8]) -> bool {
 /// A regular expression over bytes, with classes of ASCII as RE2 has them; those of the same text are equal.
 #[derive(Clone, Debug)]
 pub struct Pattern {
-    text: Arc<str>,
+    text: Text,
     regex: Regex,
 }
 

@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
-use super::{Gate, Labels, ObjectKey, Overrides, Passive, Probe, shared};
+use super::{Gate, Labels, ObjectKey, Overrides, Passive, Probe, Text, shared};
 
 /// One HealthCheck, with every default filled in and every rule checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     pub key: ObjectKey,
     /// Seeds the phase of every endpoint, so it must be stable over restarts. Without a cluster: `namespace/name`.
-    pub uid: Arc<str>,
+    pub uid: Text,
     /// `metadata.generation`; 0 without a cluster.
     pub generation: i64,
     pub labels: Labels,
@@ -34,7 +34,7 @@ pub struct Check {
 impl Check {
     /// The names of its targets, in declared order.
     #[must_use]
-    pub fn target_names(&self) -> Arc<[Arc<str>]> {
+    pub fn target_names(&self) -> Arc<[Text]> {
         shared::names(self.targets.iter().map(|target| target.name.clone()).collect())
     }
 
@@ -46,7 +46,7 @@ impl Check {
 
     /// `"http,tcp"`: the kinds of probe this check uses, sorted.
     #[must_use]
-    pub fn probe_kinds(&self) -> Arc<str> {
+    pub fn probe_kinds(&self) -> Text {
         let mut kinds: Vec<_> = self
             .targets
             .iter()
@@ -140,7 +140,7 @@ impl MinHealthy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Unique in the check.
-    pub name: Arc<str>,
+    pub name: Text,
     pub place: Place,
     /// What is judged where the place is a name.
     pub resolve: Resolve,
@@ -149,7 +149,7 @@ pub struct Target {
     /// Reported, but never makes the check Unhealthy.
     pub optional: bool,
     /// The zone that is published for its endpoints.
-    pub zone: Option<Arc<str>>,
+    pub zone: Option<Text>,
     pub probe: Arc<Probe>,
 }
 
@@ -159,7 +159,7 @@ pub enum Place {
     Host(Host),
     /// Every endpoint of a Service of the same namespace.
     Service {
-        name: Arc<str>,
+        name: Text,
     },
     /// Every running pod of the same namespace that matches.
     Pods {
@@ -168,7 +168,7 @@ pub enum Place {
     },
     /// Another check of the same namespace: its verdict is this member's.
     Check {
-        name: Arc<str>,
+        name: Text,
     },
     /// Nowhere: a script that needs no place.
     Nowhere,
@@ -223,7 +223,7 @@ impl SelectorRequirement {
 pub enum Host {
     Address(IpAddr),
     /// A DNS name, resolved at every attempt within its timeout.
-    Name(Arc<str>),
+    Name(Text),
 }
 
 /// What is judged of a host given by name. All its addresses are tried at once, in either case.
@@ -239,5 +239,5 @@ pub enum Resolve {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PortRef {
     Number(u16),
-    Name(Arc<str>),
+    Name(Text),
 }

@@ -2,17 +2,17 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{Host, Kept, ObjectKey, Place, PortRef, Probe, ProbeKind, ReferenceKind, Resolve, Target};
+use super::{Host, Kept, ObjectKey, Place, PortRef, Probe, ProbeKind, ReferenceKind, Resolve, Target, Text};
 
 /// One place that is probed and judged alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// The target it belongs to.
-    pub target: Arc<str>,
+    pub target: Text,
     /// What it is across edits and restarts: pod UID and port, or declared name, address and port.
-    pub identity: Arc<str>,
+    pub identity: Text,
     /// What people see: `10.1.2.3:8080`, `[fd00::1]:53`, a name with its port; empty for a script with no place.
-    pub label: Arc<str>,
+    pub label: Text,
     /// What is dialed; `None` for a script with no place.
     pub dial: Option<Dial>,
     /// The port that traffic goes to.
@@ -71,7 +71,7 @@ impl Family {
 #[derive(Clone, Debug)]
 pub struct Attempt {
     pub check: ObjectKey,
-    pub target: Arc<str>,
+    pub target: Text,
     pub dial: Option<Dial>,
     pub probe: Arc<Probe>,
     /// Where a name was last known to lead to: asked there while no name server says anything else.
@@ -112,7 +112,7 @@ impl Target {
         };
         let dialed_port = self.probe.port().or(traffic_port).or(default_port);
         let port = traffic_port.or(dialed_port);
-        let label: Arc<str> = host.as_ref().map_or_else(String::new, |host| host.with_port(port)).into();
+        let label: Text = host.as_ref().map_or_else(String::new, |host| host.with_port(port)).into();
         Some(Endpoint {
             target: self.name.clone(),
             // Declared name, address and port.

@@ -1,14 +1,12 @@
 //! What of a check may move traffic: the compiled form of `spec.gates[]`.
 
-use std::sync::Arc;
-
-use super::{MinHealthy, PodSelector, PortRef};
+use super::{MinHealthy, PodSelector, PortRef, Text};
 
 /// One gate. Only what passes its limits is published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gate {
     /// Unique in the check.
-    pub name: Arc<str>,
+    pub name: Text,
     pub kind: GateKind,
     pub mode: GateMode,
     pub limits: GateLimits,
@@ -19,13 +17,13 @@ pub struct Gate {
 pub enum GateKind {
     /// Slices of our own, of a Service without a selector in the same namespace.
     EndpointSlice {
-        service: Arc<str>,
+        service: Text,
         /// The Service's port; `None` where it has only one.
         port: Option<PortRef>,
     },
     /// A readiness-gate condition on pods.
     PodReadiness {
-        condition_type: Arc<str>,
+        condition_type: Text,
         /// Every matching pod, by the check's verdict. `None`: the pods of its targets, each by its own.
         selector: Option<PodSelector>,
     },

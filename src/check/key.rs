@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Deref, sync::Arc};
 
-use super::shared;
+use super::{Text, shared};
 
 /// The namespace and name of a HealthCheck. Cheap to clone; ordered by namespace, then name. One word, as every check is
 /// in half a dozen tables.
@@ -12,8 +12,8 @@ pub struct ObjectKey(Arc<Name>);
 /// What an [`ObjectKey`] says.
 #[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name {
-    pub namespace: Arc<str>,
-    pub name: Arc<str>,
+    pub namespace: Text,
+    pub name: Text,
 }
 
 impl Deref for ObjectKey {
@@ -31,7 +31,7 @@ impl ObjectKey {
     }
 
     #[must_use]
-    pub fn of(namespace: Arc<str>, name: Arc<str>) -> Self {
+    pub fn of(namespace: Text, name: Text) -> Self {
         Self(Arc::new(Name { namespace, name }))
     }
 

@@ -33,9 +33,9 @@ pub use outcome::{Found, Outcome, Report, clean_message};
 pub use overrides::{Override, Overrides, Word};
 pub use passive::{Judged, Observed, Passive};
 pub use probe::{
-    ClientCertificate, Connection, GrpcProbe, Handshake, HeaderSource, HttpHeader, HttpProbe, HttpVersion, Probe,
+    ClientCertificate, Connection, GrpcProbe, Handshake, HeaderSource, HttpHeader, HttpProbe, HttpVersion, Kind, Probe,
     ProbeKind, Redirects, Reference, ReferenceKind, Scheme, ScriptProbe, StatusRange, TcpProbe, Tls, TlsMode,
 };
 pub use reason::{Class, Reason};
 pub use selector::SelectorError;
-pub use shared::Labels;
+pub use shared::{Labels, Text};

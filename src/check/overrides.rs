@@ -4,11 +4,9 @@
 //! every target. What does not parse is left out and told; the rest holds. Every override ends. Of several for one
 //! target the one that ends first holds, and then the next: one that has ended is in nobody's way.
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
 
-use super::clean_message;
+use super::{Text, clean_message};
 
 /// How many problems are told.
 const TOLD: usize = 8;
@@ -36,7 +34,7 @@ impl Word {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Override {
     /// The name of a target; `None` for all of them.
-    pub target: Option<Arc<str>>,
+    pub target: Option<Text>,
     pub word: Word,
     /// It holds before this time and no more at it.
     pub until: Timestamp,
@@ -54,7 +52,7 @@ pub struct Overrides {
 impl Overrides {
     /// Reads the value of the annotation, for a check with these targets.
     #[must_use]
-    pub fn parse(text: &str, targets: &[Arc<str>]) -> Self {
+    pub fn parse(text: &str, targets: &[Text]) -> Self {
         let mut overrides = Self::default();
         let mut untold = 0_usize;
         for part in text.split(';').map(str::trim).filter(|part| !part.is_empty()) {
@@ -105,7 +103,7 @@ impl Overrides {
     }
 }
 
-fn parse_part(part: &str, targets: &[Arc<str>]) -> Result<Override, String> {
+fn parse_part(part: &str, targets: &[Text]) -> Result<Override, String> {
     const FORM: &str = "write <target>=Healthy|Unhealthy until <RFC 3339 time>";
     let (target, said) = part.split_once('=').ok_or_else(|| format!("no '='; {FORM}"))?;
     let target = parse_target(target.trim(), targets)?;
@@ -122,7 +120,7 @@ fn parse_part(part: &str, targets: &[Arc<str>]) -> Result<Override, String> {
     Ok(Override { target, word, until })
 }
 
-fn parse_target(name: &str, targets: &[Arc<str>]) -> Result<Option<Arc<str>>, String> {
+fn parse_target(name: &str, targets: &[Text]) -> Result<Option<Text>, String> {
     if name == "*" {
         return Ok(None);
     }

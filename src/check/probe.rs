@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::BodyRule;
+use super::{BodyRule, Text};
 
 /// A probe with everything defaulted and checked. Equal probes ask the same question.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -13,15 +13,20 @@ pub struct Probe {
 }
 
 impl Probe {
+    #[must_use]
+    pub const fn one_word(&self) -> Kind {
+        match self.kind {
+            ProbeKind::Tcp(_) => Kind::Tcp,
+            ProbeKind::Http(_) => Kind::Http,
+            ProbeKind::Grpc(_) => Kind::Grpc,
+            ProbeKind::Script(_) => Kind::Script,
+        }
+    }
+
     /// `tcp`, `http`, `grpc` or `script`: for metrics and columns.
     #[must_use]
     pub const fn kind_name(&self) -> &'static str {
-        match self.kind {
-            ProbeKind::Tcp(_) => "tcp",
-            ProbeKind::Http(_) => "http",
-            ProbeKind::Grpc(_) => "grpc",
-            ProbeKind::Script(_) => "script",
-        }
+        self.one_word().as_str()
     }
 
     /// The port that is dialed in place of the target's own, where the probe names one.
@@ -39,6 +44,33 @@ impl Probe {
     #[must_use]
     pub fn keeps(&self) -> bool {
         matches!(&self.kind, ProbeKind::Http(http) if http.keeps_connection())
+    }
+}
+
+/// How an endpoint is asked, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Tcp,
+    Http,
+    Grpc,
+    Script,
+    /// Not at all: it is another check, whose verdict it follows.
+    HealthCheck,
+    /// Nobody says: its target is declared no more.
+    Untold,
+}
+
+impl Kind {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+            Self::Script => "script",
+            Self::HealthCheck => "healthCheck",
+            Self::Untold => "",
+        }
     }
 }
 
@@ -84,14 +116,14 @@ pub struct HttpProbe {
     pub scheme: Scheme,
     pub port: Option<u16>,
     /// Begins with `/`; may carry a query.
-    pub path: Arc<str>,
+    pub path: Text,
     /// One of GET, HEAD, POST, PUT, OPTIONS.
-    pub method: Arc<str>,
+    pub method: Text,
     /// Sets Host and SNI. `None`: the address that is dialed.
-    pub host: Option<Arc<str>>,
+    pub host: Option<Text>,
     pub headers: Vec<HttpHeader>,
     /// Sent with POST and PUT alone.
-    pub body: Option<Arc<str>>,
+    pub body: Option<Text>,
     /// Statuses that pass; anything else fails, or is neutral where `unhealthy_statuses` are given.
     pub expected_statuses: Vec<StatusRange>,
     /// Statuses that fail though they be expected. Where there are any, what is in neither list is neutral.
@@ -149,9 +181,9 @@ impl Default for HttpProbe {
 pub struct GrpcProbe {
     pub port: Option<u16>,
     /// Whose health is asked for; "" is the server's as a whole.
-    pub service: Arc<str>,
+    pub service: Text,
     /// What the request says of where it goes. `None`: the host that is dialed, and the port.
-    pub authority: Option<Arc<str>>,
+    pub authority: Option<Text>,
     /// `None`: HTTP/2 without TLS, with prior knowledge.
     pub tls: Option<Tls>,
 }
@@ -175,7 +207,7 @@ impl Scheme {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HttpHeader {
-    pub name: Arc<str>,
+    pub name: Text,
     pub source: HeaderSource,
     /// Beside a value that is already there (`true`) or in its place (`false`).
     pub append: bool,
@@ -183,7 +215,7 @@ pub struct HttpHeader {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HeaderSource {
-    Value(Arc<str>),
+    Value(Text),
     Secret(Reference),
 }
 
@@ -241,7 +273,7 @@ pub enum Connection {
 pub struct Tls {
     pub mode: TlsMode,
     /// SNI and the name the certificate must bear; `None`: the HTTP host.
-    pub server_name: Option<Arc<str>>,
+    pub server_name: Option<Text>,
     /// PEM certificates to trust instead of the system's.
     pub ca: Option<Reference>,
     /// Who we are, where the target asks.
@@ -266,8 +298,8 @@ pub enum TlsMode {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Reference {
     pub kind: ReferenceKind,
-    pub name: Arc<str>,
-    pub key: Arc<str>,
+    pub name: Text,
+    pub key: Text,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -290,8 +322,8 @@ impl ReferenceKind {
 pub struct ScriptProbe {
     /// The program and its arguments; an inline `source` is already behind its interpreter (`sh -c SOURCE`-free:
     /// the source travels apart, on standard input or as a file of the runner's).
-    pub command: Vec<Arc<str>>,
+    pub command: Vec<Text>,
     /// An inline script; `command` is then its interpreter.
-    pub source: Option<Arc<str>>,
-    pub env: Vec<(Arc<str>, Arc<str>)>,
+    pub source: Option<Text>,
+    pub env: Vec<(Text, Text)>,
 }

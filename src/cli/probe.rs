@@ -20,7 +20,7 @@ use crate::{
     api,
     check::{
         Attempt, Dial, GrpcProbe, Handshake, HeaderSource, HttpHeader, HttpProbe, HttpVersion, ObjectKey, Outcome,
-        Probe, ProbeKind, Reason, Redirects, Report, Scheme, ScriptProbe, StatusRange, TcpProbe,
+        Probe, ProbeKind, Reason, Redirects, Report, Scheme, ScriptProbe, StatusRange, TcpProbe, Text,
     },
     probe::{Lane as _, Prober, Settings},
 };
@@ -77,7 +77,7 @@ struct TcpArgs {
 struct HttpArgs {
     /// GET, HEAD, POST, PUT or OPTIONS
     #[arg(value_parser = place::method)]
-    method: Arc<str>,
+    method: Text,
     /// http:// or https://, a host, and what else a URL has
     #[arg(value_parser = place::url)]
     url: place::Place,
@@ -240,7 +240,7 @@ fn http(args: &HttpArgs) -> anyhow::Result<Job> {
     let probe = HttpProbe {
         scheme: args.url.scheme,
         path: args.url.target.as_str().into(),
-        method: Arc::clone(&args.method),
+        method: args.method.clone(),
         headers: headers.collect(),
         expected_statuses: args.statuses.clone(),
         redirects: if args.follow_redirects { Redirects::SameHost } else { Redirects::None },

@@ -88,7 +88,7 @@ mod tests {
             target: "svc".into(),
             label: format!("10.0.{}.{}:8080", index / 250, index % 250).into(),
             identity: index.to_string().into(),
-            kind: "tcp",
+            kind: crate::check::Kind::Tcp,
             optional: false,
             state: EndpointState::Unhealthy,
             stale: false,

@@ -23,7 +23,7 @@ use super::{
     watch::Told,
 };
 use crate::{
-    check::{Check, ObjectKey, Place, PodSelector},
+    check::{Check, ObjectKey, Place, PodSelector, Text},
     engine::Declared,
     on_demand::Declares,
 };
@@ -39,7 +39,7 @@ pub struct Asked {
 
 /// The pods of each namespace that was asked about: one list serves every check that selects some of them.
 #[derive(Default)]
-struct Pods(Mutex<HashMap<Arc<str>, Listed>>);
+struct Pods(Mutex<HashMap<Text, Listed>>);
 
 type Listed = Arc<OnceCell<Vec<PodFacts>>>;
 
@@ -113,7 +113,7 @@ impl Asked {
         Ok(())
     }
 
-    async fn pods_of(&self, namespace: &Arc<str>) -> Result<Vec<PodFacts>, CallError> {
+    async fn pods_of(&self, namespace: &Text) -> Result<Vec<PodFacts>, CallError> {
         let list = async || self.list(namespace, &ListParams::default(), PodFacts::of).await;
         let Some(pods) = &self.pods else { return list().await };
         // Who comes while it is listed waits for the list; one that failed is asked for anew.

@@ -242,7 +242,7 @@ pub fn facts(object: Object) -> Option<CheckFacts> {
     let key = compiled.as_ref().map_or_else(|_| ObjectKey::shared(namespace, name), |check| check.key.clone());
     let uid = metadata.uid.as_deref().unwrap_or_default();
     let uid = compiled.as_ref().ok().filter(|check| *check.uid == *uid).map_or_else(|| uid.into(), |it| it.uid.clone());
-    server.uid = Arc::clone(&uid);
+    server.uid = uid.clone();
     let labels = compiled.as_ref().map(|check| check.labels.clone());
     Some(CheckFacts {
         key,
@@ -320,6 +320,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::check::Text;
 
     #[test]
     fn of_metadata_only_what_is_used_is_kept() {
@@ -342,6 +343,6 @@ mod tests {
         assert_eq!(facts.labels.get("tier").map(String::as_str), Some("gold"));
         assert!(facts.created.is_some() && facts.overrides.as_deref() == Some("a=Healthy"));
         let check = facts.compiled.expect("compiles");
-        assert!(Arc::ptr_eq(&check.labels, &facts.labels) && Arc::ptr_eq(&check.uid, &facts.server.uid), "kept once");
+        assert!(Arc::ptr_eq(&check.labels, &facts.labels) && Text::ptr_eq(&check.uid, &facts.server.uid), "kept once");
     }
 }

@@ -12,7 +12,7 @@ use self::recorder::{Recorder, Told};
 use super::client::CallError;
 use crate::{
     api::{API_VERSION, KIND, status::GateStatus},
-    check::{GateReason, Health, HealthReason, ObjectKey},
+    check::{GateReason, Health, HealthReason, ObjectKey, Text},
     engine::CheckView,
 };
 
@@ -24,7 +24,7 @@ const ATTEMPTS: u32 = 3;
 #[derive(Clone, Debug)]
 pub struct Transition {
     pub check: ObjectKey,
-    pub uid: Arc<str>,
+    pub uid: Text,
     pub health: Health,
     pub view: Arc<CheckView>,
 }
@@ -33,7 +33,7 @@ pub struct Transition {
 #[derive(Clone, Debug)]
 pub struct GateChange {
     pub check: ObjectKey,
-    pub uid: Arc<str>,
+    pub uid: Text,
     pub gate: GateStatus,
 }
 
@@ -41,7 +41,7 @@ pub struct GateChange {
 #[derive(Clone, Debug)]
 pub struct OverrideProblem {
     pub check: ObjectKey,
-    pub uid: Arc<str>,
+    pub uid: Text,
     pub message: String,
 }
 
@@ -63,7 +63,7 @@ impl News {
         }
     }
 
-    const fn uid(&self) -> &Arc<str> {
+    const fn uid(&self) -> &Text {
         match self {
             Self::Verdict(transition) => &transition.uid,
             Self::Gate(change) => &change.uid,
@@ -145,7 +145,7 @@ impl Transition {
 pub async fn publish(client: Client, prober: String, mut news: mpsc::Receiver<News>) {
     let mut recorder = Recorder::new(client, super::patch::FIELD_MANAGER, prober);
     // Namespaces in which we may write none: said once, until one is let through.
-    let mut refused: HashSet<Arc<str>> = HashSet::new();
+    let mut refused: HashSet<Text> = HashSet::new();
     while let Some(news) = news.recv().await {
         let reference = ObjectReference {
             api_version: Some(API_VERSION.to_owned()),

@@ -100,9 +100,9 @@ pub fn mirrored(object: &HealthCheck, check: Option<&Check>, believed_for: Durat
     let rows = prior.iter().flat_map(|prior| &prior.endpoints);
     let kind = |target: &str| {
         let target = check.and_then(|check| check.targets.iter().find(|known| *known.name == *target));
-        target.map_or("", |target| match target.place {
-            crate::check::Place::Check { .. } => "healthCheck",
-            _ => target.probe.kind_name(),
+        target.map_or(crate::check::Kind::Untold, |target| match target.place {
+            crate::check::Place::Check { .. } => crate::check::Kind::HealthCheck,
+            _ => target.probe.one_word(),
         })
     };
     let optional = |target: &str| {

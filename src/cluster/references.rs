@@ -20,7 +20,7 @@ use super::{
     referred::Referred,
 };
 use crate::{
-    check::{Reason, Reference, ReferenceKind},
+    check::{Reason, Reference, ReferenceKind, Text},
     probe::{ReferenceResult, References},
 };
 
@@ -37,7 +37,7 @@ const SWEEP: usize = 256;
 const UNUSED: Duration = Duration::from_secs(600);
 
 type Data = Arc<BTreeMap<String, Bytes>>;
-type Object = (ReferenceKind, String, Arc<str>);
+type Object = (ReferenceKind, String, Text);
 type Fetched = Result<Data, Failure>;
 
 /// Why a reference has no value.

@@ -22,6 +22,7 @@ use tokio::{
 use super::client::{CallError, call};
 use crate::{
     api::GROUP,
+    check::Text,
     engine::SingleFlight,
     server::{AccessRequest, Authorizer, Decision},
 };
@@ -51,7 +52,7 @@ const PLAUSIBLE: std::ops::RangeInclusive<usize> = 16..=8 * 1024;
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Question {
-    token: Arc<str>,
+    token: Text,
     verb: &'static str,
     namespace: String,
     name: String,
@@ -179,14 +180,14 @@ type User = Arc<UserInfo>;
 struct Reviews {
     client: Client,
     /// Who stands behind a token. It is remembered past its end who was somebody.
-    users: Kept<Arc<str>, User>,
-    nobodies: Kept<Arc<str>, ()>,
+    users: Kept<Text, User>,
+    nobodies: Kept<Text, ()>,
     grants: Kept<Question, Decision>,
     refusals: Kept<Question, Decision>,
     /// What the cluster last let somebody report, for as long as it cannot be asked.
     lasting: Kept<Question, Decision>,
     asking: SingleFlight<Question, Decision>,
-    reviewing: SingleFlight<Arc<str>, Result<User, Decision>>,
+    reviewing: SingleFlight<Text, Result<User, Decision>>,
     turns: Semaphore,
     strangers: Semaphore,
 }
@@ -198,7 +199,7 @@ impl Reviews {
     }
 
     /// `None`: too many are asking.
-    async fn turn(&self, token: &Arc<str>, strangers: bool) -> Option<SemaphorePermit<'_>> {
+    async fn turn(&self, token: &Text, strangers: bool) -> Option<SemaphorePermit<'_>> {
         // Who was somebody lately is no stranger.
         if strangers && !self.users.remembers(token) {
             return self.strangers.try_acquire().ok();
@@ -266,7 +267,7 @@ impl Reviews {
     }
 
     /// Who stands behind `token`: asked once, whatever is asked of it.
-    async fn user(self: &Arc<Self>, token: &Arc<str>) -> Result<User, Decision> {
+    async fn user(self: &Arc<Self>, token: &Text) -> Result<User, Decision> {
         if let Some(user) = self.users.get(token) {
             return Ok(user);
         }
@@ -275,7 +276,7 @@ impl Reviews {
         boarded.result().await
     }
 
-    async fn review(&self, token: Arc<str>) -> Result<User, Decision> {
+    async fn review(&self, token: Text) -> Result<User, Decision> {
         let review = TokenReview {
             spec: TokenReviewSpec { token: Some(token.to_string()), ..TokenReviewSpec::default() },
             ..TokenReview::default()

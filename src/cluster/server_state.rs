@@ -10,22 +10,22 @@ use super::status::{fingerprint, headline};
 use crate::{
     api::{HealthCheckStatus, status::GateStatus},
     check::{
-        Health,
+        Health, Text,
         shared::{self, Pool},
     },
 };
 
-static SAID: LazyLock<Pool<Said>> = LazyLock::new(Pool::default);
+static SAID: LazyLock<Pool<Arc<Said>>> = LazyLock::new(Pool::default);
 
 /// An object's own identity and what its status says, without the rows.
 #[derive(Clone, Debug, Default)]
 pub struct ServerState {
-    pub uid: Arc<str>,
+    pub uid: Text,
     pub generation: i64,
     /// Empty where there is an epoch, which is the better fence.
     pub resource_version: String,
     pub epoch: Option<i64>,
-    pub prober: Option<Arc<str>>,
+    pub prober: Option<Text>,
     pub health: Option<Health>,
     pub observed_at: Option<Timestamp>,
     pub(super) conditions: Box<[Stated]>,

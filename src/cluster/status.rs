@@ -16,7 +16,7 @@ use crate::{
         conditions::{self, ConditionStatus, HEALTHY, READY, STALLED, Statement},
         status::{AddressStatus, Counters, Counts, GateStatus, MAX_OUTAGES, MAX_TARGETS, Outage, TargetStatus},
     },
-    check::{Health, HealthReason},
+    check::{Health, HealthReason, Text},
     engine::{CheckView, EndpointView},
 };
 
@@ -26,12 +26,12 @@ const CONDITION_MESSAGE: usize = 1024;
 /// What was made of the spec.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Acceptance {
-    pub uid: std::sync::Arc<str>,
+    pub uid: Text,
     pub generation: i64,
     /// Everything that is wrong with it; empty: accepted.
     pub problems: Vec<Problem>,
     /// The names of its gates; `None`: nobody can read them.
-    pub gates: Option<Vec<std::sync::Arc<str>>>,
+    pub gates: Option<Vec<Text>>,
     /// What of the override annotation cannot be read, each with its mend.
     pub override_problems: Vec<String>,
 }
@@ -304,7 +304,7 @@ mod tests {
             target: format!("t{index}").into(),
             label: format!("10.0.0.1:{index}").into(),
             identity: index.to_string().into(),
-            kind: "tcp",
+            kind: crate::check::Kind::Tcp,
             optional: false,
             state,
             stale: false,

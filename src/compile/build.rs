@@ -13,7 +13,7 @@ use crate::{
         Handshake, HeaderSource, Host, HttpHeader, HttpProbe, HttpVersion, InitialState, MinHealthy, ObjectKey,
         Overrides, Passive, Pattern, Place, PodSelector, PortRef, Probe, ProbeKind, Redirects, Reference,
         ReferenceKind, Resolve, Rhythm, Scheme, ScriptProbe, SelectorOperator, SelectorRequirement, Target, TcpProbe,
-        Thresholds, Tls, TlsMode, shared,
+        Text, Thresholds, Tls, TlsMode, shared,
     },
 };
 
@@ -328,7 +328,7 @@ fn body_rule(body: &written::ExpectedBody) -> Option<BodyRule> {
 
 /// What is sent as Host where it is not what is dialed. A target's own `host` is: the probe adds the port as clients do,
 /// and targets that differ in it alone share one probe. Pods have no name that a client would use.
-fn host_header(http: &written::HttpProbe, target: &api::Target, namespace: &str) -> Option<Arc<str>> {
+fn host_header(http: &written::HttpProbe, target: &api::Target, namespace: &str) -> Option<Text> {
     match &http.host {
         Some(host) if host.parse::<Ipv6Addr>().is_ok() => Some(format!("[{host}]").into()),
         Some(host) => Some(host.as_str().into()),

@@ -1,6 +1,6 @@
 //! What is believed of an endpoint, and, where it is a name, of each address that the name leads to. Pure.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, num::NonZeroU64, time::Duration};
 
 use jiff::Timestamp;
 
@@ -11,7 +11,7 @@ use super::{
     testimony::{Heard, Hearing},
     view::{EndpointView, Remarks},
 };
-use crate::check::{Endpoint, Family, Host, InitialState, Passive, Report, Resolve, Rhythm, Thresholds};
+use crate::check::{Endpoint, Family, Host, InitialState, Passive, Report, Resolve, Rhythm, Text, Thresholds};
 
 /// See the module's own words.
 #[derive(Debug)]
@@ -20,8 +20,8 @@ pub(super) struct Belief {
     whole: Judgement,
     /// `None`: it is no name.
     addresses: Option<Box<Addresses>>,
-    /// When traffic was last reported, or since when we listen; `None`: we do not.
-    heard: Option<u64>,
+    /// When traffic was last reported, or since when we listen, and one more; `None`: we do not.
+    heard: Option<NonZeroU64>,
 }
 
 #[derive(Debug)]
@@ -37,7 +37,7 @@ struct Addresses {
 struct Address {
     ip: IpAddr,
     /// With its port, as people see it.
-    label: Arc<str>,
+    label: Text,
     judgement: Judgement,
     /// Since when the name does not lead to it any more. It may come back to its state for a while.
     left: Option<u64>,
@@ -81,7 +81,7 @@ impl Belief {
 
     /// From now on reports are judged by `passive`, or not at all. `initial` is what is declared of whom nothing is known.
     pub fn listen(&mut self, passive: Option<&Passive>, initial: InitialState, now: u64, wall: Timestamp) {
-        self.heard = passive.map(|_| self.heard.unwrap_or(now));
+        self.heard = passive.map(|_| self.heard.unwrap_or(after(now)));
         self.each_mut().for_each(|judgement| judgement.listen(passive, initial, now, wall));
     }
 
@@ -153,7 +153,7 @@ impl Belief {
         if late && !taken {
             return None;
         }
-        self.heard = self.heard.max(Some(u64::try_from(heard.ended).unwrap_or(0)));
+        self.heard = self.heard.max(Some(after(u64::try_from(heard.ended).unwrap_or(0))));
         Some(self.judge_whole(before, now, wall) || changed)
     }
 
@@ -183,7 +183,7 @@ impl Belief {
     /// Whether it is probed as rarely as what is well and has no traffic.
     pub fn is_idle(&self, rhythm: &Rhythm, now: u64) -> bool {
         let lasts = rhythm.no_traffic_interval.map(super::scheduler::millis);
-        let quiet = lasts.zip(self.heard).is_some_and(|(lasts, heard)| now.saturating_sub(heard) >= lasts);
+        let quiet = lasts.zip(self.heard).is_some_and(|(lasts, heard)| now.saturating_sub(heard.get() - 1) >= lasts);
         quiet && self.paced().all(Judgement::is_at_rest)
     }
 
@@ -300,27 +300,26 @@ impl Addresses {
     }
 }
 
-fn label(ip: IpAddr, port: Option<u16>) -> Arc<str> {
+const fn after(at: u64) -> NonZeroU64 {
+    NonZeroU64::MIN.saturating_add(at)
+}
+
+fn label(ip: IpAddr, port: Option<u16>) -> Text {
     Host::Address(ip).with_port(port).into()
 }
 
-fn row(
-    endpoint: &Endpoint,
-    (label, identity): (Arc<str>, Arc<str>),
-    judgement: &Judgement,
-    initial: InitialState,
-) -> Row {
+fn row(endpoint: &Endpoint, (label, identity): (Text, Text), judgement: &Judgement, initial: InitialState) -> Row {
     Row {
         view: EndpointView {
             target: endpoint.target.clone(),
             label,
             identity,
-            kind: endpoint.probe.kind_name(),
+            kind: endpoint.probe.one_word(),
             optional: endpoint.optional,
             state: judgement.shown(initial),
             stale: judgement.stale,
             measured: !judgement.is_undecided(),
-            since: judgement.since,
+            since: judgement.since(),
             named: endpoint.is_named(),
             remarks: judgement.remarks(),
             live: judgement.live.clone(),

@@ -13,7 +13,7 @@ use super::{
     stretch::Stretch,
     view::{CheckLive, CheckView, EndpointLive, EndpointView, Outage, Remarks},
 };
-use crate::check::{Check, Dial, EndpointState, Health, HealthReason, ObjectKey, Reason, clean_message};
+use crate::check::{Check, Dial, EndpointState, Health, HealthReason, Kind, ObjectKey, Reason, Text, clean_message};
 
 /// How many outages a check remembers.
 const OUTAGES: usize = 5;
@@ -34,7 +34,7 @@ pub(super) enum Member {
 /// A member that is another check.
 #[derive(Debug)]
 pub(super) struct Composed {
-    pub target: Arc<str>,
+    pub target: Text,
     pub key: ObjectKey,
     pub optional: bool,
     pub since: Timestamp,
@@ -43,8 +43,8 @@ pub(super) struct Composed {
 /// An endpoint that left, kept for a while in case it returns.
 #[derive(Debug)]
 pub(super) struct Departed {
-    pub target: Arc<str>,
-    pub identity: Arc<str>,
+    pub target: Text,
+    pub identity: Text,
     pub belief: Belief,
     pub dial: Option<Dial>,
     pub probe: Arc<crate::check::Probe>,
@@ -56,14 +56,14 @@ pub(super) struct Group {
     pub check: Arc<Check>,
     pub members: Vec<Member>,
     /// Its endpoints by what a data plane may call them; `None` until somebody asks, and after every change.
-    pub places: Option<HashMap<Arc<str>, u32>>,
+    pub places: Option<HashMap<Text, u32>>,
     pub departed: Vec<Departed>,
     pub dirty: bool,
     pub live: Arc<CheckLive>,
     /// Of its rounds lately.
     stretch: Stretch,
-    targets: Arc<[Arc<str>]>,
-    probes: Arc<str>,
+    targets: Arc<[Text]>,
+    probes: Text,
     pub health: Health,
     pub reason: HealthReason,
     since: Timestamp,
@@ -95,7 +95,7 @@ impl Group {
             live: Arc::default(),
             stretch: Stretch::default(),
             targets: Arc::default(),
-            probes: Arc::default(),
+            probes: Text::default(),
             health: Health::Unknown,
             reason: HealthReason::Pending,
             since: wall,
@@ -293,9 +293,9 @@ pub(super) fn member_row(composed: &Composed, member: Option<&Group>) -> Row {
     Row {
         view: EndpointView {
             target: target.clone(),
-            label: Arc::default(),
+            label: Text::default(),
             identity: target.clone(),
-            kind: "healthCheck",
+            kind: Kind::HealthCheck,
             optional: *optional,
             state,
             stale: decided && state == EndpointState::Unknown,

@@ -13,7 +13,7 @@ use super::{
     testimony::{Heard, Hearing},
 };
 use crate::{
-    check::{ObjectKey, Observed},
+    check::{ObjectKey, Observed, Text},
     probe::Lane,
 };
 
@@ -249,10 +249,10 @@ impl<L: Lane> Scheduler<L> {
 
 impl Table {
     /// The endpoints of a check by label, and by target where that has but one.
-    fn places(&self, at: u32) -> HashMap<Arc<str>, u32> {
+    fn places(&self, at: u32) -> HashMap<Text, u32> {
         let Some(group) = self.group(at) else { return HashMap::new() };
         let mut places = HashMap::new();
-        let mut targets: HashMap<Arc<str>, Option<u32>> = HashMap::new();
+        let mut targets: HashMap<Text, Option<u32>> = HashMap::new();
         for member in &group.members {
             let Member::Endpoint(id) = member else { continue };
             let Some(record) = self.record(*id) else { continue };

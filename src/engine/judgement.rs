@@ -8,10 +8,11 @@ use jiff::Timestamp;
 
 use super::{
     machine::{Machine, Seen},
+    moment::Moment,
     testimony::{Heard, Hearing, Reports, Testimony},
     view::{EndpointLive, Remarks},
 };
-use crate::check::{EndpointState, InitialState, Judged, Outcome, Passive, Reason, Report, Rhythm, Thresholds};
+use crate::check::{EndpointState, InitialState, Judged, Outcome, Passive, Reason, Report, Rhythm, Text, Thresholds};
 
 #[derive(Debug)]
 pub(super) struct Judgement {
@@ -20,7 +21,7 @@ pub(super) struct Judgement {
     seen: u64,
     /// There was a first time.
     looked: bool,
-    pub since: Timestamp,
+    since: Moment,
     /// The same by the engine's clock, which nobody sets; before it began, where an earlier life has seen it turn.
     turned: i64,
     /// There was a verdict, and it became too old.
@@ -51,7 +52,7 @@ pub(super) struct Span {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Standing {
     state: EndpointState,
-    since: Timestamp,
+    since: Moment,
     turned: i64,
 }
 
@@ -81,7 +82,7 @@ impl Judgement {
             machine: Machine::default(),
             seen: now,
             looked: false,
-            since: wall,
+            since: wall.into(),
             turned: i64::MIN,
             stale: false,
             overdue: false,
@@ -158,7 +159,7 @@ impl Judgement {
     fn recall(&mut self, listens: bool, now: u64, wall: Timestamp) {
         let told = self.remarked().filter(|reason| reason.is_passive() && self.machine.state().is_unhealthy());
         if let (true, None, Some(reason)) = (listens, &self.testimony, told) {
-            let since = ago(self.since, now, wall);
+            let since = ago(self.since(), now, wall);
             let message = self.message();
             self.remark(None, "", self.certificate_expires());
             self.machine = Machine::resumed(EndpointState::Healthy);
@@ -282,8 +283,12 @@ impl Judgement {
 
     fn note_since(&mut self, before: EndpointState, now: u64, wall: Timestamp) {
         if routes_as(before) != routes_as(self.state()) {
-            (self.since, self.turned) = (wall, now.cast_signed());
+            (self.since, self.turned) = (wall.into(), now.cast_signed());
         }
+    }
+
+    pub fn since(&self) -> Timestamp {
+        self.since.into()
     }
 
     /// What it is, and since when.
@@ -368,7 +373,7 @@ impl Judgement {
         self.tell_counters(None);
         self.stale = true;
         self.superseded = false;
-        self.since = wall;
+        self.since = wall.into();
     }
 
     /// The question changed: the verdict stays, marked as one from before, until it is decided again.
@@ -394,7 +399,7 @@ impl Judgement {
         let certificate_expires = self.certificate_expires();
         let (reason, message) = match self.traffic_speaks() {
             Some(testimony) => (testimony.reason(), testimony.message()),
-            None if self.superseded => (self.remarked(), Arc::from("verdict from before the probe was changed")),
+            None if self.superseded => (self.remarked(), Text::from("verdict from before the probe was changed")),
             None => return self.remarks.clone(),
         };
         Remarks { reason, message, certificate_expires, ..Remarks::default() }.kept()
@@ -414,7 +419,7 @@ impl Judgement {
     }
 
     /// Of the last attempt, for people.
-    fn message(&self) -> Arc<str> {
+    fn message(&self) -> Text {
         self.remarks.as_ref().map(|remarks| remarks.message.clone()).unwrap_or_default()
     }
 

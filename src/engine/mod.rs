@@ -1,7 +1,7 @@
 //! The scheduler, the state machine and the board.
 //!
 //! `scheduler` is the loop, and `mail` what reaches it; `roster` changes what it runs, `rounds` runs it, `hearsay` takes in what a data plane reports; `table`, `record` and `group` are what it keeps. The rest is
-//! pure: `spoken`, `wheel`, `phase`, `permits`, `sharing`, `stretch`, `stall`, `isolation`, `machine`, `judgement`, `belief`, `aggregate`,
+//! pure: `spoken`, `wheel`, `phase`, `permits`, `sharing`, `stretch`, `stall`, `isolation`, `machine`, `moment`, `judgement`, `belief`, `aggregate`,
 //! and of what a data plane reports: `traffic`, `testimony`. Beside it
 //! stands `single_flight`, for what is probed when somebody asks.
 
@@ -15,6 +15,7 @@ mod isolation;
 mod judgement;
 mod machine;
 mod mail;
+mod moment;
 mod permits;
 mod phase;
 mod record;

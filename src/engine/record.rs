@@ -1,5 +1,7 @@
 //! One endpoint as the engine keeps it: when it is due, whether a probe of it runs, and what is believed of it.
 
+use std::num::NonZeroU16;
+
 use tokio::task::AbortHandle;
 
 use super::{belief::Belief, group::Row, scheduler::millis};
@@ -43,10 +45,36 @@ pub(super) enum Prepared {
     Fast(Asks),
 }
 
+/// A slot of the grid, and when in it the probe starts, which is at most a day from it: ten bytes, as each record has two.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Due {
-    pub slot: u64,
-    pub at: u64,
+    /// The slot, from its lowest bits on; one more in the last, which makes room for `None`.
+    slot: ([u16; 2], NonZeroU16),
+    /// From the slot, likewise.
+    offset: [u16; 2],
+}
+
+impl Due {
+    pub fn new(slot: u64, at: u64) -> Self {
+        let slot = slot.min((1 << 48) - (1 << 32) - 1);
+        let offset = at.cast_signed().saturating_sub(slot.cast_signed());
+        let offset = i32::try_from(offset).unwrap_or(if offset < 0 { i32::MIN } else { i32::MAX }).cast_unsigned();
+        Self {
+            slot: ([slot as u16, (slot >> 16) as u16], NonZeroU16::MIN.saturating_add((slot >> 32) as u16)),
+            offset: [offset as u16, (offset >> 16) as u16],
+        }
+    }
+
+    pub fn slot(self) -> u64 {
+        let ([low, middle], high) = self.slot;
+        u64::from(low) | u64::from(middle) << 16 | (u64::from(high.get()) - 1) << 32
+    }
+
+    pub fn at(self) -> u64 {
+        let [low, high] = self.offset;
+        let offset = (u32::from(low) | u32::from(high) << 16).cast_signed();
+        self.slot().saturating_add_signed(offset.into())
+    }
 }
 
 #[derive(Debug, Default)]
@@ -104,7 +132,7 @@ impl Record {
         if check.suspend {
             return self.flight.deadline();
         }
-        let due = self.due.map(|due| due.at);
+        let due = self.due.map(Due::at);
         let expires = self.belief.expires(millis(check.stale_after));
         [due, expires, self.belief.lapses(), self.flight.deadline()].into_iter().flatten().min()
     }
@@ -112,5 +140,23 @@ impl Record {
     /// Adds what readers are shown of it.
     pub fn draw(&self, initial: InitialState, rows: &mut Vec<Row>) {
         self.belief.draw(&self.endpoint, initial, rows);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_and_its_start_come_back_as_they_went() {
+        const DAY: u64 = 86_400_000;
+        for slot in [0, 1, 65_535, 65_536, u64::from(u32::MAX), 1 << 40] {
+            for at in [slot, slot + 1, slot + DAY, slot.saturating_sub(1), slot.saturating_sub(DAY)] {
+                let due = Due::new(slot, at);
+                assert_eq!((due.slot(), due.at()), (slot, at));
+            }
+        }
+        assert!(Due::new(u64::MAX, 0).slot() > 1 << 40, "nobody is there to see that");
+        assert_eq!(size_of::<Option<Due>>(), 10);
     }
 }

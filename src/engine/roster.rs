@@ -3,7 +3,6 @@
 use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
-    sync::Arc,
 };
 
 use jiff::Timestamp;
@@ -19,7 +18,7 @@ use super::{
     sharing,
 };
 use crate::{
-    check::{Check, Endpoint, EndpointState, HealthReason, Kept, ObjectKey, Place},
+    check::{Check, Endpoint, EndpointState, HealthReason, Kept, ObjectKey, Place, Text},
     probe::Lane,
 };
 
@@ -29,7 +28,7 @@ const FIRST_PROBE: u64 = 1000;
 const STATUS_ROWS: usize = 100;
 
 /// Finds an endpoint again across edits.
-type Identity = (Arc<str>, Arc<str>);
+type Identity = (Text, Text);
 
 fn identity(endpoint: &Endpoint) -> Identity {
     (endpoint.target.clone(), endpoint.identity.clone())
@@ -72,7 +71,7 @@ impl<L: Lane> Scheduler<L> {
         }
         let adoption = Adoption { prior: prior.as_ref(), now, wall, check: &check };
         let mut members = Vec::with_capacity(endpoints.len());
-        let mut by_target: HashMap<Arc<str>, Vec<Endpoint>> = HashMap::new();
+        let mut by_target: HashMap<Text, Vec<Endpoint>> = HashMap::new();
         let mut seen = HashSet::new();
         // One that is named twice (a pod in two slices while they are rewritten) is one endpoint.
         for endpoint in endpoints.into_iter().filter(|endpoint| seen.insert(identity(endpoint))) {
@@ -217,7 +216,7 @@ impl<L: Lane> Scheduler<L> {
             group,
             hash,
             due,
-            round: Due { slot: now, at: now },
+            round: Due::new(now, now),
             first: adoption.prior.is_none(),
             flight: Flight::Idle,
             pending: false,
@@ -239,13 +238,13 @@ impl<L: Lane> Scheduler<L> {
 }
 
 fn due(slot: u64, cadence: u64, check: &Check, hash: u64) -> Due {
-    Due { slot, at: phase::jittered(slot, cadence, check.rhythm.jitter_percent, hash) }
+    Due::new(slot, phase::jittered(slot, cadence, check.rhythm.jitter_percent, hash))
 }
 
 /// Within a second, or an interval where that is shorter.
 fn soon(hash: u64, check: &Check, now: u64) -> Due {
     let slot = now + hash % FIRST_PROBE.min(millis(check.rhythm.interval));
-    Due { slot, at: slot }
+    Due::new(slot, slot)
 }
 
 /// What an earlier life left, and whether it may be believed.

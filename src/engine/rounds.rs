@@ -35,7 +35,8 @@ impl<L: Lane> Scheduler<L> {
     /// another already waiting takes its place, and that one is skipped.
     pub(super) fn round(&mut self, id: u32, now: u64) {
         let Some((record, group)) = self.table.with_group(id) else { return };
-        let Some(round @ Due { slot, .. }) = record.due else { return };
+        let Some(round) = record.due else { return };
+        let slot = round.slot();
         let rhythm = &group.check.rhythm;
         let idle = record.belief.is_idle(rhythm, now);
         let cadence = millis(record.belief.cadence(rhythm, now));
@@ -48,7 +49,7 @@ impl<L: Lane> Scheduler<L> {
         };
         record.first = false;
         record.round = round;
-        record.due = Some(Due { slot: next, at: phase::jittered(next, cadence, rhythm.jitter_percent, record.hash) });
+        record.due = Some(Due::new(next, phase::jittered(next, cadence, rhythm.jitter_percent, record.hash)));
         // Skipped because the target took its time, and for want of a turn of ours.
         let (slow, late) = match record.flight {
             Flight::Idle => (0, missed),
@@ -99,7 +100,7 @@ impl<L: Lane> Scheduler<L> {
         let Some((other, others)) = self.table.with_check(leader) else { return false };
         let is_fresh = match other.flight {
             Flight::Waiting => true,
-            Flight::Running { started, .. } => started >= record.round.at,
+            Flight::Running { started, .. } => started >= record.round.at(),
             Flight::Idle | Flight::Listening { .. } => false,
         };
         if !is_fresh || !sharing::is_same((record, check), (other, others)) {
@@ -120,7 +121,7 @@ impl<L: Lane> Scheduler<L> {
         let Some((record, group)) = self.table.with_group(id) else { return };
         record.attempt = record.attempt.wrapping_add(1);
         let number = record.attempt;
-        self.metrics.scheduling_lag.observe(now.saturating_sub(record.round.at) as f64 / 1000.0);
+        self.metrics.scheduling_lag.observe(now.saturating_sub(record.round.at()) as f64 / 1000.0);
         self.metrics.in_flight_probes.set(self.permits.running().try_into().unwrap_or(i64::MAX));
         if let Some(fast) = &mut self.fast {
             fast.make_room(self.permits.left());
@@ -351,8 +352,8 @@ impl Record {
         let slot = if cadence == rhythm.interval || Some(cadence) == rhythm.no_traffic_interval {
             phase::next_on_grid(now, pace, self.hash)
         } else {
-            phase::next_slot(self.round.slot, pace, now).0
+            phase::next_slot(self.round.slot(), pace, now).0
         };
-        self.due = Some(Due { slot, at: phase::jittered(slot, pace, rhythm.jitter_percent, self.hash) });
+        self.due = Some(Due::new(slot, phase::jittered(slot, pace, rhythm.jitter_percent, self.hash)));
     }
 }

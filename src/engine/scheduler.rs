@@ -322,7 +322,7 @@ impl<L: Lane> Scheduler<L> {
         if let Some(line) = self.table.record(id).and_then(|record| record.flight.overdue(now)) {
             self.time_out(id, line, now);
         }
-        if self.table.record(id).and_then(|record| record.due).is_some_and(|due| due.at <= now) {
+        if self.table.record(id).and_then(|record| record.due).is_some_and(|due| due.at() <= now) {
             self.round(id, now);
         }
         self.reschedule(id);

@@ -1,6 +1,6 @@
 //! What operators say of a check's targets by hand, and what follows for what is shown of them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
@@ -9,12 +9,12 @@ use super::{
     group::Row,
     view::{Overridden, Remarks},
 };
-use crate::check::{EndpointState, Overrides, Word, clean_message};
+use crate::check::{EndpointState, Overrides, Text, Word, clean_message};
 
 /// The words in force at the last look, by target.
 #[derive(Debug, Default)]
 pub(super) struct Spoken {
-    words: BTreeMap<Arc<str>, Said>,
+    words: BTreeMap<Text, Said>,
     /// Since when an earlier life has shown each target as it did.
     earlier: Vec<(String, EndpointState, Timestamp)>,
 }
@@ -30,7 +30,7 @@ struct Said {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Look {
     /// Targets whose override has ended, or says something else now.
-    pub ended: Vec<Arc<str>>,
+    pub ended: Vec<Text>,
     /// Whether anything is to be shown otherwise.
     pub changed: bool,
 }
@@ -51,7 +51,7 @@ impl Spoken {
     pub fn look<'a>(
         &mut self,
         overrides: &Overrides,
-        targets: impl Iterator<Item = &'a Arc<str>>,
+        targets: impl Iterator<Item = &'a Text>,
         wall: Timestamp,
     ) -> Look {
         let earlier = std::mem::take(&mut self.earlier);
@@ -67,7 +67,7 @@ impl Spoken {
             let since = before.or_else(|| earlier.iter().find(shown).map(|(_, _, since)| *since)).unwrap_or(wall);
             now.insert(target.clone(), Said { word, since, until });
         }
-        let over = |(target, said): &(&Arc<str>, &Said)| now.get(*target).is_none_or(|now| now.word != said.word);
+        let over = |(target, said): &(&Text, &Said)| now.get(*target).is_none_or(|now| now.word != said.word);
         let ended = self.words.iter().filter(over).map(|(target, _)| target.clone()).collect();
         let changed = self.words != now;
         self.words = now;
@@ -115,7 +115,7 @@ mod tests {
     }
 
     fn look(spoken: &mut Spoken, text: &str, second: i64) -> Look {
-        let targets: [Arc<str>; 2] = ["a".into(), "b".into()];
+        let targets: [Text; 2] = ["a".into(), "b".into()];
         spoken.look(&Overrides::parse(text, &targets), targets.iter(), at(second))
     }
 
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(look(&mut spoken, first, 21), Look::default());
         let longer = "*=Healthy until 1970-01-01T00:01:00Z";
         assert_eq!(look(&mut spoken, longer, 30), Look { ended: vec![], changed: true });
-        assert_eq!(look(&mut spoken, "", 31).ended, ["a".into(), "b".into()] as [Arc<str>; 2]);
+        assert_eq!(look(&mut spoken, "", 31).ended, ["a".into(), "b".into()] as [Text; 2]);
     }
 
     #[test]

@@ -1,10 +1,8 @@
 //! What a data plane has said of an endpoint: what traffic shows, when, and in which words. Pure; times are milliseconds of
 //! the engine's clock.
 
-use std::sync::Arc;
-
 use super::{machine::Seen, traffic::Traffic, view::Counters};
-use crate::check::{EndpointState, InitialState, Judged, Observed, Passive, Reason, Thresholds};
+use crate::check::{EndpointState, InitialState, Judged, Observed, Passive, Reason, Text, Thresholds};
 
 /// By what rules reports of a data plane are taken in.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +42,7 @@ pub(super) struct Testimony {
     /// When traffic last spoke against it: what a probe has seen that began no later proves nothing.
     against: i64,
     reason: Option<Reason>,
-    message: Arc<str>,
+    message: Text,
 }
 
 impl Default for Testimony {
@@ -59,7 +57,7 @@ impl Testimony {
         let traffic = Traffic::resumed(state);
         let ejected = traffic.is_ejected().then_some(now.cast_signed());
         let against = ejected.unwrap_or(i64::MIN);
-        Self { traffic, alone: None, last: 0, ejected, against, reason: None, message: Arc::from("") }
+        Self { traffic, alone: None, last: 0, ejected, against, reason: None, message: Text::default() }
     }
 
     /// Of an endpoint that nothing is known of, where nothing is probed: it gets traffic at once, for only that can show what
@@ -74,7 +72,7 @@ impl Testimony {
     }
 
     /// As an earlier life has left it, or as its probes have before they were given up.
-    pub fn ejected(reason: Option<Reason>, message: Arc<str>, at: i64) -> Self {
+    pub fn ejected(reason: Option<Reason>, message: Text, at: i64) -> Self {
         Self { ejected: Some(at), against: at, reason, message, ..Self::resumed(EndpointState::Unhealthy, 0) }
     }
 
@@ -103,7 +101,7 @@ impl Testimony {
         self.reason
     }
 
-    pub fn message(&self) -> Arc<str> {
+    pub fn message(&self) -> Text {
         self.message.clone()
     }
 
@@ -159,7 +157,7 @@ impl Testimony {
     }
 
     /// What has ejected it, for people.
-    fn told(&self, last: Observed) -> Arc<str> {
+    fn told(&self, last: Observed) -> Text {
         let Counters { connect, http, timeout, .. } = self.counters();
         let count = u32::from(connect) + u32::from(http) + u32::from(timeout);
         match (count, last.told()) {
@@ -190,7 +188,7 @@ impl Testimony {
     }
 
     fn let_back(&mut self) {
-        (self.ejected, self.reason, self.message) = (None, None, Arc::from(""));
+        (self.ejected, self.reason, self.message) = (None, None, Text::default());
     }
 
     /// All that was said is too old. Not for where nothing is probed: silence is no evidence there.

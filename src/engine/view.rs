@@ -12,13 +12,13 @@ use std::{
 
 use jiff::Timestamp;
 
-use crate::check::{Counts, EndpointState, Health, HealthReason, Labels, ObjectKey, Reason};
+use crate::check::{Counts, EndpointState, Health, HealthReason, Kind, Labels, ObjectKey, Reason, Text};
 
 /// One check as last decided. A new one replaces it at every change of a state, never at every probe.
 #[derive(Clone, Debug)]
 pub struct CheckView {
     pub key: ObjectKey,
-    pub uid: Arc<str>,
+    pub uid: Text,
     pub generation: i64,
     pub labels: Labels,
     pub suspended: bool,
@@ -30,7 +30,7 @@ pub struct CheckView {
     pub since: Timestamp,
     pub counts: Counts,
     /// The names of the declared targets. Empty where the declaration cannot be read: then any name may be one.
-    pub targets: Arc<[Arc<str>]>,
+    pub targets: Arc<[Text]>,
     /// What holds of a declared target that has no endpoint here. Unknown, unless healthy ones were left out.
     pub unlisted: Health,
     /// Every endpoint and member, in declared order.
@@ -38,7 +38,7 @@ pub struct CheckView {
     /// At most five, newest first.
     pub outages: Arc<[Outage]>,
     /// `"http,tcp"`.
-    pub probes: Arc<str>,
+    pub probes: Text,
     pub interval: Duration,
     /// The longest that a healthy endpoint of it goes unasked: a loss of several may come to light over as long.
     pub idle_interval: Duration,
@@ -101,12 +101,11 @@ pub const OVERRIDDEN: &str = "Overridden";
 #[derive(Clone, Debug)]
 pub struct EndpointView {
     /// The name of the target it belongs to.
-    pub target: Arc<str>,
+    pub target: Text,
     /// `10.1.2.3:8080`; empty for a script with no place, and for a member check.
-    pub label: Arc<str>,
-    pub identity: Arc<str>,
-    /// `tcp`, `http`, `script`, or `healthCheck` for a member check.
-    pub kind: &'static str,
+    pub label: Text,
+    pub identity: Text,
+    pub kind: Kind,
     pub optional: bool,
     /// What may be believed now: a stale verdict reads as Unknown.
     pub state: EndpointState,
@@ -128,7 +127,7 @@ pub struct Remarks {
     /// Why the last attempt did not succeed; `None` when it did, or when there was none.
     pub reason: Option<Reason>,
     /// For people, at most 256 characters.
-    pub message: Arc<str>,
+    pub message: Text,
     /// Seconds since the epoch.
     pub certificate_expires: Option<i64>,
     /// Of a name that is judged as a whole: a row of each address that it leads to. `None` where nobody has looked yet,

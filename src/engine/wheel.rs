@@ -1,6 +1,6 @@
 //! A hierarchical timing wheel with slots of one millisecond. Pure: time is a number that the caller brings.
 //!
-//! Five levels of 256 slots reach 34 years. An entry is a link in a list, twenty-four bytes, found by its id; nothing is
+//! Five levels of 256 slots reach 34 years. An entry is a link in a list, sixteen bytes, found by its id; nothing is
 //! allocated to schedule, move or cancel one. Placement is by the highest byte in which the due time differs from now,
 //! so an entry moves down at most four times before it fires, exactly at its millisecond.
 
@@ -12,14 +12,30 @@ const NONE: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug)]
 struct Link {
-    due: u64,
+    /// When it is due, above [`PLACE`] bits in which it says where it is: four links are a line of the cache.
+    due_and_place: u64,
     previous: u32,
     next: u32,
-    /// Level times 256 plus slot; `NONE` while not scheduled.
-    place: u32,
 }
 
-const LOOSE: Link = Link { due: 0, previous: NONE, next: NONE, place: NONE };
+/// So many bits tell level times 256 plus slot, or that an entry is not scheduled. What is left are 53 bits of milliseconds.
+const PLACE: u32 = 11;
+const NOWHERE: u64 = (1 << PLACE) - 1;
+const LATEST: u64 = u64::MAX >> PLACE;
+
+const LOOSE: Link = Link { due_and_place: NOWHERE, previous: NONE, next: NONE };
+
+impl Link {
+    const fn due(self) -> u64 {
+        self.due_and_place >> PLACE
+    }
+
+    /// Level and slot, while it is scheduled.
+    const fn place(self) -> Option<(usize, usize)> {
+        let place = self.due_and_place & NOWHERE;
+        if place == NOWHERE { None } else { Some((place as usize / SLOTS, place as usize % SLOTS)) }
+    }
+}
 
 #[derive(Debug)]
 struct Level {
@@ -64,20 +80,22 @@ impl Wheel {
         self.cancel(id);
         let at = id as usize;
         if at >= self.links.len() {
+            let more = at + 1 - self.links.len();
+            if self.links.capacity() - self.links.len() < more {
+                // By an eighth: twice as many would be half empty for as long as there are no more.
+                self.links.reserve_exact(more.max(self.links.len() / 8));
+            }
             self.links.resize(at + 1, LOOSE);
         }
         // What is overdue goes into the next slot: the slot of `now` itself has been emptied already.
-        self.links[at].due = due.max(self.now + 1);
-        self.insert(id);
+        self.insert(id, due.max(self.now + 1).min(LATEST));
     }
 
     /// Takes `id` off the wheel, if it is on it.
     pub fn cancel(&mut self, id: u32) {
         let Some(link) = self.links.get_mut(id as usize) else { return };
-        let Link { previous, next, place, .. } = *link;
-        if place == NONE {
-            return;
-        }
+        let Link { previous, next, .. } = *link;
+        let Some((level, slot)) = link.place() else { return };
         *link = LOOSE;
         if next != NONE {
             self.links[next as usize].previous = previous;
@@ -86,21 +104,20 @@ impl Wheel {
             self.links[previous as usize].next = next;
             return;
         }
-        let (level, slot) = (place as usize / SLOTS, place as usize % SLOTS);
         self.levels[level].heads[slot] = next;
         if next == NONE {
             self.levels[level].occupied[slot / 64] &= !(1 << (slot % 64));
         }
     }
 
-    fn insert(&mut self, id: u32) {
-        let due = self.links[id as usize].due;
+    fn insert(&mut self, id: u32, due: u64) {
         let differing = (due ^ self.now).max(1);
         let level = (differing.ilog2() / BITS).min(LEVELS as u32 - 1);
         let slot = (due >> (level * BITS)) as usize % SLOTS;
         let level = level as usize;
         let head = self.levels[level].heads[slot];
-        self.links[id as usize] = Link { due, previous: NONE, next: head, place: (level * SLOTS + slot) as u32 };
+        let due_and_place = due << PLACE | (level * SLOTS + slot) as u64;
+        self.links[id as usize] = Link { due_and_place, previous: NONE, next: head };
         if head != NONE {
             self.links[head as usize].previous = id;
         }
@@ -147,12 +164,11 @@ impl Wheel {
             for at in from..due.len() {
                 let id = due[at];
                 let link = std::mem::replace(&mut self.links[id as usize], LOOSE);
-                if link.due <= time {
+                if link.due() <= time {
                     due[fired] = id;
                     fired += 1;
                 } else {
-                    self.links[id as usize].due = link.due;
-                    self.insert(id);
+                    self.insert(id, link.due());
                 }
             }
             due.truncate(fired);

@@ -1,19 +1,17 @@
 //! What a gate is told about one endpoint.
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
 
-use crate::check::Word;
+use crate::check::{Text, Word};
 
 /// One endpoint as a gate sees it. Endpoints that are gone, or terminate, are not given at all: they leave the
 /// denominator of floor and cap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     /// Unique among the members of a gate and stable over restarts: ties are broken by its hash.
-    pub identity: Arc<str>,
+    pub identity: Text,
     /// What people see: `10.1.2.3:8080`.
-    pub label: Arc<str>,
+    pub label: Text,
     pub verdict: Verdict,
     /// When it was healthy last, as far as that is known; not read while it is Healthy. It has to move only when the
     /// verdict does (the time it stopped being healthy), or ties would be broken anew at every probe.

@@ -5,7 +5,7 @@ use std::{collections::HashMap, env, net::Ipv4Addr, path::Path, sync::Arc, time:
 use rustix::fs::{Access, access};
 
 use super::{Asked, Words};
-use crate::check::{Attempt, Dial, Handshake, Host, ObjectKey, Probe, ProbeKind, ScriptProbe, TcpProbe};
+use crate::check::{Attempt, Dial, Handshake, Host, ObjectKey, Probe, ProbeKind, ScriptProbe, TcpProbe, Text};
 
 /// A port is given as long as the original gives it, and never longer than a script.
 const LONGEST_CONNECT: Duration = Duration::from_secs(5);
@@ -13,7 +13,7 @@ const LONGEST_CONNECT: Duration = Duration::from_secs(5);
 /// One port or one script.
 #[derive(Debug)]
 pub struct OneCheck {
-    name: Arc<str>,
+    name: Text,
     dial: Option<Dial>,
     probe: Arc<Probe>,
     program: Option<String>,
@@ -62,7 +62,7 @@ impl OneCheck {
     pub fn attempt(&self) -> Attempt {
         Attempt {
             check: ObjectKey::new("health-checker", "health-checker"),
-            target: Arc::clone(&self.name),
+            target: self.name.clone(),
             dial: self.dial.clone(),
             probe: Arc::clone(&self.probe),
             known: vec![],
@@ -77,12 +77,12 @@ impl OneCheck {
 }
 
 /// With this program's whole environment, as the original's scripts have it: who writes them is who starts us.
-fn script_probe(script: &Words, environment: &[(Arc<str>, Arc<str>)]) -> ProbeKind {
+fn script_probe(script: &Words, environment: &[(Text, Text)]) -> ProbeKind {
     let command = script.all().iter().map(|word| word.as_str().into()).collect();
     ProbeKind::Script(ScriptProbe { command, source: None, env: environment.to_vec() })
 }
 
-fn environment() -> Vec<(Arc<str>, Arc<str>)> {
+fn environment() -> Vec<(Text, Text)> {
     let mut environment = vec![];
     for (name, value) in env::vars_os() {
         match (name.to_str(), value.to_str()) {
@@ -115,7 +115,7 @@ struct Names {
 }
 
 impl Names {
-    fn take(&mut self, name: String) -> Arc<str> {
+    fn take(&mut self, name: String) -> Text {
         let times = self.taken.entry(name.clone()).and_modify(|times| *times += 1).or_insert(1);
         if *times == 1 { name.into() } else { format!("{name} #{times}").into() }
     }

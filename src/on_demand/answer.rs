@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::check::{Endpoint, Host, MinHealthy, Outcome, Reason, Report, Resolve};
+use crate::check::{Endpoint, Host, Kind, MinHealthy, Outcome, Reason, Report, Resolve};
 
 /// How many endpoints an error names.
 const NAMED: usize = 3;
@@ -31,9 +31,8 @@ pub struct EndpointAnswer {
     /// One of the closed set of `http-and-cli.md`.
     pub reason: Option<&'static str>,
     pub latency_seconds: f64,
-    /// How it was asked: `tcp`, `http`, `grpc`, `script`, or `healthCheck` for what follows another check.
     #[serde(skip)]
-    pub kind: &'static str,
+    pub kind: Kind,
     /// Seconds since the epoch.
     #[serde(skip)]
     pub certificate_expires: Option<i64>,
@@ -108,7 +107,7 @@ impl EndpointAnswer {
             error: outcome.message().to_owned(),
             reason: outcome.reason().map(Reason::as_str),
             latency_seconds: report.latency.as_secs_f64(),
-            kind: endpoint.probe.kind_name(),
+            kind: endpoint.probe.one_word(),
             certificate_expires: report.certificate_expires,
             neutral: matches!(outcome, Outcome::Neutral { .. }),
         }
@@ -123,7 +122,7 @@ mod tests {
     use crate::check::{Found, Probe, ProbeKind, TcpProbe};
 
     fn one(target: &str, optional: bool, reason: Option<Reason>) -> (Endpoint, Report) {
-        let label: Arc<str> = format!("{target}:80").into();
+        let label: crate::check::Text = format!("{target}:80").into();
         let endpoint = Endpoint {
             target: target.into(),
             identity: label.clone(),

@@ -8,7 +8,7 @@ use std::{
 
 use super::{EndpointAnswer, answer::error};
 use crate::{
-    check::{Check, Counts, EndpointState, Health, HealthReason, ObjectKey, Place},
+    check::{Check, Counts, EndpointState, Health, HealthReason, Kind, ObjectKey, Place, Text},
     engine::{Demand, Member, aggregate},
 };
 
@@ -34,7 +34,7 @@ pub(super) type Found = Result<(Arc<Check>, Vec<EndpointAnswer>), String>;
 
 /// A target that follows another check.
 pub(super) struct Followed {
-    target: Arc<str>,
+    target: Text,
     optional: bool,
     pub check: ObjectKey,
 }
@@ -204,7 +204,7 @@ impl EndpointAnswer {
             error: crate::check::clean_message(&error),
             reason: None,
             latency_seconds: fresh.latency_seconds,
-            kind: "healthCheck",
+            kind: Kind::HealthCheck,
             certificate_expires: None,
             neutral: false,
         }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Refusal;
 use crate::{
     api,
-    check::{Check, Endpoint, Probe, ProbeKind, StatusRange},
+    check::{Check, Endpoint, Probe, ProbeKind, StatusRange, Text},
     compile::{is_path, parse_statuses},
 };
 
@@ -19,8 +19,8 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Question {
     /// One target alone; `None`: all of them.
     pub target: Option<String>,
-    method: Option<Arc<str>>,
-    path: Option<Arc<str>>,
+    method: Option<Text>,
+    path: Option<Text>,
     expected: Option<Vec<StatusRange>>,
     timeout: Option<Duration>,
 }
@@ -124,13 +124,13 @@ fn text<'a>(name: &str, value: &'a Value) -> Result<&'a str, String> {
     value.as_str().ok_or_else(|| format!("{name}: must be a string, in quotes"))
 }
 
-fn method(text: &str) -> Result<Arc<str>, String> {
+fn method(text: &str) -> Result<Text, String> {
     let method = serde_json::from_value::<api::probe::Method>(text.into());
     let method = method.map_err(|_| format!("method: must be one of GET, HEAD, POST, PUT, OPTIONS, not '{text}'"))?;
     Ok(method.as_str().into())
 }
 
-fn path(text: &str) -> Result<Arc<str>, String> {
+fn path(text: &str) -> Result<Text, String> {
     if is_path(text) && text.len() <= 2048 {
         return Ok(text.into());
     }

@@ -26,7 +26,7 @@ use super::{
     failure::{self, Failure, Moment},
     references::References,
 };
-use crate::check::{ObjectKey, Reason, Reference, Tls, TlsMode};
+use crate::check::{ObjectKey, Reason, Reference, Text, Tls, TlsMode};
 
 /// Whom a probe trusts, and who it is.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -51,7 +51,7 @@ pub(super) struct Identity {
     certificate: Bytes,
     key: Bytes,
     /// The Secret they come from.
-    secret: Arc<str>,
+    secret: Text,
 }
 
 /// What is said over the connection.

@@ -18,6 +18,8 @@ use super::{
     respond::{self, Failure},
 };
 
+use crate::check::Text;
+
 /// The longest token that is looked at, in bytes. Tokens of service accounts have about one kilobyte.
 const MAX_TOKEN: usize = 16 * 1024;
 
@@ -39,7 +41,7 @@ pub struct AccessRequest<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Who it is, where there are names.
-    Allowed(Option<Arc<str>>),
+    Allowed(Option<Text>),
     /// Nobody stands behind the token.
     Unauthenticated,
     /// Somebody does, and may not; why, for people.
@@ -193,7 +195,7 @@ impl Access {
         headers: &HeaderMap,
         request: AccessRequest<'_>,
         home: &Handle,
-    ) -> Result<Option<Arc<str>>, Refused> {
+    ) -> Result<Option<Text>, Refused> {
         let refused = |code, why: String| Err(Refused { code, why });
         if !self.may_be(headers) {
             return refused(StatusCode::UNAUTHORIZED, "a bearer token is needed".into());

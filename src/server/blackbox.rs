@@ -25,7 +25,7 @@ use super::{
     verdict::{Filter, Subject, Verdict, judge},
 };
 use crate::{
-    check::{EndpointState, Health, ObjectKey, Reason},
+    check::{EndpointState, Health, Kind, ObjectKey, Reason},
     engine::{Board, CheckView, EndpointView},
 };
 
@@ -106,12 +106,12 @@ fn success(endpoint: &EndpointView) -> Option<f64> {
 }
 
 fn is_http(endpoint: &EndpointView) -> bool {
-    endpoint.kind == "http"
+    endpoint.kind == Kind::Http
 }
 
 fn protocol(endpoint: &EndpointView) -> Option<f64> {
     // A script may ask what it likes.
-    let dialed = matches!(endpoint.kind, "tcp" | "http" | "grpc");
+    let dialed = matches!(endpoint.kind, Kind::Tcp | Kind::Http | Kind::Grpc);
     endpoint.address().filter(|_| dialed).map(|address| if address.is_ipv4() { 4.0 } else { 6.0 })
 }
 

@@ -1,6 +1,8 @@
 //! Metrics as text, in the two forms that scrapers read: OpenMetrics for who asks for it, and the one that Prometheus had
 //! before for everybody else, `promtool check metrics` included.
 
+use std::fmt;
+
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
 use prometheus_client::{encoding::text::encode, registry::Registry};
@@ -14,10 +16,16 @@ const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Everything in `registry`, in the form that `headers` prefer.
 pub fn expose(registry: &Registry, headers: &HeaderMap) -> Response {
-    let mut body = String::new();
-    match encode(&mut body, registry) {
-        Ok(()) if wants_open_metrics(headers) => respond(StatusCode::OK, OPEN_METRICS, body),
-        Ok(()) => respond(StatusCode::OK, CLASSIC, classic(&body)),
+    let open = wants_open_metrics(headers);
+    let encoded = if open {
+        let mut body = String::new();
+        encode(&mut body, registry).map(|()| body)
+    } else {
+        let mut body = Classic::default();
+        encode(&mut body, registry).map(|()| body.text)
+    };
+    match encoded {
+        Ok(body) => respond(StatusCode::OK, if open { OPEN_METRICS } else { CLASSIC }, body),
         Err(_) => Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "metrics cannot be encoded").into_response(),
     }
 }
@@ -39,15 +47,39 @@ fn wants_open_metrics(headers: &HeaderMap) -> bool {
     open > 0.0 && open >= plain
 }
 
-/// `text` in the older form: there a family is called as its samples are, units and the end are not told, and what is
-/// called `info` in the newer one is a gauge.
-fn classic(text: &str) -> String {
-    let mut classic = String::with_capacity(text.len());
-    let mut help = None;
-    for line in text.lines() {
+/// Turns what is written to it into the older form, line by line, as the whole of both would be twice as large: there a
+/// family is called as its samples are, units and the end are not told, and what is called `info` in the newer one is a gauge.
+#[derive(Default)]
+struct Classic {
+    text: String,
+    /// As much of the line as has come.
+    line: String,
+    /// What was told of the family that comes next: repeated once it is known what kind it is.
+    help: Option<String>,
+}
+
+impl fmt::Write for Classic {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive('\n') {
+            match part.strip_suffix('\n') {
+                None => self.line.push_str(part),
+                Some(end) => {
+                    self.line.push_str(end);
+                    let mut line = std::mem::take(&mut self.line);
+                    self.take(&line);
+                    line.clear();
+                    self.line = line;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Classic {
+    fn take(&mut self, line: &str) {
         if let Some(told) = line.strip_prefix("# HELP ") {
-            // Told once it is known what kind of family it is.
-            help = Some(told);
+            self.help = Some(told.to_owned());
         } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|told| told.split_once(' ')) {
             let (suffix, kind) = match kind {
                 "counter" => ("_total", "counter"),
@@ -55,19 +87,21 @@ fn classic(text: &str) -> String {
                 "unknown" => ("", "untyped"),
                 kind => ("", kind),
             };
-            if let Some((_, help)) = help.take().and_then(|told| told.split_once(' ')) {
-                classic.extend(["# HELP ", name, suffix, " ", help, "\n"]);
+            let help = self.help.take();
+            if let Some((_, help)) = help.as_deref().and_then(|told| told.split_once(' ')) {
+                self.text.extend(["# HELP ", name, suffix, " ", help, "\n"]);
             }
-            classic.extend(["# TYPE ", name, suffix, " ", kind, "\n"]);
+            self.text.extend(["# TYPE ", name, suffix, " ", kind, "\n"]);
         } else if !line.starts_with('#') {
-            classic.extend([line, "\n"]);
+            self.text.extend([line, "\n"]);
         }
     }
-    classic
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use http::HeaderValue;
 
     use super::*;
@@ -95,6 +129,13 @@ mod tests {
                     # UNIT b_seconds seconds\nb_seconds 2.0\n# HELP c What runs.\n# TYPE c info\nc_info{v=\"1\"} 1\n# EOF\n";
         let wanted = "# HELP a_total Counted.\n# TYPE a_total counter\na_total{x=\"# y\"} 1\n# HELP b_seconds Told.\n\
                       # TYPE b_seconds gauge\nb_seconds 2.0\n# HELP c_info What runs.\n# TYPE c_info gauge\nc_info{v=\"1\"} 1\n";
-        assert_eq!(classic(open), wanted);
+        // However it comes in pieces.
+        for size in [1, 7, open.len()] {
+            let mut classic = Classic::default();
+            for part in open.as_bytes().chunks(size) {
+                classic.write_str(str::from_utf8(part).expect("ASCII")).expect("a String takes all");
+            }
+            assert_eq!(classic.text, wanted);
+        }
     }
 }

@@ -18,7 +18,7 @@ use super::{
     respond::{self, Failure},
 };
 use crate::{
-    check::ObjectKey,
+    check::{ObjectKey, Text},
     engine::{Fate, Scope},
     passive::{self, Intake, MAX_REPORTS, Overflow, Read, Seat, Tally, Unread},
     telemetry::Source,
@@ -168,11 +168,7 @@ pub fn scope_request(scope: &Scope) -> AccessRequest<'_> {
 }
 
 /// Whether all of `checks` may be reported about. A namespace is asked for first, for that is how it is granted.
-async fn may_report(
-    admin: &Admin,
-    headers: &HeaderMap,
-    checks: &[Arc<ObjectKey>],
-) -> Result<Option<Arc<str>>, Response> {
+async fn may_report(admin: &Admin, headers: &HeaderMap, checks: &[Arc<ObjectKey>]) -> Result<Option<Text>, Response> {
     let ask = async |namespace, name| {
         let request = AccessRequest { verb: "create", namespace, name, subresource: "report" };
         admin.access.check(headers, request, &admin.home).await.map_err(IntoResponse::into_response)

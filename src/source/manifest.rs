@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     api::{API_VERSION, HealthCheck, KIND},
-    check::{Check, ObjectKey},
+    check::{Check, ObjectKey, Place},
     compile::{self, Mode, Problem, Problems, graph, metadata, schema},
 };
 
@@ -18,7 +18,6 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Declared {
     pub check: Check,
-    pub object: HealthCheck,
     /// The file, as it was named.
     pub file: String,
     /// Where the object begins in it, from 1.
@@ -55,6 +54,7 @@ struct Loading {
 /// An object that is right by itself; what it is among the others is not known yet.
 struct Candidate {
     declared: Declared,
+    /// As much of it as what may still be found wrong can be about.
     node: Node,
     /// In front of every path: `items[3].` in a List.
     prefix: String,
@@ -68,19 +68,23 @@ impl Candidate {
 
 impl Loading {
     fn read_source(&mut self, source: &Source) {
-        match yaml::documents(&source.text) {
-            Ok(documents) => {
-                for document in documents {
-                    self.read_document(&source.name, document);
+        let (candidates, faults) = (self.candidates.len(), self.faults.len());
+        for document in yaml::documents(&mut source.text.as_bytes()) {
+            match document {
+                Ok(document) => self.read_document(&source.name, document),
+                Err(error) => {
+                    self.candidates.truncate(candidates);
+                    self.faults.truncate(faults);
+                    self.faults.push(Fault {
+                        file: source.name.clone(),
+                        line: error.position.map(|(line, _)| line),
+                        column: error.position.map(|(_, column)| column),
+                        field_path: None,
+                        message: format!("not YAML: {}", error.message),
+                    });
+                    break;
                 }
             }
-            Err(error) => self.faults.push(Fault {
-                file: source.name.clone(),
-                line: error.position.map(|(line, _)| line),
-                column: error.position.map(|(_, column)| column),
-                field_path: None,
-                message: format!("not YAML: {}", error.message),
-            }),
         }
     }
 
@@ -97,13 +101,17 @@ impl Loading {
         }
     }
 
-    fn read_object(&mut self, file: &str, node: Node, prefix: String) {
+    fn read_object(&mut self, file: &str, mut node: Node, prefix: String) {
         if let Err((path, message)) = check_kind(&node) {
             return self.refuse(file, &node, &prefix, path, &message);
         }
-        match read(&node.to_value(), self.mode) {
-            Ok((object, check)) => {
-                let declared = Declared { check, object, file: file.to_owned(), line: node.position.0 };
+        match read(node.to_value(), self.mode) {
+            Ok(check) => {
+                // Thousands of trees would be kept until the last is read. A circle leads through checks that are targets.
+                if !check.targets.iter().any(|target| matches!(target.place, Place::Check { .. })) {
+                    node.keep_only("metadata");
+                }
+                let declared = Declared { check, file: file.to_owned(), line: node.position.0 };
                 self.candidates.push(Candidate { declared, node, prefix });
             }
             Err(problems) => {
@@ -163,9 +171,8 @@ fn check_kind(node: &Node) -> Result<(), (&'static str, String)> {
     }
 }
 
-/// The object and its check, or everything that is wrong with it.
-fn read(value: &Value, mode: Mode) -> Result<(HealthCheck, Check), Vec<Problem>> {
-    let mut value = value.clone();
+/// The check, or everything that is wrong with it.
+fn read(mut value: Value, mode: Mode) -> Result<Check, Vec<Problem>> {
     let mut problems = Problems::default();
     metadata::check_top(&value, &mut problems);
     if let Some(spec) = value.get_mut("spec") {
@@ -190,7 +197,7 @@ fn read(value: &Value, mode: Mode) -> Result<(HealthCheck, Check), Vec<Problem>>
         }
     };
     match compile::compile(&object, mode) {
-        Ok(check) if problems.is_empty() => return Ok((object, check)),
+        Ok(check) if problems.is_empty() => return Ok(check),
         Ok(_) => {}
         Err(found) => problems.extend(found),
     }

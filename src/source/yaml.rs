@@ -38,11 +38,12 @@ pub struct SyntaxError {
     pub message: String,
 }
 
-/// The documents of `text`, empty ones left out.
+/// The documents of `text`, empty ones left out, one after the other as they are asked for: a tree takes many times the room
+/// of its text. What comes before an error has been told already.
 ///
 /// Only `true` and `false` are booleans, as in YAML 1.2. Aliases are expanded within tight limits, so that a small
-/// file cannot grow into a large one.
-pub fn documents(text: &str) -> Result<Vec<Node>, SyntaxError> {
+/// document cannot grow into a large one.
+pub fn documents<'a>(text: &'a mut &'a [u8]) -> impl Iterator<Item = Result<Node, SyntaxError>> + 'a {
     let options = serde_saphyr::options! {
         strict_booleans: true,
         with_snippet: false,
@@ -56,9 +57,8 @@ pub fn documents(text: &str) -> Result<Vec<Node>, SyntaxError> {
             max_total_replayed_events: 100_000,
         },
     };
-    let documents: Vec<Spanned<Content>> =
-        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| syntax_error(&error))?;
-    Ok(documents.into_iter().map(Node::from).collect())
+    serde_saphyr::read_with_options::<_, Spanned<Content>>(text, options)
+        .map(|document| document.map(Node::from).map_err(|error| syntax_error(&error)))
 }
 
 fn syntax_error(error: &serde_saphyr::Error) -> SyntaxError {
@@ -109,6 +109,14 @@ impl Node {
         match &self.content {
             Content::Map(entries) => entries.iter().find(|entry| entry.key == name).map(|entry| &entry.value),
             Content::Scalar(_) | Content::List(_) => None,
+        }
+    }
+
+    /// Forgets every other field of a mapping.
+    pub fn keep_only(&mut self, name: &str) {
+        if let Content::Map(entries) = &mut self.content {
+            entries.retain(|entry| entry.key == name);
+            entries.shrink_to_fit();
         }
     }
 
@@ -235,6 +243,10 @@ impl<'de> de::Visitor<'de> for ContentVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn documents(text: &str) -> Result<Vec<Node>, SyntaxError> {
+        super::documents(&mut text.as_bytes()).collect()
+    }
 
     const TEXT: &str = "a: 1\nb:\n- x: yes\n  app.example/name: v\n---\nc: {d: true}\n";
 

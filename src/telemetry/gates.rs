@@ -12,12 +12,12 @@ use prometheus_client::{
     metrics::{MetricType, gauge::ConstGauge},
 };
 
-use crate::check::GateReason;
+use crate::check::{GateReason, Text};
 
 /// What is told of one gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GateSeries {
-    pub gate: Arc<str>,
+    pub gate: Text,
     /// Endpoints published as ready; in a dry run, that would be.
     pub ready: u32,
     /// Endpoints that are not.
@@ -26,7 +26,7 @@ pub struct GateSeries {
     pub rule: &'static str,
 }
 
-type ByCheck = BTreeMap<(Arc<str>, Arc<str>), Vec<GateSeries>>;
+type ByCheck = BTreeMap<(Text, Text), Vec<GateSeries>>;
 
 /// The gates of every check that has any; cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -34,7 +34,7 @@ pub struct GateGauges(Arc<Mutex<ByCheck>>);
 
 impl GateGauges {
     /// What the gates of a check do now; none: it has no gates.
-    pub fn set(&self, namespace: &Arc<str>, name: &Arc<str>, series: Vec<GateSeries>) {
+    pub fn set(&self, namespace: &Text, name: &Text, series: Vec<GateSeries>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (namespace.clone(), name.clone());
         if series.is_empty() {

@@ -10,7 +10,7 @@ use std::{
 
 use futures::future::{BoxFuture, join_all};
 use healthcheck_operator::{
-    check::{Attempt, ObjectKey, Outcome, ProbeKind, Reason, Report},
+    check::{Attempt, Kind, ObjectKey, Outcome, ProbeKind, Reason, Report},
     engine::{Board, Engine},
     on_demand::{OnDemand, Question},
     probe::Lane,
@@ -170,7 +170,7 @@ async fn a_probe_is_made_now_and_answered_in_two_words_that_are_always_there() {
         assert!(
             view.endpoints
                 .iter()
-                .all(|row| row.kind == "healthCheck" || (!row.measured && row.live.latency().is_none()))
+                .all(|row| row.kind == Kind::HealthCheck || (!row.measured && row.live.latency().is_none()))
         );
     }
 }

@@ -292,7 +292,7 @@ pub fn endpoint(target: &str, label: &str, state: EndpointState) -> EndpointView
         target: target.into(),
         label: label.into(),
         identity: format!("{target}|{label}").into(),
-        kind: "http",
+        kind: healthcheck_operator::check::Kind::Http,
         optional: false,
         state,
         stale: false,

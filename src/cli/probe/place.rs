@@ -1,10 +1,10 @@
 //! Arguments of `probe` to values; every refusal is one line that names the mend.
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
 use url::{Host as UrlHost, Url};
 
-use crate::check::{Dial, Host, Scheme, StatusRange};
+use crate::check::{Dial, Host, Scheme, StatusRange, Text};
 
 /// Where a URL leads.
 #[derive(Clone, Debug)]
@@ -19,7 +19,7 @@ pub(super) struct Place {
 
 const METHODS: [&str; 5] = ["GET", "HEAD", "POST", "PUT", "OPTIONS"];
 
-pub(super) fn method(text: &str) -> Result<Arc<str>, String> {
+pub(super) fn method(text: &str) -> Result<Text, String> {
     let upper = text.to_ascii_uppercase();
     if METHODS.contains(&upper.as_str()) {
         return Ok(upper.into());

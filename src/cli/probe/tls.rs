@@ -1,6 +1,6 @@
 //! Flags about TLS, for every kind of probe that can make a handshake.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, path::PathBuf};
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 use crate::{
-    check::{ClientCertificate, Reason, Reference, ReferenceKind, Tls, TlsMode},
+    check::{ClientCertificate, Reason, Reference, ReferenceKind, Text, Tls, TlsMode},
     probe::{ReferenceResult, References},
 };
 
@@ -63,7 +63,7 @@ impl TlsArgs {
 
 /// The files that flags name, where a check would refer to a Secret or ConfigMap: by flag.
 #[derive(Debug, Default)]
-pub struct Files(HashMap<Arc<str>, Bytes>);
+pub struct Files(HashMap<Text, Bytes>);
 
 impl Files {
     fn read(

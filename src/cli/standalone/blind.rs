@@ -8,12 +8,12 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::{
-    check::{Attempt, ObjectKey, Outcome, Report},
+    check::{Attempt, ObjectKey, Outcome, Report, Text},
     probe::Lane,
 };
 
 /// A target of a check: in a file it has one endpoint.
-type Place = (ObjectKey, Arc<str>);
+type Place = (ObjectKey, Text);
 
 /// How often in a row each target could not be looked at. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -27,7 +27,7 @@ struct Counts {
 
 impl Blind {
     /// How many attempts at `target` of `check` ended on our side since the last that did not.
-    pub fn attempts(&self, check: &ObjectKey, target: &Arc<str>) -> u32 {
+    pub fn attempts(&self, check: &ObjectKey, target: &Text) -> u32 {
         self.counts().get(&(check.clone(), target.clone())).copied().unwrap_or(0)
     }
 
@@ -75,9 +75,9 @@ mod tests {
 
     #[test]
     fn only_attempts_in_a_row_that_could_not_look_count() {
-        let (blind, key, target) = (Blind::default(), ObjectKey::new("shop", "web"), Arc::from("t"));
+        let (blind, key, target) = (Blind::default(), ObjectKey::new("shop", "web"), Text::from("t"));
         let ended = |outcome| {
-            blind.note((key.clone(), Arc::clone(&target)), &outcome);
+            blind.note((key.clone(), target.clone()), &outcome);
             blind.attempts(&key, &target)
         };
         let cannot = || Outcome::from_reason(Reason::CannotStart, "no such program");
@@ -85,6 +85,6 @@ mod tests {
         assert_eq!(ended(Outcome::from_reason(Reason::ExitCode, "exit code 1")), 0);
         assert_eq!(ended(cannot()), 1);
         assert_eq!(ended(Outcome::Success), 0);
-        assert_eq!(blind.attempts(&key, &Arc::from("other")), 0);
+        assert_eq!(blind.attempts(&key, &Text::from("other")), 0);
     }
 }

@@ -4,16 +4,13 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{Running, blind::Blind};
 use crate::{
-    check::{Check, EndpointState, InitialState, ObjectKey, Reason},
+    check::{Check, EndpointState, InitialState, Kind, ObjectKey, Reason},
     cli::{Exit, output::Output, print::print, table},
     engine::{Board, CheckView, EndpointView},
 };
 
 /// Nobody who asks once wants to wait a whole interval between two probes.
 const QUICK: Duration = Duration::from_secs(1);
-
-/// The kind of a row that is another check.
-const MEMBER: &str = "healthCheck";
 
 /// Runs `checks` until every endpoint is decided, or cannot be.
 pub(super) async fn run(running: &Running, blind: &Blind, checks: Vec<Check>, output: Output) -> anyhow::Result<Exit> {
@@ -82,7 +79,7 @@ impl Tries<'_> {
 
     fn is_over(&self, view: &CheckView, row: &EndpointView) -> bool {
         // What a member check is follows from endpoints that have rows of their own, or from none.
-        row.kind == MEMBER || row.state != EndpointState::Unknown || self.is_blind(view, row)
+        row.kind == Kind::HealthCheck || row.state != EndpointState::Unknown || self.is_blind(view, row)
     }
 
     /// Whether we could not look at it often enough, and the board says so.

@@ -6,7 +6,6 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -26,6 +25,8 @@ use serde_json::json;
 
 use super::super::client::{CallError, call};
 
+use crate::check::Text;
+
 /// How many notes of one object and reason are events of their own.
 const NOTES: usize = 10;
 /// For how long an event is counted on. The API server keeps events for an hour by default.
@@ -43,7 +44,7 @@ pub(super) struct Told {
 }
 
 /// Of which object, and as what.
-type Subject = (Arc<str>, String);
+type Subject = (Text, String);
 
 #[derive(Clone, Debug)]
 struct Known {

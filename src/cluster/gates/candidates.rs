@@ -1,12 +1,12 @@
 //! The endpoints of a check as gates see them. Pure.
 
-use std::{cmp::Ordering, collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{cmp::Ordering, collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use jiff::Timestamp;
 
 use super::{calendar::Calendar, flaps::Flaps, losses::population, slices::Names};
 use crate::{
-    check::{Check, Overrides, PortRef, Target, Word},
+    check::{Check, Overrides, PortRef, Target, Text, Word},
     engine::{CheckView, EndpointView},
     gate::{Frozen, Last, Member, Verdict},
 };
@@ -16,7 +16,7 @@ use crate::{
 pub struct Spot {
     pub address: SocketAddr,
     /// The target whose host is a DNS name that leads there.
-    pub name_of: Option<Arc<str>>,
+    pub name_of: Option<Text>,
 }
 
 /// Why one that is healthy is held back.
@@ -27,9 +27,9 @@ const FLAPPING: &str = "Flapping";
 pub struct Candidate<P = Spot> {
     pub spot: P,
     /// Of an endpoint its label: it can be read back from what was published.
-    pub identity: Arc<str>,
-    pub label: Arc<str>,
-    pub zone: Option<Arc<str>>,
+    pub identity: Text,
+    pub label: Text,
+    pub zone: Option<Text>,
     pub verdict: Verdict,
     pub last_healthy: Option<Timestamp>,
     pub word: Option<Word>,
@@ -96,7 +96,7 @@ pub struct Places {
     /// Each once, by its address.
     pub candidates: Vec<Candidate>,
     /// Targets whose host is a name of which no address is known yet.
-    pub unknown: Vec<Arc<str>>,
+    pub unknown: Vec<Text>,
 }
 
 /// Where the endpoints of `check` are. `published`: the addresses that an earlier life knew of a name; they
@@ -108,7 +108,7 @@ pub fn places(check: &Check, view: &CheckView, judged: Judged<'_>, published: &N
     let mut unknown = vec![];
     let mut add = |address: SocketAddr, target: &Target, whole: &EndpointView, row: &EndpointView| {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        let identity: Arc<str> = address.to_string().into();
+        let identity: Text = address.to_string().into();
         let label = if whole.label.parse::<SocketAddr>().is_ok() {
             whole.label.clone()
         } else {
@@ -163,7 +163,7 @@ pub struct Judged<'a> {
 
 impl Judged<'_> {
     /// What is published for `row`.
-    pub fn candidate<P>(&self, row: &EndpointView, spot: P, identity: Arc<str>, label: Arc<str>) -> Candidate<P> {
+    pub fn candidate<P>(&self, row: &EndpointView, spot: P, identity: Text, label: Text) -> Candidate<P> {
         let word = self.overrides.in_force(&row.target, self.wall);
         let waits = self.flaps.waits_until(row, self.now);
         let verdict = verdict(row);
@@ -202,6 +202,8 @@ fn verdict(row: &EndpointView) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::check::EndpointState;
 
@@ -210,7 +212,7 @@ mod tests {
             target: "t".into(),
             label: "10.0.0.1:80".into(),
             identity: "t/10.0.0.1:80".into(),
-            kind: "tcp",
+            kind: crate::check::Kind::Tcp,
             optional: false,
             state,
             stale: false,

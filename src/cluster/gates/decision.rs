@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
     time::Duration,
 };
 
@@ -16,23 +15,23 @@ use super::{
     report::GateReport,
 };
 use crate::{
-    check::{Check, Gate, GateMode, GateReason, HealthReason},
+    check::{Check, Gate, GateMode, GateReason, HealthReason, Text},
     gate::{Decision, Freeze, Last, Member, Ruling, Verdict, decide, explain, wait_anew},
 };
 
 /// What the last decision of a gate said. Empty in a new life: then what is published tells.
 #[derive(Debug, Default)]
 pub struct Memory {
-    last: HashMap<Arc<str>, Last>,
+    last: HashMap<Text, Last>,
     /// Published in an earlier life, and not decided about since.
-    found: HashSet<Arc<str>>,
+    found: HashSet<Text>,
     started: bool,
     /// What the gate did in an earlier life, by its status.
     former: Option<Former>,
     /// It was frozen then, and is until then.
     frozen_until: Option<Instant>,
     /// Until when (of the gates' clock) what was held then waits anew.
-    held: HashMap<Arc<str>, Duration>,
+    held: HashMap<Text, Duration>,
 }
 
 impl Memory {

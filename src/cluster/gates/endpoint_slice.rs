@@ -1,7 +1,5 @@
 //! The `endpointSlice` gate: slices of a Service without a selector.
 
-use std::sync::Arc;
-
 use super::{
     Evaluated, KindCtx,
     candidates::{Candidate, Places, Spot, places},
@@ -14,13 +12,13 @@ use super::{
     write::{GateKey, GateWrite},
 };
 use crate::{
-    check::{GateMode, GateReason, ObjectKey, Place, PortRef},
+    check::{GateMode, GateReason, ObjectKey, Place, PortRef, Text},
     compile::is_publishable,
 };
 
 impl KindCtx<'_> {
     /// What the gate does and writes.
-    pub(super) fn endpoint_slice(&mut self, service: &Arc<str>, port: Option<&PortRef>) -> Evaluated {
+    pub(super) fn endpoint_slice(&mut self, service: &Text, port: Option<&PortRef>) -> Evaluated {
         let name = &self.gate.name;
         let service = ObjectKey::of(self.check.key.namespace.clone(), service.clone());
         let reconciler = self.reconciler;

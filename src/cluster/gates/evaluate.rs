@@ -20,7 +20,7 @@ use super::{
     write::{GateKey, GateWrite},
 };
 use crate::{
-    check::{GateMode, GateReason, ObjectKey, Overrides},
+    check::{GateMode, GateReason, ObjectKey, Overrides, Text},
     cluster::writer::Note,
     engine::CheckView,
     gate::Freeze,
@@ -32,9 +32,9 @@ const WRITTEN: Duration = Duration::from_millis(700);
 /// What is remembered of one check.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    pub(super) uid: Arc<str>,
+    pub(super) uid: Text,
     /// By the gate's name, what it writes to and its mode: what a dry run would have done was not done.
-    pub(super) memories: HashMap<(Arc<str>, Arc<str>, GateMode), Memory>,
+    pub(super) memories: HashMap<(Text, Text, GateMode), Memory>,
     pub(super) flaps: Flaps,
     /// What was last to be written.
     pub(super) outstanding: HashSet<GateKey>,

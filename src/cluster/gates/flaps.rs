@@ -2,11 +2,11 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
     time::Duration,
 };
 
 use crate::{
+    check::Text,
     engine::{CheckView, EndpointView},
     gate::Flap,
 };
@@ -19,7 +19,7 @@ struct Known {
 
 /// See the module's own words. Times are of any clock that only goes forward.
 #[derive(Debug, Default)]
-pub struct Flaps(HashMap<(Arc<str>, Arc<str>), Known>);
+pub struct Flaps(HashMap<(Text, Text), Known>);
 
 impl Flaps {
     /// Takes in what `view` says at `now`.

@@ -1,7 +1,5 @@
 //! The kinds of gates: what each is given, and what it answers.
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -14,7 +12,7 @@ use super::{
     write::{GateKey, GateWrite},
 };
 use crate::{
-    check::{Check, Gate, GateKind, GateReason},
+    check::{Check, Gate, GateKind, GateReason, Text},
     cluster::reconcile::Reconciler,
     engine::CheckView,
     gate::Freeze,
@@ -45,24 +43,24 @@ pub struct Evaluated {
 }
 
 impl Evaluated {
-    pub(super) fn idle(name: &Arc<str>, reason: GateReason, message: impl Into<String>) -> Self {
+    pub(super) fn idle(name: &Text, reason: GateReason, message: impl Into<String>) -> Self {
         Self { report: GateReport::idle(name, reason, message), writes: vec![] }
     }
 }
 
 /// What a gate writes to, as far as it is named.
-pub(super) fn gates_what(kind: &GateKind) -> Arc<str> {
+pub(super) fn gates_what(kind: &GateKind) -> Text {
     match kind {
         GateKind::EndpointSlice { service, .. } => service.clone(),
         GateKind::PodReadiness { condition_type, .. } => condition_type.clone(),
-        GateKind::Annotation => Arc::default(),
+        GateKind::Annotation => Text::default(),
     }
 }
 
 /// How many endpoints are named in a message.
 const NAMED: usize = 3;
 
-pub(super) fn listed(names: &[Arc<str>]) -> String {
+pub(super) fn listed(names: &[Text]) -> String {
     let mut text = names.iter().take(NAMED).map(|name| &**name).collect::<Vec<_>>().join(", ");
     if names.len() > NAMED {
         text = format!("{text} and {} more", names.len() - NAMED);

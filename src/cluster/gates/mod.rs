@@ -36,7 +36,6 @@ pub mod write;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    sync::Arc,
     time::Duration,
 };
 
@@ -64,7 +63,7 @@ use super::{
     writer::Note,
 };
 use crate::{
-    check::{Gate, GateKind, GateReason, ObjectKey},
+    check::{Gate, GateKind, GateReason, ObjectKey, Text},
     engine::{Board, Surroundings},
     gate::Frozen,
     telemetry::GateGauges,
@@ -101,7 +100,7 @@ pub struct Turn {
     pub notes: Vec<Note>,
     /// Owners of slices, with their namespace, that nobody here knows. Whether they are there is to be handed to
     /// [`Gates::judge`].
-    pub owners: Vec<(Arc<str>, Owner)>,
+    pub owners: Vec<(Text, Owner)>,
 }
 
 /// See the module's own words.
@@ -114,7 +113,7 @@ pub struct Gates {
     /// Services whose slices may have lost their gate.
     services: BTreeSet<ObjectKey>,
     /// Namespaces whose pods' conditions may have lost their gate.
-    namespaces: BTreeSet<Arc<str>>,
+    namespaces: BTreeSet<Text>,
     /// When a check is to be looked at though nobody tells of a change.
     due: BTreeMap<ObjectKey, Instant>,
     book: Book,

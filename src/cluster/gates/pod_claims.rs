@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::HashSet, sync::Arc};
 
 use crate::{
-    check::{Check, GateKind, GateMode, ObjectKey, Place, PodSelector},
+    check::{Check, GateKind, GateMode, ObjectKey, Place, PodSelector, Text},
     cluster::{
         index::{
             Sources,
@@ -17,7 +17,7 @@ use crate::{
 pub struct Claim<'a> {
     pub check: &'a Arc<Check>,
     /// The type of the condition.
-    pub kind: &'a Arc<str>,
+    pub kind: &'a Text,
     pub mode: GateMode,
     /// What is claimed can be told; not so while something is being listed for the first time.
     pub ready: bool,

@@ -1,9 +1,6 @@
 //! The `podReadiness` gate: a condition that pods wait for before they are ready.
 
-use std::{
-    collections::{BTreeMap, HashMap, btree_map::Entry},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, HashMap, btree_map::Entry};
 
 use super::{
     Evaluated, KindCtx,
@@ -14,7 +11,7 @@ use super::{
     write::{GateKey, GateWrite, PodWrite},
 };
 use crate::{
-    check::{Check, Gate, GateMode, GateReason, Health, PodSelector},
+    check::{Check, Gate, GateMode, GateReason, Health, PodSelector, Text},
     cluster::index::{facts::PodFacts, pod_uid, scopes_of},
     gate::Verdict,
 };
@@ -50,14 +47,14 @@ pub fn said_by(message: &str) -> Option<(&str, &str)> {
 
 /// Lets `pod` be ready, as far as we are concerned, because no gate holds it any more. `None` where that is so.
 #[must_use]
-pub fn release(pod: &PodFacts, kind: &Arc<str>) -> Option<(GateKey, GateWrite)> {
+pub fn release(pod: &PodFacts, kind: &Text) -> Option<(GateKey, GateWrite)> {
     write(pod, kind, true, RELEASED, "no gate of a HealthCheck holds this pod any more".to_owned())
 }
 
 /// `None` where the condition is like that already.
 fn write(
     pod: &PodFacts,
-    kind: &Arc<str>,
+    kind: &Text,
     status: bool,
     reason: &'static str,
     message: String,
@@ -81,7 +78,7 @@ fn write(
 
 impl KindCtx<'_> {
     /// What the gate does and writes.
-    pub(super) fn pod_readiness(&mut self, kind: &Arc<str>, selector: Option<&PodSelector>) -> Evaluated {
+    pub(super) fn pod_readiness(&mut self, kind: &Text, selector: Option<&PodSelector>) -> Evaluated {
         let name = &self.gate.name;
         let (reconciler, check) = (self.reconciler, self.check);
         let sources = &reconciler.index.sources;
@@ -142,7 +139,7 @@ impl KindCtx<'_> {
     }
 
     /// The pods of the targets, each by its own verdict.
-    fn target_pods<'p>(&self, pods: &'p BTreeMap<Arc<str>, PodFacts>) -> Vec<PodCandidate<'p>> {
+    fn target_pods<'p>(&self, pods: &'p BTreeMap<Text, PodFacts>) -> Vec<PodCandidate<'p>> {
         let by_uid: HashMap<&str, &PodFacts> = pods.values().map(|pod| (&*pod.uid, pod)).collect();
         let mut found: BTreeMap<&str, PodCandidate<'p>> = BTreeMap::new();
         for row in self.view.endpoints.iter() {
@@ -166,7 +163,7 @@ impl KindCtx<'_> {
         &self,
         kind: &str,
         selector: &PodSelector,
-        pods: &'p BTreeMap<Arc<str>, PodFacts>,
+        pods: &'p BTreeMap<Text, PodFacts>,
     ) -> Vec<PodCandidate<'p>> {
         let matching: Vec<_> = pods.values().filter(|pod| !pod.ends && selector.matches(&pod.labels)).collect();
         // What was once decided must not fall because the check was edited and has to look anew.
@@ -199,7 +196,7 @@ impl KindCtx<'_> {
     }
 
     /// Those that the gate may act on, and what is to be said of the others.
-    fn sort_out<'p>(&self, kind: &Arc<str>, all: Vec<PodCandidate<'p>>) -> (Vec<PodCandidate<'p>>, LeftAlone) {
+    fn sort_out<'p>(&self, kind: &Text, all: Vec<PodCandidate<'p>>) -> (Vec<PodCandidate<'p>>, LeftAlone) {
         let claims = claims(&self.check.key.namespace, self.reconciler);
         let rank = |claim: &Claim<'_>| claim.rank(self.reconciler);
         let ours = claims.iter().find(|claim| claim.check.key == self.check.key && claim.kind == kind).map(rank);

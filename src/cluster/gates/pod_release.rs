@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    sync::Arc,
     time::Duration,
 };
 
@@ -20,7 +19,7 @@ use super::{
     write::{GateKey, GateWrite, Written},
 };
 use crate::{
-    check::{GateMode, ObjectKey},
+    check::{GateMode, ObjectKey, Text},
     cluster::{
         checks::Selection,
         client::{CallError, list_all},
@@ -35,11 +34,11 @@ const GRACE: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub struct PodRelease {
     /// What was last to be written in each namespace.
-    releasing: HashMap<Arc<str>, HashSet<GateKey>>,
+    releasing: HashMap<Text, HashSet<GateKey>>,
     /// Conditions whose gate is there and does not claim the pod, and since when.
     unclaimed: HashMap<GateKey, Instant>,
     /// Pods as they were found by a search, by namespace and name. Those that are watched are better known.
-    strays: HashMap<Arc<str>, BTreeMap<Arc<str>, PodFacts>>,
+    strays: HashMap<Text, BTreeMap<Text, PodFacts>>,
     pub(super) search: PodSearch,
 }
 
@@ -59,7 +58,7 @@ impl PodRelease {
     }
 
     /// Namespaces in which a wait is over.
-    pub fn due(&self, now: Instant) -> BTreeSet<Arc<str>> {
+    pub fn due(&self, now: Instant) -> BTreeSet<Text> {
         let over = |(_, since): &(&GateKey, &Instant)| now.duration_since(**since) >= GRACE;
         self.unclaimed.iter().filter(over).map(|(key, _)| key.object().namespace.clone()).collect()
     }
@@ -75,7 +74,7 @@ enum PodFate {
 
 impl Gates {
     /// Releases the pods of `namespace` that no gate holds.
-    pub(super) fn release_pods(&mut self, namespace: &Arc<str>, scene: Scene<'_>, now: Instant, turn: &mut Turn) {
+    pub(super) fn release_pods(&mut self, namespace: &Text, scene: Scene<'_>, now: Instant, turn: &mut Turn) {
         if !self.features.pod_readiness {
             return;
         }

@@ -1,10 +1,7 @@
 //! What no gate wants any more goes: the slices of a HealthCheck that is gone, of a gate that was edited, and of one
 //! that has lost its Service.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Client, api::ListParams};
@@ -18,13 +15,13 @@ use super::{
     write::{GateKey, GateWrite},
 };
 use crate::{
-    check::ObjectKey,
+    check::{ObjectKey, Text},
     cluster::{checks::Selection, client::list_all, index::facts::SliceFacts},
 };
 
 /// Owners that nobody here knows, and what was found of them: `None` while somebody is asking.
 #[derive(Debug, Default)]
-pub struct Owners(HashMap<(Arc<str>, Owner), Option<bool>>);
+pub struct Owners(HashMap<(Text, Owner), Option<bool>>);
 
 impl Owners {
     /// Answers may have become wrong: whoever matters is asked about again.
@@ -74,7 +71,7 @@ impl Gates {
     }
 
     /// Whether `owner` is known to be gone. Who has not been asked about is.
-    pub(super) fn is_gone(&mut self, namespace: &Arc<str>, owner: &Owner, turn: &mut Turn) -> bool {
+    pub(super) fn is_gone(&mut self, namespace: &Text, owner: &Owner, turn: &mut Turn) -> bool {
         let key = (namespace.clone(), owner.clone());
         match self.owners.0.get(&key) {
             Some(answer) => *answer == Some(true),
@@ -87,7 +84,7 @@ impl Gates {
     }
 
     /// Takes in whether an owner is gone; `None`: nobody could be asked.
-    pub fn judge(&mut self, namespace: &Arc<str>, owner: Owner, gone: Option<bool>, scene: Scene<'_>) {
+    pub fn judge(&mut self, namespace: &Text, owner: Owner, gone: Option<bool>, scene: Scene<'_>) {
         let key = (namespace.clone(), owner);
         match gone {
             Some(gone) => self.owners.0.insert(key, Some(gone)),

@@ -1,7 +1,5 @@
 //! What is published of a gate that does nothing. Pure: reads what is known of the cluster.
 
-use std::sync::Arc;
-
 use super::{
     Evaluated, GateReport, KindCtx, listed,
     pod_claims::claims,
@@ -12,7 +10,7 @@ use super::{
     write::{GateKey, GateWrite},
 };
 use crate::{
-    check::{Check, Gate, GateKind, GateReason, Host, ObjectKey, Place},
+    check::{Check, Gate, GateKind, GateReason, Host, ObjectKey, Place, Text},
     cluster::{
         index::{Sources, facts::PodFacts},
         reconcile::Reconciler,
@@ -23,7 +21,7 @@ use crate::{
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Remains {
     pub ready: u32,
-    pub withheld: Vec<Arc<str>>,
+    pub withheld: Vec<Text>,
 }
 
 impl Remains {
@@ -32,7 +30,7 @@ impl Remains {
         self.ready.saturating_add(u32::try_from(self.withheld.len()).unwrap_or(u32::MAX))
     }
 
-    fn add(&mut self, ready: bool, label: impl FnOnce() -> Arc<str>) {
+    fn add(&mut self, ready: bool, label: impl FnOnce() -> Text) {
         if ready {
             self.ready += 1;
         } else {
@@ -69,23 +67,18 @@ fn owner(check: &Check) -> Owner {
     Owner { name: check.key.name.clone(), uid: check.uid.clone() }
 }
 
-fn service_of(check: &Check, service: &Arc<str>) -> ObjectKey {
+fn service_of(check: &Check, service: &Text) -> ObjectKey {
     ObjectKey::of(check.key.namespace.clone(), service.clone())
 }
 
 /// The target at an address, or the address.
-fn label(check: &Check, entry: &Entry) -> Arc<str> {
+fn label(check: &Check, entry: &Entry) -> Text {
     let at = |place: &Place| matches!(place, Place::Host(Host::Address(address)) if *address == entry.address);
     let target = check.targets.iter().find(|target| at(&target.place)).map(|target| target.name.clone());
     target.or_else(|| entry.name_of.clone()).unwrap_or_else(|| entry.address.to_string().into())
 }
 
-fn slices(
-    check: &Check,
-    service: &Arc<str>,
-    reconciler: &Reconciler,
-    keeps: impl Fn(&Existing<'_>) -> bool,
-) -> Remains {
+fn slices(check: &Check, service: &Text, reconciler: &Reconciler, keeps: impl Fn(&Existing<'_>) -> bool) -> Remains {
     let mut remains = Remains::default();
     for slice in own(&service_of(check, service), &owner(check), &reconciler.index.sources) {
         if keeps(&slice) {
@@ -151,13 +144,13 @@ impl KindCtx<'_> {
     }
 
     /// What an `endpointSlice` gate does that is switched off: it lets go of what it held, where it still may.
-    pub(super) fn slices_off(&self, service: &Arc<str>) -> Evaluated {
+    pub(super) fn slices_off(&self, service: &Text) -> Evaluated {
         const OFF: &str =
             "endpointSlice gates are switched off here; whoever installs may turn them on (features.endpointSlices)";
         let (service, owner) = (service_of(self.check, service), owner(self.check));
         let existing = own(&service, &owner, &self.reconciler.index.sources);
         let publisher =
-            Publisher { service: &service, gate: &self.gate.name, owner: &owner, port_name: &Arc::from("") };
+            Publisher { service: &service, gate: &self.gate.name, owner: &owner, port_name: &Text::default() };
         let writes: Vec<_> = let_go(&publisher, &existing)
             .into_iter()
             .map(|(key, write)| (GateKey::Slice(key), GateWrite::Slice(write)))

@@ -1,7 +1,5 @@
 //! What the gates of a check do, as it is told: in the status, in metrics and in events.
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -11,7 +9,7 @@ use crate::{
         conditions::{self, ConditionStatus, GATES_APPLIED, Statement},
         status::GateStatus,
     },
-    check::{GateReason, clean_message},
+    check::{GateReason, Text, clean_message},
     cluster::status::Acceptance,
     gate::Effective,
     telemetry::GateSeries,
@@ -29,7 +27,7 @@ pub const RELEASED_MESSAGE: &str =
 /// What one gate does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GateReport {
-    pub name: Arc<str>,
+    pub name: Text,
     pub effective: GateReason,
     /// How many endpoints the verdicts would publish as ready.
     pub desired: u32,
@@ -45,7 +43,7 @@ pub struct GateReport {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GatesReport {
     /// Of the object it speaks of.
-    pub uid: Arc<str>,
+    pub uid: Text,
     pub generation: i64,
     /// In declared order.
     pub gates: Vec<GateReport>,
@@ -82,7 +80,7 @@ impl GatesReport {
 impl GateReport {
     /// Nothing is decided, and nothing written.
     #[must_use]
-    pub fn idle(name: &Arc<str>, effective: GateReason, message: impl Into<String>) -> Self {
+    pub fn idle(name: &Text, effective: GateReason, message: impl Into<String>) -> Self {
         Self { name: name.clone(), effective, desired: 0, published: 0, withheld: 0, message: message.into() }
     }
 }

@@ -1,6 +1,6 @@
 //! An EndpointSlice of ours: what it says, as values, and as the API has it. Pure.
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
 use k8s_openapi::{
     api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice},
@@ -10,7 +10,7 @@ use kube::ResourceExt;
 
 use crate::{
     api::{API_VERSION, GROUP, KIND},
-    check::{Family, ObjectKey},
+    check::{Family, ObjectKey, Text},
     cluster::index::facts::SERVICE_NAME,
 };
 
@@ -28,8 +28,8 @@ pub fn gate_label() -> String {
 /// The HealthCheck that a slice goes with.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Owner {
-    pub name: Arc<str>,
-    pub uid: Arc<str>,
+    pub name: Text,
+    pub uid: Text,
 }
 
 /// One endpoint of a slice.
@@ -37,10 +37,10 @@ pub struct Owner {
 pub struct Entry {
     pub address: IpAddr,
     pub ready: bool,
-    pub zone: Option<Arc<str>>,
+    pub zone: Option<Text>,
     /// The target that it is an address of, where that is a DNS name: so that the addresses are known again after a
     /// restart, even while no name server answers.
-    pub name_of: Option<Arc<str>>,
+    pub name_of: Option<Text>,
 }
 
 /// What a slice says.
@@ -48,7 +48,7 @@ pub struct Entry {
 pub struct Body {
     pub family: Family,
     /// The name of the Service's port; empty where a lone port has none.
-    pub port_name: Arc<str>,
+    pub port_name: Text,
     /// The port of the endpoints.
     pub port: u16,
     /// Sorted by address.
@@ -58,10 +58,10 @@ pub struct Body {
 /// A slice of ours as the server has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owned {
-    pub uid: Arc<str>,
+    pub uid: Text,
     /// `None`: somebody took its owner away.
     pub owner: Option<Owner>,
-    pub gate: Arc<str>,
+    pub gate: Text,
     /// What it says, as far as that can be read; `None` where it is not even for one port.
     pub body: Option<Body>,
     /// The field in which it says what we would never write.

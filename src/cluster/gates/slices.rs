@@ -7,7 +7,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
-    sync::Arc,
 };
 
 use super::{
@@ -15,7 +14,7 @@ use super::{
     write::{SliceWrite, Turns},
 };
 use crate::{
-    check::{Family, ObjectKey},
+    check::{Family, ObjectKey, Text},
     engine::stable_hash,
 };
 
@@ -29,7 +28,7 @@ pub struct Publisher<'a> {
     pub gate: &'a str,
     pub owner: &'a Owner,
     /// The name of the Service's port.
-    pub port_name: &'a Arc<str>,
+    pub port_name: &'a Text,
 }
 
 /// An endpoint to be published, ready or not.
@@ -42,7 +41,7 @@ pub struct Wanted {
 /// A slice of the gate as it is.
 #[derive(Clone, Debug)]
 pub struct Existing<'a> {
-    pub name: &'a Arc<str>,
+    pub name: &'a Text,
     pub resource_version: &'a str,
     pub owned: &'a Owned,
 }
@@ -203,7 +202,7 @@ fn name(publisher: &Publisher<'_>, (family, port): Group, ordinal: u32) -> Strin
 }
 
 /// The addresses of targets that are DNS names, by target.
-pub type Names = HashMap<Arc<str>, BTreeSet<IpAddr>>;
+pub type Names = HashMap<Text, BTreeSet<IpAddr>>;
 
 /// What slices say of each address, and which are the addresses of each target that is a DNS name.
 #[derive(Clone, Debug, Default)]
@@ -245,7 +244,7 @@ mod tests {
     /// A server that takes what it is sent.
     #[derive(Clone, Debug, Default)]
     struct Server {
-        slices: BTreeMap<Arc<str>, (u32, Owned)>,
+        slices: BTreeMap<Text, (u32, Owned)>,
         writes: usize,
         /// It makes something else of what it is sent.
         changes: Option<fn(&mut Owned)>,

@@ -154,7 +154,7 @@ impl World {
             target: target.name.clone(),
             label: endpoint.label.clone(),
             identity: endpoint.identity.clone(),
-            kind: "tcp",
+            kind: crate::check::Kind::Tcp,
             optional: false,
             state: state.unwrap_or(EndpointState::Unknown),
             stale: state == Some(EndpointState::Unknown),

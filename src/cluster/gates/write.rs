@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
 };
 
 use k8s_openapi::{
@@ -18,7 +17,7 @@ use serde_json::json;
 
 use super::slice::{Body, Owned, gate_label};
 use crate::{
-    check::ObjectKey,
+    check::{ObjectKey, Text},
     cluster::{
         client::{CallError, call},
         index::facts::{PodFacts, SliceFacts},
@@ -31,7 +30,7 @@ use crate::{
 pub enum GateKey {
     Slice(ObjectKey),
     /// A condition of a pod, by its type.
-    Pod(ObjectKey, Arc<str>),
+    Pod(ObjectKey, Text),
 }
 
 impl GateKey {
@@ -53,8 +52,8 @@ pub enum GateWrite {
 #[derive(Clone, Debug, PartialEq)]
 pub enum SliceWrite {
     Create(Box<EndpointSlice>),
-    Change { resource_version: String, gate: Arc<str>, body: Body, turns: Turns },
-    Delete { uid: Arc<str>, resource_version: String },
+    Change { resource_version: String, gate: Text, body: Body, turns: Turns },
+    Delete { uid: Text, resource_version: String },
 }
 
 /// What becomes of the endpoints of a slice.

@@ -1,6 +1,6 @@
 //! What is kept of the objects that targets refer to: as little as resolving needs.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use k8s_openapi::api::{
     core::v1::{Pod, Service},
@@ -10,7 +10,7 @@ use kube::ResourceExt;
 
 use crate::{
     api::{GROUP, rules::CONDITION_TYPE_PREFIX},
-    check::ObjectKey,
+    check::{ObjectKey, Text},
     cluster::gates::slice::{self, Owned},
 };
 
@@ -21,7 +21,7 @@ pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceFacts {
     pub key: ObjectKey,
-    pub uid: Arc<str>,
+    pub uid: Text,
     /// Its slices are made by the cluster, from pods.
     pub selector: bool,
     pub external_name: bool,
@@ -31,7 +31,7 @@ pub struct ServiceFacts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {
     /// Empty where a lone port has no name.
-    pub name: Arc<str>,
+    pub name: Text,
     pub number: u16,
 }
 
@@ -40,16 +40,16 @@ pub struct ServicePort {
 pub struct SliceFacts {
     pub key: ObjectKey,
     /// Name of its Service, in the same namespace; empty where it belongs to none.
-    pub service: Arc<str>,
+    pub service: Text,
     pub resource_version: String,
     /// Our own annotations, by the name of the check.
     pub annotations: BTreeMap<String, String>,
     /// Who makes it; empty where it does not say.
-    pub managed_by: Arc<str>,
+    pub managed_by: Text,
     /// What a gate of ours has written, where it is ours.
     pub owned: Option<Box<Owned>>,
     /// Number by name; the name is empty where a lone port has none.
-    pub ports: Vec<(Arc<str>, u16)>,
+    pub ports: Vec<(Text, u16)>,
     pub endpoints: Vec<EndpointFacts>,
 }
 
@@ -58,19 +58,19 @@ pub struct SliceFacts {
 pub struct EndpointFacts {
     pub address: IpAddr,
     /// The pod behind it.
-    pub pod_uid: Option<Arc<str>>,
+    pub pod_uid: Option<Text>,
 }
 
 /// A pod, running or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodFacts {
     pub key: ObjectKey,
-    pub uid: Arc<str>,
+    pub uid: Text,
     pub labels: BTreeMap<String, String>,
     /// The pod's first address, while it runs and is not terminating.
     pub running_at: Option<IpAddr>,
     /// Its containers' declared ports that have a name.
-    pub named_ports: Vec<(Arc<str>, u16)>,
+    pub named_ports: Vec<(Text, u16)>,
     /// It terminates, or has run to its end.
     pub ends: bool,
     /// What it says of readiness gates of ours; `None` where it has nothing to do with them.
@@ -82,14 +82,14 @@ pub struct PodFacts {
 pub struct ReadinessFacts {
     pub resource_version: String,
     /// The types that its spec waits for.
-    pub gates: Vec<Arc<str>>,
+    pub gates: Vec<Text>,
     pub conditions: Vec<ReadinessCondition>,
 }
 
 /// One condition of ours on a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadinessCondition {
-    pub kind: Arc<str>,
+    pub kind: Text,
     /// `None`: neither True nor False.
     pub status: Option<bool>,
     pub reason: String,
@@ -225,7 +225,7 @@ impl ReadinessFacts {
     fn of(pod: &Pod) -> Option<Self> {
         let ours = |kind: &str| kind.starts_with(CONDITION_TYPE_PREFIX);
         let gates = pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
-        let gates: Vec<Arc<str>> =
+        let gates: Vec<Text> =
             gates.filter(|gate| ours(&gate.condition_type)).map(|gate| gate.condition_type.as_str().into()).collect();
         let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
         let conditions: Vec<_> = conditions

@@ -18,7 +18,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::check::{Check, GateKind, ObjectKey, Place};
+use crate::check::{Check, GateKind, ObjectKey, Place, Text};
 
 /// What gates are to look at.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ pub struct GatesTouched {
     /// The Services whose slices are.
     pub services: BTreeSet<ObjectKey>,
     /// The namespaces whose pods' conditions are.
-    pub namespaces: BTreeSet<Arc<str>>,
+    pub namespaces: BTreeSet<Text>,
 }
 
 /// The checks, and for each kind of object which of them an object concerns.
@@ -38,11 +38,11 @@ pub struct Index {
     /// Which checks refer to a Service.
     by_service: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     /// Which checks of a namespace refer to pods.
-    by_pods: HashMap<Arc<str>, BTreeSet<ObjectKey>>,
+    by_pods: HashMap<Text, BTreeSet<ObjectKey>>,
     /// Which checks have a gate that publishes endpoints of a Service.
     by_gated: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     /// Which checks of a namespace have a gate that sets conditions on pods.
-    by_pod_gate: HashMap<Arc<str>, BTreeSet<ObjectKey>>,
+    by_pod_gate: HashMap<Text, BTreeSet<ObjectKey>>,
     gated: GatesTouched,
     pub sources: Sources,
     /// Rises with every check that comes or goes.

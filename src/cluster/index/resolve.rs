@@ -1,13 +1,13 @@
 //! From a target to its endpoints. Pure: reads what the index holds.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
 use super::{
     Sources,
     facts::{PodFacts, ServiceFacts, ServicePort, SliceFacts},
     problem::{Problem, ProblemKind},
 };
-use crate::check::{Check, Dial, Endpoint, Host, ObjectKey, Place, PodSelector, PortRef, Target};
+use crate::check::{Check, Dial, Endpoint, Host, ObjectKey, Place, PodSelector, PortRef, Target, Text};
 
 /// The endpoints of a check, and what stands in the way of others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl TargetView<'_> {
         self.add(identity, traffic.to_string(), Some(dial));
     }
 
-    fn service(&mut self, name: &Arc<str>) {
+    fn service(&mut self, name: &Text) {
         let key = ObjectKey::of(self.check.key.namespace.clone(), name.clone());
         if let Some(refusal) = self.sources.refusal(super::SourceKind::Services, &key.namespace) {
             return self.problem(ProblemKind::Forbidden, "service.name", refusal.to_owned());

@@ -1,13 +1,10 @@
 //! Services, EndpointSlices and pods of the namespaces that checks refer to, and how far each watch has come.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::facts::{PodFacts, ServiceFacts, SliceFacts};
 use crate::{
-    check::ObjectKey,
+    check::{ObjectKey, Text},
     cluster::{client::CallError, watch::Told},
 };
 
@@ -35,7 +32,7 @@ impl SourceKind {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Scope {
     pub kind: SourceKind,
-    pub namespace: Arc<str>,
+    pub namespace: Text,
 }
 
 /// What a watch of a source told.
@@ -56,9 +53,9 @@ pub struct Touched {
     /// Services that changed, or whose slices did, be it in what moves no endpoint.
     pub gated: BTreeSet<ObjectKey>,
     /// Namespaces whose pods changed.
-    pub pods: BTreeSet<Arc<str>>,
+    pub pods: BTreeSet<Text>,
     /// Namespaces whose pods changed, be it in what moves no endpoint.
-    pub gated_pods: BTreeSet<Arc<str>>,
+    pub gated_pods: BTreeSet<Text>,
     /// A scope that has just become known, or out of reach.
     pub scope: Option<Scope>,
 }
@@ -73,7 +70,7 @@ impl Touched {
 #[derive(Debug, Default)]
 struct Progress {
     /// Names seen by the list that is under way.
-    listed: Option<BTreeSet<Arc<str>>>,
+    listed: Option<BTreeSet<Text>>,
     complete: bool,
     /// Why nothing can be known, for as long as that is so.
     refused: Option<String>,
@@ -84,10 +81,10 @@ struct Progress {
 pub struct Sources {
     pub services: HashMap<ObjectKey, ServiceFacts>,
     /// By Service, then by name of the slice.
-    pub slices: HashMap<ObjectKey, BTreeMap<Arc<str>, SliceFacts>>,
+    pub slices: HashMap<ObjectKey, BTreeMap<Text, SliceFacts>>,
     /// The Service of each slice.
-    slice_service: HashMap<ObjectKey, Arc<str>>,
-    pub pods: HashMap<Arc<str>, BTreeMap<Arc<str>, PodFacts>>,
+    slice_service: HashMap<ObjectKey, Text>,
+    pub pods: HashMap<Text, BTreeMap<Text, PodFacts>>,
     progress: HashMap<Scope, Progress>,
 }
 
@@ -100,7 +97,7 @@ impl Sources {
 
     /// Why nothing is known of `kind` in `namespace`, where we may not look.
     #[must_use]
-    pub fn refusal(&self, kind: SourceKind, namespace: &Arc<str>) -> Option<&str> {
+    pub fn refusal(&self, kind: SourceKind, namespace: &Text) -> Option<&str> {
         let progress = self.progress.get(&Scope { kind, namespace: namespace.clone() })?;
         progress.refused.as_deref().filter(|_| !progress.complete)
     }
@@ -185,7 +182,7 @@ impl Sources {
         touched
     }
 
-    fn note(&mut self, scope: &Scope, name: &Arc<str>) {
+    fn note(&mut self, scope: &Scope, name: &Text) {
         if let Some(listed) = self.progress.entry(scope.clone()).or_default().listed.as_mut() {
             listed.insert(name.clone());
         }

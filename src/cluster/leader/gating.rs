@@ -1,7 +1,5 @@
 //! The leader's part in gates: tells them what changed, and does what follows.
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
 use kube::Api;
 use tokio::time::Instant;
@@ -9,7 +7,7 @@ use tokio::time::Instant;
 use super::{Input, Leader};
 use crate::{
     api::HealthCheck,
-    check::ObjectKey,
+    check::{ObjectKey, Text},
     cluster::{
         client::{CallError, call},
         gates::{
@@ -26,7 +24,7 @@ use crate::{
 /// What is learnt for gates outside of watches.
 pub(super) enum Learnt {
     /// Whether an owner of slices is gone; `None`: nobody could be asked.
-    Owner(Arc<str>, Owner, Option<bool>),
+    Owner(Text, Owner, Option<bool>),
     /// Every slice of ours, wherever.
     Slices(Vec<SliceFacts>),
     /// Every pod with a condition of ours, wherever.
@@ -73,7 +71,7 @@ impl Leader {
 
     /// Asks whether the HealthCheck that owns a slice is really gone: it may be one that this replica was told not to
     /// look at.
-    fn ask_for(&mut self, namespace: Arc<str>, owner: Owner) {
+    fn ask_for(&mut self, namespace: Text, owner: Owner) {
         let (client, inputs) = (self.parts.client.clone(), self.inputs.clone());
         self.tasks.spawn(async move {
             let api: Api<HealthCheck> = Api::namespaced(client, &namespace);

@@ -7,7 +7,7 @@ use std::{
 
 use super::{Action, Reconciler, entry::members_of, stand_in::bare};
 use crate::{
-    check::{Check, ObjectKey, Place, ProbeKind},
+    check::{Check, ObjectKey, Place, ProbeKind, Text},
     cluster::{
         index::{Problem, ProblemKind, resolve},
         status::Acceptance,
@@ -115,7 +115,7 @@ impl Reconciler {
     }
 
     fn missing_members(&self, check: &Check) -> Vec<Problem> {
-        let missing = |(index, name): (usize, &Arc<str>)| {
+        let missing = |(index, name): (usize, &Text)| {
             let member = ObjectKey::of(check.key.namespace.clone(), name.clone());
             (!self.entries.contains_key(&member)).then(|| Problem {
                 kind: ProblemKind::InvalidReference,

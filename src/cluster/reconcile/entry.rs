@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::{
     api::status::GateStatus,
-    check::{Check, Labels, ObjectKey, Place},
+    check::{Check, Labels, ObjectKey, Place, Text},
     cluster::{index::Problem, referred::Referred, server_state::ServerState},
     compile,
     engine::Prior,
@@ -16,12 +16,12 @@ use crate::{
 #[derive(Debug)]
 pub struct CheckFacts {
     pub key: ObjectKey,
-    pub uid: Arc<str>,
+    pub uid: Text,
     pub generation: i64,
     pub labels: Labels,
     pub created: Option<Timestamp>,
     /// What an operator says by hand, as it is written.
-    pub overrides: Option<Arc<str>>,
+    pub overrides: Option<Text>,
     pub compiled: Result<Arc<Check>, Vec<compile::Problem>>,
     pub server: Box<ServerState>,
     /// What an earlier life left in the status.
@@ -31,16 +31,16 @@ pub struct CheckFacts {
 }
 
 /// Which object of a name, and which state of its spec: its uid and generation.
-pub type Version = (Arc<str>, i64);
+pub type Version = (Text, i64);
 
 /// A check as it is kept.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) uid: Arc<str>,
+    pub(super) uid: Text,
     pub(super) generation: i64,
     pub(super) labels: Labels,
     pub(super) created: Option<Timestamp>,
-    pub(super) overrides: Option<Arc<str>>,
+    pub(super) overrides: Option<Text>,
     /// What its gates did when it was first seen, by its status.
     pub(super) found_gates: Arc<[GateStatus]>,
     /// What is wrong with the spec itself.

@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     api::status::GateStatus,
-    check::{Check, ObjectKey},
+    check::{Check, ObjectKey, Text},
     compile,
     engine::{Board, CheckView, Desired},
 };
@@ -62,7 +62,7 @@ pub struct Reconciler {
     by_member: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     /// Circles and too deep nesting.
     graph: BTreeMap<ObjectKey, Vec<Problem>>,
-    graph_dirty: BTreeSet<Arc<str>>,
+    graph_dirty: BTreeSet<Text>,
     dirty: BTreeSet<ObjectKey>,
     /// Services whose slices' annotations are to be looked at.
     services: BTreeSet<ObjectKey>,
@@ -129,7 +129,7 @@ impl Reconciler {
 
     /// The UID of the object under `key`.
     #[must_use]
-    pub fn uid(&self, key: &ObjectKey) -> Option<&Arc<str>> {
+    pub fn uid(&self, key: &ObjectKey) -> Option<&Text> {
         self.entries.get(key).map(|entry| &entry.uid)
     }
 

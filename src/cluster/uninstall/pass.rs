@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use super::{Checks, Release, Report, WRITES};
 use crate::{
-    check::ObjectKey,
+    check::{ObjectKey, Text},
     cluster::{
         client::{CallError, Pages, call},
         gates::{
@@ -247,7 +247,7 @@ impl Look<'_> {
     }
 
     /// The conditions of `pod` that are ours to let go.
-    fn held(&mut self, pod: &PodFacts) -> Vec<std::sync::Arc<str>> {
+    fn held(&mut self, pod: &PodFacts) -> Vec<Text> {
         let mut kinds = vec![];
         for condition in pod.readiness.iter().flat_map(|each| &each.conditions) {
             let said = said_by(&condition.message);
@@ -297,11 +297,11 @@ async fn publish(client: &Client, mut slice: EndpointSlice) -> Result<bool, Call
 struct Released {
     pod: ObjectKey,
     wrote: bool,
-    failed: Vec<(std::sync::Arc<str>, CallError)>,
+    failed: Vec<(Text, CallError)>,
 }
 
 /// One condition after the other: each write makes another version of the pod.
-async fn release_conditions(client: &Client, mut pod: PodFacts, kinds: Vec<std::sync::Arc<str>>) -> Released {
+async fn release_conditions(client: &Client, mut pod: PodFacts, kinds: Vec<Text>) -> Released {
     let mut released = Released { pod: pod.key.clone(), wrote: false, failed: vec![] };
     for kind in kinds {
         let Some((GateKey::Pod(key, kind), GateWrite::Pod(write))) = release_pod(&pod, &kind) else { continue };

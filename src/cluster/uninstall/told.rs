@@ -1,7 +1,5 @@
 //! What statuses say once everything is let go. A replica that lives says so itself; this is for when none does.
 
-use std::sync::Arc;
-
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use kube::{Client, ResourceExt};
@@ -13,7 +11,7 @@ use super::{
 };
 use crate::{
     api::{HealthCheckStatus, conditions},
-    check::{GateReason, ObjectKey},
+    check::{GateReason, ObjectKey, Text},
     cluster::{
         checks::Object,
         client::CallError,
@@ -70,7 +68,7 @@ fn changed(check: &Object, tally: &Tally) -> Option<(ObjectKey, ServerState, Hea
     let key = key(check);
     let mut status = check.status.clone()?;
     let previous = std::mem::take(&mut status.gates);
-    let declared: Vec<Arc<str>> = previous.iter().map(|gate| gate.name.as_str().into()).collect();
+    let declared: Vec<Text> = previous.iter().map(|gate| gate.name.as_str().into()).collect();
     let acceptance = Acceptance { gates: Some(declared), ..Acceptance::default() };
     let gates = previous.iter().map(|gate| {
         let published = tally.get(&(key.clone(), gate.name.clone())).map(|objects| objects.values().sum());

@@ -36,7 +36,7 @@ use super::{
     status::Acceptance,
 };
 use crate::{
-    check::ObjectKey,
+    check::{ObjectKey, Text},
     engine::{Board, CheckView, Subscription},
     telemetry::Beats,
 };
@@ -108,7 +108,7 @@ pub struct Writer {
     gathering: HashSet<ObjectKey>,
     flights: JoinSet<Ended>,
     /// What we may not write, and in which namespace: said once, until it is let through.
-    refused: HashSet<(&'static str, Arc<str>)>,
+    refused: HashSet<(&'static str, Text)>,
 }
 
 impl Writer {

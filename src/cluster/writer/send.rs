@@ -1,6 +1,6 @@
 //! Sends what may be sent, and takes in what became of it.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use futures::FutureExt;
 use jiff::Timestamp;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{Annotated, TICK, WriteKey, Writer, confirm::spread};
 use crate::{
     api::{HealthCheck, HealthCheckStatus},
-    check::{Health, ObjectKey},
+    check::{Health, ObjectKey, Text},
     cluster::{
         client::{CallError, call},
         events::{GateChange, News, OverrideProblem, Transition},
@@ -42,7 +42,7 @@ pub(super) struct Ended {
 pub(super) enum Outcome {
     Status {
         /// Of the object that was written to.
-        uid: Arc<str>,
+        uid: Text,
         status: Box<HealthCheckStatus>,
         claim: bool,
         result: Result<String, CallError>,
@@ -260,7 +260,7 @@ impl Writer {
         self.consider(check);
     }
 
-    fn tell(&self, check: &ObjectKey, uid: &Arc<str>, health: Option<Health>) {
+    fn tell(&self, check: &ObjectKey, uid: &Text, health: Option<Health>) {
         let (Some(health), Some(view)) = (health, self.parts.board.get(check)) else { return };
         self.publish(News::Verdict(Transition { check: check.clone(), uid: uid.clone(), health, view }));
     }

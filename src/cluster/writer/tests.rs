@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     api::HealthCheckStatus,
-    check::{Counts, Health, HealthReason, ObjectKey},
+    check::{Counts, Health, HealthReason, ObjectKey, Text},
     cluster::{
         client::CallError,
         lease::Held,
@@ -47,7 +47,7 @@ fn key(name: &str) -> ObjectKey {
 
 /// `name` as a former owner left it, and accepted.
 fn take_over(writer: &mut Writer, name: &str, observed_at: i64) {
-    let uid: Arc<str> = name.into();
+    let uid: Text = name.into();
     let observed_at = Timestamp::from_second(observed_at).ok();
     let state = ServerState { uid: uid.clone(), epoch: Some(3), observed_at, ..ServerState::default() };
     writer.note(Note::Seen(key(name), Box::new(state)));

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::check::{Dial, EndpointState, Found, Observed, Outcome, Probe, ProbeKind, Reason, TcpProbe};
 

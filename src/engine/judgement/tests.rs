@@ -1,5 +1,5 @@
 use super::*;
-use crate::check::Reason;
+use crate::check::{Reason, Text};
 
 const THRESHOLDS: Thresholds = Thresholds { success: 2, failure: Some(2), connect: None, http: None, timeout: None };
 
@@ -24,7 +24,7 @@ fn take(judgement: &mut Judgement, report: &Report, now: u64) -> bool {
     judgement.take(report, &THRESHOLDS, span, Timestamp::from_millisecond(now.cast_signed()).unwrap())
 }
 
-fn told(judgement: &Judgement) -> Arc<str> {
+fn told(judgement: &Judgement) -> Text {
     judgement.remarks().map(|remarks| remarks.message.clone()).unwrap_or_default()
 }
 
@@ -96,12 +96,12 @@ fn the_initial_state_is_believed_no_longer_than_a_verdict_would_be() {
 fn since_moves_with_the_verdict_and_not_with_doubt() {
     let mut judgement = fresh();
     take(&mut judgement, &success(), 1000);
-    let decided = judgement.since;
+    let decided = judgement.since();
     take(&mut judgement, &failure(), 2000);
     assert_eq!(judgement.shown(InitialState::Unknown), EndpointState::MostlyHealthy);
-    assert_eq!(judgement.since, decided);
+    assert_eq!(judgement.since(), decided);
     take(&mut judgement, &failure(), 3000);
-    assert_eq!(judgement.since.as_millisecond(), 3000);
+    assert_eq!(judgement.since().as_millisecond(), 3000);
 }
 
 #[test]

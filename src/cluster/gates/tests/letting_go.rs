@@ -12,7 +12,7 @@ fn what_no_gate_wants_goes_and_what_nobody_knows_is_asked_about() {
     world.check("a", 1, json!({}), spec(1, json!({})));
     world.says("a", &[UP]);
     let turn = world.turn();
-    assert_eq!(turn.owners, [(Arc::from(NS), Owner { name: "gone".into(), uid: "gone".into() })]);
+    assert_eq!(turn.owners, [(Text::from(NS), Owner { name: "gone".into(), uid: "gone".into() })]);
     assert_eq!(world.reported("a").effective, GateReason::Conflict, "until it is known whose it is");
     let mut world = World::with(vec![left("a", "traffic", &[(1, true)]), left("a", "former", &[(1, true)])]);
     world.check("a", 1, json!({}), spec(1, json!({})));

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use super::*;
 
+use crate::check::Text;
+
 const NAME: &str = "db.corp.example";
 
 fn named(gate: Value) -> Value {
@@ -25,7 +27,7 @@ impl World {
     fn finds(&mut self, state: Option<EndpointState>, addresses: Option<&[(&str, Option<EndpointState>)]>) {
         let target = self.reconciler.accepted(&key("a")).expect("accepted").targets[0].clone();
         let of = |(address, state): &(&str, Option<EndpointState>)| {
-            let label: Arc<str> = SocketAddr::new(ip(address), 80).to_string().into();
+            let label: Text = SocketAddr::new(ip(address), 80).to_string().into();
             EndpointView { label: label.clone(), identity: label, ..self.row(&target, *state) }
         };
         let addresses = addresses.map(|addresses| addresses.iter().map(of).collect());
