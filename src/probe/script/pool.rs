@@ -6,7 +6,7 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::{LazyLock, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -17,7 +17,7 @@ use tokio::{
     process::{Child, Command},
     runtime::Handle,
     task::spawn_blocking,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
 use super::{
@@ -28,8 +28,11 @@ use super::{
     worker::{self, Orders},
 };
 
-/// So many workers are kept for the next script. A kept one costs a megabyte or two, a new one a millisecond.
+/// So many workers are kept for the next script, however long that takes to come. A kept one costs a megabyte or two, a
+/// new one as much CPU as several small scripts.
 const KEPT: usize = 8;
+/// How long the others are kept, as many as may run at once: long enough for most to be wanted again.
+const LINGER: Duration = Duration::from_secs(15);
 /// How long after the deadline a worker may answer; it kills within 100 ms, and the machine may be busy.
 const GRACE: Duration = Duration::from_millis(700);
 /// What is handed on of our own environment. Nothing else is: it may hold what a script must not know.
@@ -41,15 +44,32 @@ pub(super) struct Pool {
     program: PathBuf,
     limits: Limits,
     sealed: Option<PathBuf>,
-    /// With whose scripts they have run, who waits for longest first. A script can lower the limits of its worker
-    /// for good, so it is no other namespace's worker.
-    idle: Mutex<Vec<(String, Worker)>>,
+    at_once: usize,
+    idle: Arc<Mutex<Idle>>,
+}
+
+/// Workers that wait.
+#[derive(Debug, Default)]
+struct Idle {
+    /// Who waits for longest first.
+    workers: Vec<Kept>,
+    /// Whether somebody comes to look who has waited for too long.
+    is_watched: bool,
+}
+
+#[derive(Debug)]
+struct Kept {
+    /// With whose scripts it has run. A script can lower the limits of its worker for good, so it is no other
+    /// namespace's worker.
+    namespace: String,
+    since: Instant,
+    worker: Worker,
 }
 
 impl Pool {
     pub fn new(setup: &Setup) -> Self {
-        let Setup { program, limits, sealed, .. } = setup.clone();
-        Self { program, limits, sealed, idle: Mutex::default() }
+        let Setup { program, limits, sealed, at_once, .. } = setup.clone();
+        Self { program, limits, sealed, at_once, idle: Arc::default() }
     }
 
     /// Has a worker run a script. Dropping the future ends the script and all it started.
@@ -93,18 +113,42 @@ impl Pool {
         Worker::start(&self.program, &serde_json::to_string(&orders)?, room)
     }
 
+    /// The one that ran last: what it needs is still in the caches, and those that nobody needs are told by their age.
     fn kept(&self, namespace: &str) -> Option<Worker> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = idle.iter().rposition(|(whose, _)| whose == namespace)?;
-        Some(idle.remove(place).1)
+        let place = idle.workers.iter().rposition(|kept| kept.namespace == namespace)?;
+        Some(idle.workers.remove(place).worker)
     }
 
     fn keep(&self, namespace: &str, worker: Worker) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let too_many = (idle.len() >= KEPT).then(|| idle.remove(0));
-        idle.push((namespace.to_owned(), worker));
+        let too_many = (idle.workers.len() >= self.at_once.max(KEPT)).then(|| idle.workers.remove(0));
+        idle.workers.push(Kept { namespace: namespace.to_owned(), since: Instant::now(), worker });
+        if idle.workers.len() > KEPT && !idle.is_watched {
+            idle.is_watched = true;
+            tokio::spawn(watch(Arc::downgrade(&self.idle)));
+        }
         drop(idle);
         drop(too_many);
+    }
+}
+
+/// Lets go of who was not wanted for long, until only those are left that are always kept.
+async fn watch(idle: Weak<Mutex<Idle>>) {
+    loop {
+        sleep(LINGER).await;
+        let Some(idle) = idle.upgrade() else { return };
+        let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let over = idle.workers.len().saturating_sub(KEPT);
+        let old = idle.workers.iter().take(over).take_while(|kept| kept.since.elapsed() >= LINGER).count();
+        let unwanted: Vec<_> = idle.workers.drain(..old).collect();
+        idle.is_watched = idle.workers.len() > KEPT;
+        let over = !idle.is_watched;
+        drop(idle);
+        drop(unwanted);
+        if over {
+            return;
+        }
     }
 }
 
@@ -210,5 +254,31 @@ pub fn end_orphans() {
             let _ = kill_process(child, Signal::KILL);
             let _ = waitpid(Some(child), WaitOptions::NOHANG);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_served_a_burst_is_kept_for_a_while_and_then_let_go() {
+        // Whatever starts: here nobody asks it anything.
+        let setup = Setup { program: "/bin/true".into(), at_once: 12, ..Setup::default() };
+        let pool = Pool::new(&setup);
+        let waiting = || pool.idle.lock().unwrap_or_else(PoisonError::into_inner).workers.len();
+        for _ in 0..20 {
+            pool.keep("a", Worker::start(&setup.program, "", None).expect("a worker"));
+        }
+        assert_eq!(waiting(), 12, "as many as may run at once");
+        sleep(LINGER / 2).await;
+        for _ in 0..2 {
+            let worker = pool.kept("a").expect("one that waits");
+            pool.keep("a", worker);
+        }
+        assert_eq!(waiting(), 12);
+        sleep(LINGER * 2).await;
+        assert_eq!(waiting(), KEPT);
+        assert!(pool.kept("b").is_none() && pool.kept("a").is_some());
     }
 }

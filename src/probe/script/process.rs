@@ -20,7 +20,7 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, kill_process_group, pidfd_open, waitpid},
 };
 
-use super::{Ended, How, Limits, Run, memory, room, tail::Tail, tree, worker::Orders};
+use super::{Ended, How, Limits, Run, memory, room::Folder, tail::Tail, tree, worker::Orders};
 
 /// Of what a script writes, the end is kept.
 const OUTPUT_LIMIT: usize = 4096;
@@ -46,19 +46,19 @@ pub(super) struct Done {
 }
 
 /// Runs one script to its end, to its timeout, or until `asker` hangs up.
-pub(super) fn run(run: &Run, orders: &Orders, asker: BorrowedFd<'_>) -> Done {
+pub(super) fn run(run: &Run, orders: &Orders, mut folder: Option<&mut Folder>, asker: BorrowedFd<'_>) -> Done {
     let deadline = Instant::now() + run.timeout;
     let not_started = |how| Done { ended: Ended::without_output(how), unheard: false, left: false };
-    let folder = match orders.folder() {
-        Ok(folder) => folder,
+    let place = match folder.as_mut().map(|folder| folder.ready()).transpose() {
+        Ok(place) => place,
         Err(error) => return not_started(refused("a folder for the script", &error)),
     };
     let shortages = memory::shortages();
-    let mut script = match start(run, orders, folder.as_deref(), deadline) {
+    let mut script = match start(run, orders, place, deadline) {
         Ok(script) => script,
         Err(how) => {
             // The next one is to find its place free.
-            let cleared = folder.is_none_or(|folder| room::remove(&folder));
+            let cleared = folder.is_none_or(Folder::clear);
             return Done { left: !cleared, ..not_started(how) };
         }
     };
@@ -78,7 +78,7 @@ pub(super) fn run(run: &Run, orders: &Orders, asker: BorrowedFd<'_>) -> Done {
         Err(error) => (How::CannotStart(format!("its end could not be waited for: {error}")), false),
     };
     // After the look at what is full: what it wrote goes with it, and before the answer.
-    let cleared = folder.is_none_or(|folder| room::remove(&folder));
+    let cleared = folder.is_none_or(Folder::clear);
     Done { ended: Ended { how, output: tail.into_text() }, unheard, left: !(dead && cleared) }
 }
 
@@ -94,6 +94,8 @@ struct Script {
     /// Becomes readable when the script ends. Missing where the kernel has no such thing.
     end: Option<OwnedFd>,
     output: io::PipeReader,
+    /// Ours, so that the pipe has no end: it would wake us while the script is still on its way out.
+    _open: io::PipeWriter,
 }
 
 impl Script {
@@ -118,7 +120,6 @@ impl Script {
             }
             if readable {
                 match self.output.read(&mut buffer) {
-                    Ok(0) => open = false,
                     Ok(count) => tail.push(&buffer[..count]),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(_) => open = false,
@@ -132,7 +133,7 @@ impl Script {
         // A request comes only after the answer to the one before: whatever is to be read from the asker is the end.
         let asker = Some(PollFd::from_borrowed_fd(asker, PollFlags::IN));
         let end = self.end.as_ref().map(|end| PollFd::new(end, PollFlags::IN));
-        // A pipe whose writers are gone would be told for ever.
+        // What cannot be read would be told for ever.
         let output = open.then(|| PollFd::new(&self.output, PollFlags::IN));
         let asked = [end, asker, output];
         let mut descriptors: Vec<PollFd<'_>> = asked.iter().flatten().cloned().collect();
@@ -235,7 +236,7 @@ fn spawn(run: &Run, orders: &Orders, folder: Option<&Path>) -> io::Result<Script
     command
         .args(arguments)
         .stdout(Stdio::from(writer.try_clone()?))
-        .stderr(Stdio::from(writer))
+        .stderr(Stdio::from(writer.try_clone()?))
         // A group of its own, without `pre_exec`, which would turn posix_spawn into a fork.
         .process_group(0);
     if std::env::var_os("PATH").is_none() {
@@ -255,7 +256,7 @@ fn spawn(run: &Run, orders: &Orders, folder: Option<&Path>) -> io::Result<Script
     let child = orders.limits.start(|| command.spawn())?;
     let process = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
     orders.limits.fix(process);
-    Ok(Script { process, end: pidfd_open(process, PidfdFlags::empty()).ok(), output })
+    Ok(Script { process, end: pidfd_open(process, PidfdFlags::empty()).ok(), output, _open: writer })
 }
 
 /// Where the interpreter finds an inline script. Opened anew there, it is read from its beginning, while the script's

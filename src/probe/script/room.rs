@@ -4,10 +4,11 @@ use std::{
     env, fs, io,
     os::{
         fd::OwnedFd,
-        unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+        unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     },
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
 };
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open, statvfs};
@@ -52,6 +53,85 @@ impl Room {
 impl Drop for Room {
     fn drop(&mut self) {
         remove(&self.path);
+    }
+}
+
+/// A folder for one script, kept for the next where the script left it alone: to make and remove one can cost half of
+/// what it takes to run a small program.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    /// While there is one that nothing is in.
+    made: Option<Made>,
+}
+
+#[derive(Debug)]
+struct Made {
+    look: Look,
+    at: Instant,
+    /// Whether any change from now on is one of `look`.
+    settled: bool,
+}
+
+/// What changes with a folder: whatever is made, removed or renamed in it, its mode and its attributes count.
+#[derive(Debug, PartialEq, Eq)]
+struct Look {
+    device: u64,
+    number: u64,
+    changed: (i64, i64),
+}
+
+/// A file system tells time by the kernel's tick, of at most 10 ms: a second change within one leaves no trace.
+const TICK: Duration = Duration::from_millis(20);
+
+impl Folder {
+    /// Makes nothing yet.
+    pub fn new(room: &Path) -> Self {
+        Self { path: room.join("run"), made: None }
+    }
+
+    /// A folder that nothing is in, closed to others.
+    ///
+    /// # Errors
+    /// None can be made.
+    pub fn ready(&mut self) -> io::Result<&Path> {
+        // Another's script, of the same user, may have been at it meanwhile.
+        if !self.is_untouched() {
+            if self.made.is_some() {
+                self.clear();
+            }
+            make_private(&self.path)?;
+            let at = Instant::now();
+            self.made = Look::at(&self.path).ok().map(|look| Made { look, at, settled: false });
+        } else if let Some(made) = &mut self.made {
+            made.settled = made.settled || made.at.elapsed() >= TICK;
+        }
+        Ok(&self.path)
+    }
+
+    /// Removes what a script left; whether it is gone. Nobody may be at work in it any more.
+    pub fn clear(&mut self) -> bool {
+        if self.is_untouched() {
+            return true;
+        }
+        self.made = None;
+        remove(&self.path)
+    }
+
+    fn is_untouched(&self) -> bool {
+        let Some(made) = &self.made else { return false };
+        Look::at(&self.path).is_ok_and(|look| look == made.look) && (made.settled || self.is_empty())
+    }
+
+    fn is_empty(&self) -> bool {
+        fs::read_dir(&self.path).is_ok_and(|mut entries| entries.next().is_none())
+    }
+}
+
+impl Look {
+    fn at(path: &Path) -> io::Result<Self> {
+        let seen = fs::symlink_metadata(path)?;
+        Ok(Self { device: seen.dev(), number: seen.ino(), changed: (seen.ctime(), seen.ctime_nsec()) })
     }
 }
 
@@ -153,6 +233,59 @@ mod tests {
         fs::write(path.join("file"), "x").expect("a file");
         sweep();
         assert!(!path.exists(), "it was nobody's");
+    }
+
+    #[test]
+    fn a_folder_is_kept_only_where_nothing_was_done_to_it() {
+        let room = tempfile::tempdir().expect("a room");
+        let number = |path: &Path| fs::metadata(path).map(|seen| (seen.ino(), seen.ctime(), seen.ctime_nsec()));
+        let deeds: [fn(&Path); 5] = [
+            |path| fs::write(path.join("file"), "x").expect("a file"),
+            |path| {
+                fs::write(path.join("file"), "x").expect("a file");
+                fs::remove_file(path.join("file")).expect("removed");
+            },
+            |path| fs::set_permissions(path, fs::Permissions::from_mode(0o500)).expect("a mode"),
+            |path| fs::remove_dir(path).expect("removed"),
+            |path| {
+                fs::rename(path, path.with_extension("away")).expect("renamed");
+                fs::create_dir(path).expect("another");
+                fs::remove_dir_all(path.with_extension("away")).expect("removed");
+            },
+        ];
+        let mut folder = Folder::new(room.path());
+        for deed in deeds {
+            for _ in 0..3 {
+                let path = folder.ready().expect("a folder").to_owned();
+                let before = number(&path).expect("it is there");
+                std::thread::sleep(TICK);
+                assert!(folder.clear());
+                assert_eq!(number(&path).expect("kept"), before);
+            }
+            let path = folder.ready().expect("a folder").to_owned();
+            deed(&path);
+            assert!(folder.clear() && !path.exists(), "it goes with what was done to it");
+            // Between two scripts too.
+            folder.ready().expect("a folder");
+            std::thread::sleep(TICK);
+            folder.ready().expect("a folder");
+            assert!(folder.clear());
+            deed(&path);
+            let path = folder.ready().expect("a folder");
+            let seen = fs::metadata(path).expect("it is there");
+            assert_eq!((seen.mode() & 0o777, fs::read_dir(path).expect("read").count()), (0o700, 0));
+        }
+    }
+
+    #[test]
+    fn a_file_that_came_within_the_tick_of_its_folder_goes_too() {
+        let room = tempfile::tempdir().expect("a room");
+        for _ in 0..50 {
+            let mut folder = Folder::new(room.path());
+            let file = folder.ready().expect("a folder").join("file");
+            fs::write(&file, "x").expect("a file");
+            assert!(folder.clear() && !file.exists());
+        }
     }
 
     #[test]

@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     Ended, Limits, Run, memory,
     process::{self, NO_SPACE},
-    room, seal, tree,
+    room::{self, Folder},
+    seal, tree,
 };
 
 /// The first argument of a worker; the second are its [`Orders`].
@@ -37,14 +38,6 @@ pub(super) struct Orders {
 }
 
 impl Orders {
-    /// Makes the folder of a script, closed to others.
-    pub(super) fn folder(&self) -> io::Result<Option<PathBuf>> {
-        let Some(room) = &self.room else { return Ok(None) };
-        let folder = room.join("run");
-        room::make_private(&folder)?;
-        Ok(Some(folder))
-    }
-
     pub(super) const fn is_sealed(&self) -> bool {
         self.sealed.is_some()
     }
@@ -108,13 +101,14 @@ fn work(orders: &Orders) -> io::Result<()> {
 fn serve(asker: &mut UnixStream, orders: &Orders) -> io::Result<()> {
     let mut requests = BufReader::new(asker.try_clone()?);
     let mut line = Vec::new();
+    let mut folder = orders.room.as_deref().map(Folder::new);
     loop {
         line.clear();
         if requests.read_until(b'\n', &mut line)? == 0 {
             return Ok(());
         }
         let run: Run = serde_json::from_slice(&line)?;
-        let done = process::run(&run, orders, asker.as_fd());
+        let done = process::run(&run, orders, folder.as_mut(), asker.as_fd());
         if done.unheard {
             tree::end_all(LAST_PATIENCE);
             return Ok(());
