@@ -1,7 +1,7 @@
 //! What waits to be written: keys, each once, most urgent first, at a bounded rate. Pure: the time comes from outside.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     hash::Hash,
     time::Duration,
 };
@@ -32,13 +32,21 @@ const WINDOW: Duration = Duration::from_millis(1100);
 /// So long a key that was written just now waits for its next write, once more than half of the rate is used up: else a few
 /// whose many endpoints change one after the other use up all of it at once, and nobody is written for the rest of the second.
 const SPACING: Duration = Duration::from_millis(500);
+/// From one write of a key to the next, so many times as long as the first of them takes, and so long at most: a server that
+/// has no time to spare is not asked to store what is out of date before it is stored.
+const REST: (u32, Duration) = (4, Duration::from_secs(1));
+/// A shorter rest is none.
+const LEAST_REST: Duration = Duration::from_millis(100);
 
 /// See the module's own words.
 #[derive(Debug)]
 pub struct WriteQueue<K> {
     waiting: [VecDeque<K>; CLASSES],
     urgency: HashMap<K, Urgency>,
-    in_flight: HashSet<K>,
+    /// And since when.
+    in_flight: HashMap<K, Instant>,
+    /// Keys that took long to write, and until when they are left alone.
+    resting: HashMap<K, Instant>,
     /// Keys that are left alone until then, with the number of failures in a row.
     failures: HashMap<K, (u32, Instant)>,
     /// Nothing is written before this: the server cannot be reached, or asks for patience.
@@ -132,7 +140,8 @@ impl<K: Clone + Eq + Hash> WriteQueue<K> {
         Self {
             waiting: std::array::from_fn(|_| VecDeque::new()),
             urgency: HashMap::new(),
-            in_flight: HashSet::new(),
+            in_flight: HashMap::new(),
+            resting: HashMap::new(),
             failures: HashMap::new(),
             pause: None,
             all: Window::new(per_second),
@@ -156,6 +165,7 @@ impl<K: Clone + Eq + Hash> WriteQueue<K> {
     pub fn forget(&mut self, key: &K) {
         self.urgency.remove(key);
         self.failures.remove(key);
+        self.resting.remove(key);
     }
 
     #[must_use]
@@ -165,7 +175,7 @@ impl<K: Clone + Eq + Hash> WriteQueue<K> {
 
     #[must_use]
     pub fn is_in_flight(&self, key: &K) -> bool {
-        self.in_flight.contains(key)
+        self.in_flight.contains_key(key)
     }
 
     #[must_use]
@@ -204,18 +214,20 @@ impl<K: Clone + Eq + Hash> WriteQueue<K> {
                     continue;
                 }
                 let failed = self.failures.get(&key).map(|(_, until)| *until);
-                let spaced = crowded && class >= Urgency::Transition;
-                let written = spaced.then(|| self.all.written(&key)).flatten().map(|at| at + SPACING);
-                let held = failed.max(written).filter(|until| *until > now);
+                // What moves traffic, and what tells why, is not kept waiting.
+                let patient = class >= Urgency::Transition;
+                let spaced = (patient && crowded).then(|| self.all.written(&key)).flatten().map(|at| at + SPACING);
+                let rested = self.resting.get(&key).copied().filter(|_| patient);
+                let held = failed.max(spaced).max(rested).filter(|until| *until > now);
                 if let Some(until) = held {
                     wait(until);
                     line.push_back(key);
-                } else if self.in_flight.contains(&key) {
+                } else if self.in_flight.contains_key(&key) {
                     // Its end is what wakes whoever asks.
                     line.push_back(key);
                 } else {
                     self.urgency.remove(&key);
-                    self.in_flight.insert(key.clone());
+                    self.in_flight.insert(key.clone(), now);
                     self.all.take(now, key.clone());
                     if class == Urgency::Refresh {
                         self.refreshes.tokens -= 1.0;
@@ -228,8 +240,14 @@ impl<K: Clone + Eq + Hash> WriteQueue<K> {
     }
 
     /// The write of `key` ended well.
-    pub fn done(&mut self, key: &K) {
-        self.in_flight.remove(key);
+    pub fn done(&mut self, key: &K, now: Instant) {
+        self.resting.retain(|_, until| *until > now);
+        if let Some(sent) = self.in_flight.remove(key) {
+            let rest = now.saturating_duration_since(sent).saturating_mul(REST.0).min(REST.1);
+            if rest >= LEAST_REST {
+                self.resting.insert(key.clone(), sent + rest);
+            }
+        }
         self.failures.remove(key);
         self.pause = None;
     }
@@ -295,7 +313,7 @@ mod tests {
         assert_eq!(queue.next(now), Next::Write(1));
         queue.push(1, Urgency::Change);
         assert_eq!(queue.next(now), Next::Idle);
-        queue.done(&1);
+        queue.done(&1, now);
         assert_eq!(queue.next(now), Next::Write(1));
     }
 
@@ -326,7 +344,7 @@ mod tests {
                 told.push((millis, (millis / 2 % 20) as u32));
             }
             for key in drain(&mut queue, at(millis)) {
-                queue.done(&key);
+                queue.done(&key, at(millis));
                 written.push((millis, key));
             }
         }
@@ -347,11 +365,35 @@ mod tests {
         for round in 0..30 {
             queue.push(1, Urgency::Gate);
             assert_eq!(queue.next(now), Next::Write(1), "{round}");
-            queue.done(&1);
+            queue.done(&1, now);
         }
         queue.push(1, Urgency::Transition);
         assert_eq!(queue.next(now), Next::Wait(now + SPACING));
         assert_eq!(queue.next(now + SPACING), Next::Write(1));
+    }
+
+    #[test]
+    fn who_takes_long_to_be_written_is_written_less_often() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut queue = WriteQueue::new(50, 4);
+        let mut write = |urgency, sent, ended| {
+            queue.push(1, urgency);
+            let next = queue.next(at(sent));
+            if next == Next::Write(1) {
+                queue.done(&1, at(ended));
+            }
+            next
+        };
+        assert_eq!(write(Urgency::Transition, 0, 20), Next::Write(1));
+        assert_eq!(write(Urgency::Transition, 20, 170), Next::Write(1), "quickly written: at once again");
+        assert_eq!(
+            write(Urgency::Transition, 170, 0),
+            Next::Wait(at(620)),
+            "four times 150 ms after the last one was sent"
+        );
+        assert_eq!(write(Urgency::Gated, 170, 3_170), Next::Write(1), "what tells why traffic moves is told at once");
+        assert_eq!(write(Urgency::Transition, 3_170, 3_180), Next::Write(1), "a second is enough");
     }
 
     #[test]
@@ -384,13 +426,13 @@ mod tests {
             queue.push(1, Urgency::Transition);
             queue.push(2, Urgency::Change);
             assert_eq!(queue.next(now), Next::Write(2));
-            queue.done(&2);
+            queue.done(&2, now);
             let Next::Wait(next) = queue.next(now) else { panic!("it waits") };
             pauses.push((next - now).as_millis());
             now = next;
         }
         assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]);
-        queue.done(&1);
+        queue.done(&1, now);
     }
 
     #[test]
@@ -405,7 +447,7 @@ mod tests {
         queue.unreachable(&1, now);
         assert_eq!(queue.next(now), Next::Wait(now + Duration::from_millis(250)));
         assert_eq!(queue.next(now + Duration::from_millis(250)), Next::Write(2));
-        queue.done(&2);
+        queue.done(&2, now);
         queue.push(0, Urgency::Transition);
         assert_eq!(queue.next(now + Duration::from_millis(250)), Next::Write(0));
     }

@@ -84,10 +84,12 @@ impl Writer {
             WriteKey::Gate(gate) if self.parts.held.is_released() => {
                 // Whoever decides begins anew when the marker is gone.
                 self.gates.remove(&gate);
-                self.queue.done(&WriteKey::Gate(gate));
+                self.done(&WriteKey::Gate(gate));
             }
             WriteKey::Gate(gate) => {
-                let Some(write) = self.gates.remove(&gate) else { return self.queue.done(&WriteKey::Gate(gate)) };
+                let Some(write) = self.gates.remove(&gate) else {
+                    return self.done(&WriteKey::Gate(gate));
+                };
                 let (client, held) = (self.parts.client.clone(), self.parts.held.clone());
                 self.flights.spawn(async move {
                     let result = guarded(held.fenced(write::send(&client, &gate, &write))).await;
@@ -95,7 +97,9 @@ impl Writer {
                 });
             }
             WriteKey::Slice(slice) => {
-                let Some(patch) = self.slices.remove(&slice) else { return self.queue.done(&WriteKey::Slice(slice)) };
+                let Some(patch) = self.slices.remove(&slice) else {
+                    return self.done(&WriteKey::Slice(slice));
+                };
                 let client = self.parts.client.clone();
                 self.flights.spawn(async move {
                     let result = guarded(write_annotations(&client, &slice, &patch)).await;
@@ -104,7 +108,7 @@ impl Writer {
             }
             WriteKey::Status(check) if urgency == Urgency::Refresh && !self.parts.board.is_current() => {
                 // Its turn comes again when somebody looks after the board.
-                self.queue.done(&WriteKey::Status(check));
+                self.done(&WriteKey::Status(check));
             }
             WriteKey::Status(check) => {
                 let wanted = self.records.get(&check).and_then(|record| {
@@ -114,7 +118,9 @@ impl Writer {
                         && fingerprint(&status) == record.known.fingerprint;
                     Some((status, claim, record.known.clone()))
                 });
-                let Some((status, claim, known)) = wanted else { return self.queue.done(&WriteKey::Status(check)) };
+                let Some((status, claim, known)) = wanted else {
+                    return self.done(&WriteKey::Status(check));
+                };
                 if let Some(record) = self.records.get_mut(&check) {
                     record.sent = Some(Instant::now());
                     if urgency == Urgency::Change {
@@ -140,6 +146,10 @@ impl Writer {
         }
     }
 
+    fn done(&mut self, key: &WriteKey) {
+        self.queue.done(key, Instant::now());
+    }
+
     pub(super) fn ended(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
         // None fails like this: a write that panics has ended with an error, and none is aborted.
         let Ok(Ended { key, urgency, outcome }) = ended else { return };
@@ -147,11 +157,11 @@ impl Writer {
             (WriteKey::Status(check), Outcome::Status { uid, status, claim, result, now_there }) => match result {
                 // Another object has come by the name meanwhile: it has nothing to do with this answer.
                 _ if self.records.get(&check).is_none_or(|record| record.known.uid != uid) => {
-                    self.queue.done(&WriteKey::Status(check.clone()));
+                    self.done(&WriteKey::Status(check.clone()));
                     self.consider(&check);
                 }
                 Ok(version) => {
-                    self.queue.done(&WriteKey::Status(check.clone()));
+                    self.done(&WriteKey::Status(check.clone()));
                     self.let_through(STATUSES, &check);
                     self.status_written(&check, &status, claim, version);
                 }
@@ -174,9 +184,9 @@ impl Writer {
                     }
                     Ok(_) => {
                         self.let_through(SLICES, &slice);
-                        self.queue.done(&key);
+                        self.done(&key);
                     }
-                    Err(_) => self.queue.done(&key),
+                    Err(_) => self.done(&key),
                 }
                 if self.parts.annotated.send(Annotated { slice, patch, result }).is_err() {
                     tracing::debug!("nobody waits for annotations any more");
@@ -223,7 +233,7 @@ impl Writer {
                 // What waits was computed from what was there before: it would only be refused. Who decides does so again.
                 self.gates.remove(&gate);
                 self.forget(&key);
-                self.queue.done(&key);
+                self.done(&key);
             }
         }
         if self.parts.gated.send(GateEnded { key: gate, write, result }).is_err() {
