@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{
     api::{HealthCheck, HealthCheckStatus, conditions, status::TargetStatus},
-    check::{Check, Counts, EndpointState, Health, HealthReason, ObjectKey, Reason, shared},
+    check::{Check, Counts, EndpointState, Health, HealthReason, Kind, ObjectKey, Place, Reason, shared},
     engine::{
         CheckLive, CheckView, Counters, EndpointLive, EndpointView, OVERRIDDEN, Outage, Prior, PriorAddress,
         PriorEndpoint, Remarks,
@@ -100,8 +100,8 @@ pub fn mirrored(object: &HealthCheck, check: Option<&Check>, believed_for: Durat
     let rows = prior.iter().flat_map(|prior| &prior.endpoints);
     let kind = |target: &str| {
         let target = check.and_then(|check| check.targets.iter().find(|known| *known.name == *target));
-        target.map_or(crate::check::Kind::Untold, |target| match target.place {
-            crate::check::Place::Check { .. } => crate::check::Kind::HealthCheck,
+        target.map_or(Kind::Untold, |target| match target.place {
+            Place::Check { .. } => Kind::HealthCheck,
             _ => target.probe.one_word(),
         })
     };

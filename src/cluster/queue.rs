@@ -47,6 +47,8 @@ pub struct WriteQueue<K> {
     in_flight: HashMap<K, Instant>,
     /// Keys that took long to write, and until when they are left alone.
     resting: HashMap<K, Instant>,
+    /// See [`Self::hurry`].
+    hurried: bool,
     /// Keys that are left alone until then, with the number of failures in a row.
     failures: HashMap<K, (u32, Instant)>,
     /// Nothing is written before this: the server cannot be reached, or asks for patience.
@@ -142,6 +144,7 @@ impl<K: Clone + Eq + Hash> WriteQueue<K> {
             urgency: HashMap::new(),
             in_flight: HashMap::new(),
             resting: HashMap::new(),
+            hurried: false,
             failures: HashMap::new(),
             pause: None,
             all: Window::new(per_second),
@@ -166,6 +169,11 @@ impl<K: Clone + Eq + Hash> WriteQueue<K> {
         self.urgency.remove(key);
         self.failures.remove(key);
         self.resting.remove(key);
+    }
+
+    /// From now on no key waits for the sake of a pause: there is but a moment for the last word of each.
+    pub const fn hurry(&mut self) {
+        self.hurried = true;
     }
 
     #[must_use]
@@ -215,7 +223,7 @@ impl<K: Clone + Eq + Hash> WriteQueue<K> {
                 }
                 let failed = self.failures.get(&key).map(|(_, until)| *until);
                 // What moves traffic, and what tells why, is not kept waiting.
-                let patient = class >= Urgency::Transition;
+                let patient = class >= Urgency::Transition && !self.hurried;
                 let spaced = (patient && crowded).then(|| self.all.written(&key)).flatten().map(|at| at + SPACING);
                 let rested = self.resting.get(&key).copied().filter(|_| patient);
                 let held = failed.max(spaced).max(rested).filter(|until| *until > now);
@@ -370,6 +378,20 @@ mod tests {
         queue.push(1, Urgency::Transition);
         assert_eq!(queue.next(now), Next::Wait(now + SPACING));
         assert_eq!(queue.next(now + SPACING), Next::Write(1));
+    }
+
+    #[test]
+    fn the_last_word_waits_for_no_pause() {
+        let now = Instant::now();
+        let soon = now + Duration::from_millis(200);
+        let mut queue = WriteQueue::new(50, 4);
+        queue.push(1, Urgency::Transition);
+        assert_eq!(queue.next(now), Next::Write(1));
+        queue.done(&1, soon);
+        queue.push(1, Urgency::Transition);
+        assert_eq!(queue.next(soon), Next::Wait(now + Duration::from_millis(800)));
+        queue.hurry();
+        assert_eq!(queue.next(soon), Next::Write(1));
     }
 
     #[test]

@@ -163,6 +163,7 @@ impl Writer {
                 self.consider(&key);
             }
         }
+        self.queue.hurry();
         // Small changes are part of the last word too; confirmations are not.
         for key in std::mem::take(&mut self.gathering) {
             self.push(WriteKey::Status(key), Urgency::Transition);

@@ -31,7 +31,7 @@ pub(super) struct Lines {
     idle: [Vec<u32>; 2],
     /// Whether a socket may be used again: some sandboxes do not have that.
     recycles: bool,
-    /// See [`Self::has_echo`].
+    /// See [`Self::take_echo`].
     echo: bool,
     began: Instant,
     /// Where the search goes on for one that gives way.
@@ -211,7 +211,7 @@ impl Lines {
     }
 
     /// Whether a socket was reset since this was last asked: it says so once more, and taken at once, that wakes nobody later.
-    pub const fn has_echo(&mut self) -> bool {
+    pub const fn take_echo(&mut self) -> bool {
         std::mem::replace(&mut self.echo, false)
     }
 

@@ -271,7 +271,7 @@ impl FastLane {
                 self.go_on(data as u32, (data >> 32) as u32, flags, ended);
             }
         }
-        events.len() == EVENTS || self.lines.has_echo()
+        events.len() == EVENTS || self.lines.take_echo()
     }
 
     /// On the connection that was kept, where there is one; else on one of its own.

@@ -258,6 +258,7 @@ mod tests {
             for _ in 0..3 {
                 let path = folder.ready().expect("a folder").to_owned();
                 let before = number(&path).expect("it is there");
+                // From then on it is believed by its time alone.
                 std::thread::sleep(TICK);
                 assert!(folder.clear());
                 assert_eq!(number(&path).expect("kept"), before);
