@@ -80,7 +80,7 @@ mod tests {
     use super::*;
     use crate::{
         check::{Counts, EndpointState, Health, ObjectKey, Reason},
-        engine::{EndpointView, Remarks},
+        engine::{EndpointView, Live, Remarks},
     };
 
     fn view(failing: usize, reason: Reason) -> CheckView {
@@ -93,10 +93,10 @@ mod tests {
             state: EndpointState::Unhealthy,
             stale: false,
             measured: true,
-            since: jiff::Timestamp::UNIX_EPOCH,
+            since: jiff::Timestamp::UNIX_EPOCH.into(),
             remarks: Remarks { reason: Some(reason), ..Remarks::default() }.kept(),
             named: false,
-            live: Arc::default(),
+            live: Live::default(),
         };
         CheckView {
             key: ObjectKey::new("shop", "db"),

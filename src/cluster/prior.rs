@@ -9,7 +9,7 @@ use crate::{
     api::{HealthCheck, HealthCheckStatus, conditions, status::TargetStatus},
     check::{Check, Counts, EndpointState, Health, HealthReason, Kind, ObjectKey, Place, Reason, shared},
     engine::{
-        CheckLive, CheckView, Counters, EndpointLive, EndpointView, OVERRIDDEN, Outage, Prior, PriorAddress,
+        CheckLive, CheckView, Counters, EndpointLive, EndpointView, Live, OVERRIDDEN, Outage, Prior, PriorAddress,
         PriorEndpoint, Remarks,
     },
 };
@@ -144,7 +144,7 @@ pub fn mirrored(object: &HealthCheck, check: Option<&Check>, believed_for: Durat
                 state: if fresh { row.state } else { EndpointState::Unknown },
                 stale: !fresh,
                 measured: !fresh || row.state != EndpointState::Unknown,
-                since: row.since,
+                since: row.since.into(),
                 named: false,
                 remarks: Remarks {
                     reason: row.reason,
@@ -155,7 +155,7 @@ pub fn mirrored(object: &HealthCheck, check: Option<&Check>, believed_for: Durat
                     ..Remarks::default()
                 }
                 .kept(),
-                live: written(row).map_or_else(Arc::default, live),
+                live: written(row).map_or_else(Live::default, live),
             })
             .collect(),
         outages: outages(&status).into(),
@@ -183,7 +183,7 @@ fn unlisted(status: &HealthCheckStatus, reason: HealthReason) -> Health {
 }
 
 /// Counters and latency as of the last write: a standby has no newer ones.
-fn live(row: &TargetStatus) -> Arc<EndpointLive> {
+fn live(row: &TargetStatus) -> Live {
     let counters = row.counters.unwrap_or_default();
     let live = EndpointLive::default();
     // Ours saturate there too.
@@ -195,7 +195,7 @@ fn live(row: &TargetStatus) -> Arc<EndpointLive> {
         timeout: count(counters.timeout),
     };
     live.set(counters, row.latency.map(|latency| latency.to_std()));
-    Arc::new(live)
+    Live::new(live)
 }
 
 /// The owner's last confirmation stands for the last beat: probes are not told one by one.

@@ -181,7 +181,7 @@ fn target(row: &EndpointView) -> TargetStatus {
         name: row.target.to_string(),
         endpoint: some(&row.label),
         state: row.state.as_str().to_owned(),
-        since: Some(Time(row.since)),
+        since: Some(Time(row.since.time())),
         reason: row.reason_word().map(ToOwned::to_owned),
         message: some(&row.message),
         latency: row.live.latency().map(millis),
@@ -201,7 +201,7 @@ fn address(row: &EndpointView) -> Option<AddressStatus> {
     Some(AddressStatus {
         address: address.to_string(),
         state: row.state.as_str().to_owned(),
-        since: Some(Time(row.since)),
+        since: Some(Time(row.since.time())),
     })
 }
 
@@ -292,7 +292,7 @@ mod tests {
     use crate::{
         check::{Counts as CheckCounts, EndpointState, ObjectKey, Reason},
         cluster::index::ProblemKind,
-        engine::Remarks,
+        engine::{Live, Remarks},
     };
 
     fn because(reason: Option<Reason>) -> Option<Arc<Remarks>> {
@@ -309,10 +309,10 @@ mod tests {
             state,
             stale: false,
             measured: true,
-            since: Timestamp::UNIX_EPOCH,
+            since: Timestamp::UNIX_EPOCH.into(),
             remarks: because(state.is_unhealthy().then_some(Reason::ConnectionRefused)),
             named: false,
-            live: Arc::default(),
+            live: Live::default(),
         }
     }
 

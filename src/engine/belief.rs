@@ -1,6 +1,6 @@
 //! What is believed of an endpoint, and, where it is a name, of each address that the name leads to. Pure.
 
-use std::{net::IpAddr, num::NonZeroU64, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use jiff::Timestamp;
 
@@ -18,10 +18,17 @@ use crate::check::{Endpoint, Family, Host, InitialState, Passive, Report, Resolv
 pub(super) struct Belief {
     /// Of the endpoint as a whole: one address that answers is enough.
     whole: Judgement,
+    /// `None`: it is no name, and nobody listens to its traffic, as of most.
+    more: Option<Box<More>>,
+}
+
+/// What is only of those that are a name, or whose traffic is listened to.
+#[derive(Debug, Default)]
+struct More {
     /// `None`: it is no name.
-    addresses: Option<Box<Addresses>>,
-    /// When traffic was last reported, or since when we listen, and one more; `None`: we do not.
-    heard: Option<NonZeroU64>,
+    addresses: Option<Addresses>,
+    /// When traffic was last reported, or since when we listen; `None`: we do not.
+    heard: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -50,38 +57,53 @@ impl Belief {
             let of = |(ip, judgement)| Address { ip, label: label(ip, endpoint.port), judgement, left: None };
             let mut known: Vec<_> = known.into_iter().map(of).collect();
             known.sort_unstable_by_key(|address| address.ip);
-            Box::new(Addresses { resolve: endpoint.resolve, looked: !known.is_empty(), known })
+            Addresses { resolve: endpoint.resolve, looked: !known.is_empty(), known }
         });
-        Self { whole, addresses, heard: None }
+        let more = addresses.map(|addresses| Box::new(More { addresses: Some(addresses), heard: None }));
+        Self { whole, more }
     }
 
     /// Where a name was last known to lead to.
     pub fn addresses(&self) -> Vec<IpAddr> {
-        let addresses = self.addresses.iter().flat_map(|addresses| addresses.living());
-        addresses.map(|address| address.ip).collect()
+        self.living().map(|address| address.ip).collect()
+    }
+
+    fn by_address(&self) -> Option<&Addresses> {
+        self.more.as_ref()?.addresses.as_ref()
+    }
+
+    fn by_address_mut(&mut self) -> Option<&mut Addresses> {
+        self.more.as_mut()?.addresses.as_mut()
+    }
+
+    fn living(&self) -> impl Iterator<Item = &Address> {
+        self.by_address().into_iter().flat_map(Addresses::living)
     }
 
     /// What is judged of a name has been edited.
     pub fn set_resolve(&mut self, resolve: Resolve) {
-        if let Some(addresses) = &mut self.addresses {
+        if let Some(addresses) = self.by_address_mut() {
             addresses.resolve = resolve;
         }
     }
 
     /// Every judgement that anybody is shown.
     fn each(&self) -> impl Iterator<Item = &Judgement> {
-        let addresses = self.addresses.iter().flat_map(|addresses| addresses.living());
-        std::iter::once(&self.whole).chain(addresses.map(|address| &address.judgement))
+        std::iter::once(&self.whole).chain(self.living().map(|address| &address.judgement))
     }
 
     fn each_mut(&mut self) -> impl Iterator<Item = &mut Judgement> {
-        let addresses = self.addresses.iter_mut().flat_map(|addresses| &mut addresses.known);
+        let addresses = self.more.iter_mut().flat_map(|more| more.known());
         std::iter::once(&mut self.whole).chain(addresses.map(|address| &mut address.judgement))
     }
 
     /// From now on reports are judged by `passive`, or not at all. `initial` is what is declared of whom nothing is known.
     pub fn listen(&mut self, passive: Option<&Passive>, initial: InitialState, now: u64, wall: Timestamp) {
-        self.heard = passive.map(|_| self.heard.unwrap_or(after(now)));
+        if passive.is_some() {
+            self.more.get_or_insert_default().heard.get_or_insert(now);
+        } else {
+            self.more.take_if(|more| more.falls_silent());
+        }
         self.each_mut().for_each(|judgement| judgement.listen(passive, initial, now, wall));
     }
 
@@ -106,7 +128,8 @@ impl Belief {
     /// One address that serves is enough for a name as a whole: it is ejected as long as none does, and traffic has shown
     /// that of one of them. Looked at after everything that may change that. `before`: what it was then, and since when.
     fn judge_whole(&mut self, before: Standing, now: u64, wall: Timestamp) -> bool {
-        let Some(addresses) = self.addresses.as_ref().filter(|addresses| addresses.living().next().is_some()) else {
+        let addresses = self.more.as_ref().and_then(|more| more.addresses.as_ref());
+        let Some(addresses) = addresses.filter(|addresses| addresses.living().next().is_some()) else {
             return false;
         };
         let none_serves = addresses.living().all(|address| !address.judgement.state().is_healthy());
@@ -137,8 +160,9 @@ impl Belief {
     ) -> Option<bool> {
         let before = self.whole.standing();
         // Where nobody says at which address, it is at all of them.
-        let whole = (at.is_none() || self.addresses.is_none()).then_some(&mut self.whole);
-        let known = self.addresses.iter_mut().flat_map(|addresses| &mut addresses.known);
+        let is_named = self.by_address().is_some();
+        let whole = (at.is_none() || !is_named).then_some(&mut self.whole);
+        let known = self.more.iter_mut().flat_map(|more| more.known());
         let living = known.filter(|address| address.left.is_none());
         let there = living.filter(|address| at.is_none_or(|ip| ip == address.ip.to_canonical()));
         let (mut changed, mut late, mut taken) = (false, false, false);
@@ -153,7 +177,8 @@ impl Belief {
         if late && !taken {
             return None;
         }
-        self.heard = self.heard.max(Some(after(u64::try_from(heard.ended).unwrap_or(0))));
+        let more = self.more.get_or_insert_default();
+        more.heard = more.heard.max(Some(u64::try_from(heard.ended).unwrap_or(0)));
         Some(self.judge_whole(before, now, wall) || changed)
     }
 
@@ -174,8 +199,8 @@ impl Belief {
 
     /// What decides how often it is probed: the addresses where each is judged alone.
     fn paced(&self) -> impl Iterator<Item = &Judgement> {
-        let alone = self.addresses.iter().filter(|addresses| addresses.resolve == Resolve::All);
-        let mut alone = alone.flat_map(|addresses| addresses.living()).map(|address| &address.judgement).peekable();
+        let alone = self.by_address().filter(|addresses| addresses.resolve == Resolve::All).into_iter();
+        let mut alone = alone.flat_map(Addresses::living).map(|address| &address.judgement).peekable();
         let whole = alone.peek().is_none().then_some(&self.whole);
         alone.chain(whole)
     }
@@ -183,7 +208,8 @@ impl Belief {
     /// Whether it is probed as rarely as what is well and has no traffic.
     pub fn is_idle(&self, rhythm: &Rhythm, now: u64) -> bool {
         let lasts = rhythm.no_traffic_interval.map(super::scheduler::millis);
-        let quiet = lasts.zip(self.heard).is_some_and(|(lasts, heard)| now.saturating_sub(heard.get() - 1) >= lasts);
+        let heard = self.more.as_ref().and_then(|more| more.heard);
+        let quiet = lasts.zip(heard).is_some_and(|(lasts, heard)| now.saturating_sub(heard) >= lasts);
         quiet && self.paced().all(Judgement::is_at_rest)
     }
 
@@ -241,7 +267,7 @@ impl Belief {
         wall: Timestamp,
     ) -> bool {
         let now = span.ended;
-        let Some(addresses) = &mut self.addresses else { return false };
+        let Some(addresses) = self.by_address_mut() else { return false };
         let update = |address: &mut Address, report: &Report| address.judgement.take(report, thresholds, span, wall);
         let Some(found) = &report.found else {
             // Nobody knows where it is, or there is no such name: what it had is as good as that.
@@ -278,7 +304,7 @@ impl Belief {
     /// Adds what readers are shown of `endpoint`: one row, or one of each address where they are judged alone.
     pub fn draw(&self, endpoint: &Endpoint, initial: InitialState, rows: &mut Vec<Row>) {
         let whole = row(endpoint, (endpoint.label.clone(), endpoint.identity.clone()), &self.whole, initial);
-        let Some(addresses) = &self.addresses else { return rows.push(whole) };
+        let Some(addresses) = self.by_address() else { return rows.push(whole) };
         let living = addresses
             .living()
             .map(|address| row(endpoint, (address.label.clone(), address.label.clone()), &address.judgement, initial));
@@ -294,14 +320,22 @@ impl Belief {
     }
 }
 
+impl More {
+    fn known(&mut self) -> impl Iterator<Item = &mut Address> {
+        self.addresses.iter_mut().flat_map(|addresses| &mut addresses.known)
+    }
+
+    /// Nobody listens any more. Whether nothing is left of it.
+    fn falls_silent(&mut self) -> bool {
+        self.heard = None;
+        self.addresses.is_none()
+    }
+}
+
 impl Addresses {
     fn living(&self) -> impl Iterator<Item = &Address> {
         self.known.iter().filter(|address| address.left.is_none())
     }
-}
-
-const fn after(at: u64) -> NonZeroU64 {
-    NonZeroU64::MIN.saturating_add(at)
 }
 
 fn label(ip: IpAddr, port: Option<u16>) -> Text {

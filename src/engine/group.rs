@@ -11,7 +11,7 @@ use super::{
     scheduler::GRACE,
     spoken::Spoken,
     stretch::Stretch,
-    view::{CheckLive, CheckView, EndpointLive, EndpointView, Outage, Remarks},
+    view::{CheckLive, CheckView, EndpointView, Live, Outage, Remarks},
 };
 use crate::check::{Check, Dial, EndpointState, Health, HealthReason, Kind, ObjectKey, Reason, Text, clean_message};
 
@@ -22,13 +22,13 @@ pub const OUTAGE_TARGETS: usize = 8;
 /// How many members the message of a check names.
 const NAMED_MEMBERS: usize = 3;
 
-/// A member of a check, in declared order.
-#[derive(Debug)]
+/// A member of a check, by its number.
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Member {
     /// The record of an endpoint.
     Endpoint(u32),
-    /// Another check. In a box: most members are endpoints.
-    Check(Box<Composed>),
+    /// Another check, in [`Group::composed`].
+    Check(u32),
 }
 
 /// A member that is another check.
@@ -54,7 +54,10 @@ pub(super) struct Departed {
 #[derive(Debug)]
 pub(super) struct Group {
     pub check: Arc<Check>,
+    /// In declared order.
     pub members: Vec<Member>,
+    /// The members that are checks.
+    pub composed: Vec<Composed>,
     /// Its endpoints by what a data plane may call them; `None` until somebody asks, and after every change.
     pub places: Option<HashMap<Text, u32>>,
     pub departed: Vec<Departed>,
@@ -89,6 +92,7 @@ impl Group {
     pub fn new(check: Arc<Check>, prior: Option<&Prior>, wall: Timestamp) -> Self {
         let mut group = Self {
             members: vec![],
+            composed: vec![],
             places: None,
             departed: vec![],
             dirty: false,
@@ -300,10 +304,10 @@ pub(super) fn member_row(composed: &Composed, member: Option<&Group>) -> Row {
             state,
             stale: decided && state == EndpointState::Unknown,
             measured: decided,
-            since,
+            since: since.into(),
             named: false,
             remarks: Remarks { message: told.into(), ..Remarks::default() }.kept(),
-            live: Arc::<EndpointLive>::default(),
+            live: Live::default(),
         },
         undecided: !decided,
         // One that is not pending and yet undecided has nothing that could decide it.

@@ -10,7 +10,7 @@ use super::{
     machine::{Machine, Seen},
     moment::Moment,
     testimony::{Heard, Hearing, Reports, Testimony},
-    view::{EndpointLive, Remarks},
+    view::{Live, Remarks},
 };
 use crate::check::{EndpointState, InitialState, Judged, Outcome, Passive, Reason, Report, Rhythm, Text, Thresholds};
 
@@ -38,7 +38,7 @@ pub(super) struct Judgement {
     remarks: Option<Arc<Remarks>>,
     /// What a data plane reports; `None` where nothing was reported yet, or nobody listens.
     testimony: Option<Box<Testimony>>,
-    pub live: Arc<EndpointLive>,
+    pub live: Live,
 }
 
 /// When an attempt began and ended.
@@ -91,7 +91,7 @@ impl Judgement {
             blind: false,
             remarks: None,
             testimony: None,
-            live: Arc::default(),
+            live: Live::default(),
         }
     }
 
@@ -159,7 +159,7 @@ impl Judgement {
     fn recall(&mut self, listens: bool, now: u64, wall: Timestamp) {
         let told = self.remarked().filter(|reason| reason.is_passive() && self.machine.state().is_unhealthy());
         if let (true, None, Some(reason)) = (listens, &self.testimony, told) {
-            let since = ago(self.since(), now, wall);
+            let since = ago(self.since.time(), now, wall);
             let message = self.message();
             self.remark(None, "", self.certificate_expires());
             self.machine = Machine::resumed(EndpointState::Healthy);
@@ -287,8 +287,8 @@ impl Judgement {
         }
     }
 
-    pub fn since(&self) -> Timestamp {
-        self.since.into()
+    pub const fn since(&self) -> Moment {
+        self.since
     }
 
     /// What it is, and since when.

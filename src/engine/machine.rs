@@ -1,8 +1,7 @@
 //! The state machine of one endpoint. Pure: no clock, no I/O.
 //!
-//! One success counter, one counter per failure class, and one of failures in a row whatever their class. A success
-//! clears every failure counter; a failure clears the success counter and keeps the other classes, so that seven mixed
-//! failures add up.
+//! One success counter, and one counter per failure class. A success clears every failure counter; a failure clears the
+//! success counter and keeps the other classes, so that seven mixed failures add up.
 
 use super::view::Counters;
 use crate::check::{Class, EndpointState, Thresholds};
@@ -19,8 +18,6 @@ pub enum Seen {
 pub struct Machine {
     state: EndpointState,
     counters: Counters,
-    /// Failures in a row, of any class.
-    consecutive: u16,
 }
 
 impl Machine {
@@ -57,7 +54,6 @@ impl Machine {
             Seen::Success => {
                 self.counters =
                     Counters { success: self.counters.success.saturating_add(times), ..Counters::default() };
-                self.consecutive = 0;
                 self.state = self.after_success(thresholds);
             }
             Seen::Failure(class) => {
@@ -68,7 +64,6 @@ impl Machine {
                     Class::Timeout => &mut self.counters.timeout,
                 };
                 *counter = counter.saturating_add(times);
-                self.consecutive = self.consecutive.saturating_add(times);
                 self.state = self.after_failure(thresholds);
             }
         }
@@ -98,11 +93,14 @@ impl Machine {
     }
 
     fn limit_reached(&self, thresholds: &Thresholds) -> bool {
-        let reached = |count: u16, limit: Option<u8>| limit.is_some_and(|limit| count >= u16::from(limit));
-        reached(self.consecutive, thresholds.failure)
-            || reached(self.counters.connect, thresholds.connect)
-            || reached(self.counters.http, thresholds.http)
-            || reached(self.counters.timeout, thresholds.timeout)
+        let reached = |count: u32, limit: Option<u8>| limit.is_some_and(|limit| count >= u32::from(limit));
+        let [connect, http, timeout] =
+            [self.counters.connect, self.counters.http, self.counters.timeout].map(u32::from);
+        // In a row, of any class: whatever ends the row clears them all.
+        reached(connect + http + timeout, thresholds.failure)
+            || reached(connect, thresholds.connect)
+            || reached(http, thresholds.http)
+            || reached(timeout, thresholds.timeout)
     }
 
     /// Whether a verdict that was kept over a change of the question has been decided anew: a success confirms Healthy,

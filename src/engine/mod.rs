@@ -41,8 +41,11 @@ pub use board::{Board, Subscription, Totals, WRITER_SILENCE};
 pub use desired::{Declared, Desired, Engine, Prior, PriorAddress, PriorEndpoint};
 pub use group::OUTAGE_TARGETS;
 pub use hearsay::{About, Fate, Observation, Scope, When};
+pub use moment::Moment;
 pub use phase::stable_hash;
 pub use scheduler::{Limits, Parts, start};
 pub use single_flight::{Boarded, SingleFlight};
 pub use surroundings::Surroundings;
-pub use view::{CheckLive, CheckView, Counters, EndpointLive, EndpointView, OVERRIDDEN, Outage, Overridden, Remarks};
+pub use view::{
+    CheckLive, CheckView, Counters, EndpointLive, EndpointView, Live, OVERRIDDEN, Outage, Overridden, Remarks,
+};

@@ -31,18 +31,10 @@ pub(super) struct Record {
     pub belief: Belief,
     /// What one attempt leaves for the next; `None` where the probe keeps nothing.
     pub kept: Option<Kept>,
-    /// What the fast lane asks of it.
-    pub prepared: Prepared,
-}
-
-/// Whether the fast lane takes the probe of an endpoint; found out once for each question.
-#[derive(Debug, Default)]
-pub(super) enum Prepared {
-    #[default]
-    NotYet,
-    /// It takes the ordinary lane.
-    Ordinary,
-    Fast(Asks),
+    /// It was found out whether the fast lane takes it, which is done once for each question.
+    pub prepared: bool,
+    /// What the fast lane asks of it; `None` where it takes the ordinary one.
+    pub asks: Option<Asks>,
 }
 
 /// A slot of the grid, and when in it the probe starts, which is at most a day from it: ten bytes, as each record has two.
@@ -158,5 +150,10 @@ mod tests {
         }
         assert!(Due::new(u64::MAX, 0).slot() > 1 << 40, "nobody is there to see that");
         assert_eq!(size_of::<Option<Due>>(), 10);
+    }
+    /// There are a hundred thousand of them: what one gains is told in `docs/performance.md`.
+    #[test]
+    fn a_record_is_three_and_a_half_lines_of_the_cache() {
+        assert!(size_of::<Option<Record>>() <= 224, "{}", size_of::<Option<Record>>());
     }
 }

@@ -13,7 +13,7 @@ use super::{
     group::{Composed, Departed, Group, Member},
     judgement::Judgement,
     phase,
-    record::{Due, Flight, Prepared, Record},
+    record::{Due, Flight, Record},
     scheduler::{GRACE, Scheduler, millis},
     sharing,
 };
@@ -55,22 +55,24 @@ impl<L: Lane> Scheduler<L> {
         let Some(group) = self.table.group_mut(at) else { return };
         let before = std::mem::replace(&mut group.check, check.clone());
         let old_members = std::mem::take(&mut group.members);
+        let old_composed = std::mem::take(&mut group.composed);
         let mut departed = std::mem::take(&mut group.departed);
         group.set_check(check.clone());
 
         let mut stayed = HashMap::new();
         for member in old_members {
-            match member {
-                Member::Endpoint(id) => {
-                    if let Some(record) = self.table.record(id) {
-                        stayed.insert(identity(&record.endpoint), id);
-                    }
-                }
-                Member::Check(composed) => self.table.set_dependent(&composed.key, at, false),
+            if let Member::Endpoint(id) = member
+                && let Some(record) = self.table.record(id)
+            {
+                stayed.insert(identity(&record.endpoint), id);
             }
+        }
+        for composed in old_composed {
+            self.table.set_dependent(&composed.key, at, false);
         }
         let adoption = Adoption { prior: prior.as_ref(), now, wall, check: &check };
         let mut members = Vec::with_capacity(endpoints.len());
+        let mut composed = vec![];
         let mut by_target: HashMap<Text, Vec<Endpoint>> = HashMap::new();
         let mut seen = HashSet::new();
         // One that is named twice (a pod in two slices while they are rewritten) is one endpoint.
@@ -82,7 +84,8 @@ impl<L: Lane> Scheduler<L> {
                 let key = ObjectKey::of(check.key.namespace.clone(), name.clone());
                 self.table.set_dependent(&key, at, true);
                 let (target, optional) = (target.name.clone(), target.optional);
-                members.push(Member::Check(Box::new(Composed { target, key, optional, since: wall })));
+                members.push(Member::Check(composed.len() as u32));
+                composed.push(Composed { target, key, optional, since: wall });
                 continue;
             }
             for endpoint in by_target.remove(&target.name).unwrap_or_default() {
@@ -106,6 +109,7 @@ impl<L: Lane> Scheduler<L> {
         departed.retain(|gone| now.saturating_sub(gone.at) < GRACE);
         if let Some(group) = self.table.group_mut(at) {
             group.members = members;
+            group.composed = composed;
             group.departed = departed;
             group.places = None;
         }
@@ -116,13 +120,16 @@ impl<L: Lane> Scheduler<L> {
     /// Stops probing `key` and forgets it.
     pub(super) fn remove(&mut self, key: &ObjectKey) {
         let Some(at) = self.table.find(key) else { return };
-        let members = self.table.group_mut(at).map(|group| std::mem::take(&mut group.members)).unwrap_or_default();
+        let Some(group) = self.table.group_mut(at) else { return };
+        let (members, composed) = (std::mem::take(&mut group.members), std::mem::take(&mut group.composed));
         // The check goes last: a permit given back here may go to one of its own endpoints before that one's turn comes.
         for member in members {
-            match member {
-                Member::Endpoint(id) => drop(self.dismiss(id, 0)),
-                Member::Check(composed) => self.table.set_dependent(&composed.key, at, false),
+            if let Member::Endpoint(id) = member {
+                self.dismiss(id, 0);
             }
+        }
+        for composed in composed {
+            self.table.set_dependent(&composed.key, at, false);
         }
         self.table.remove_group(at);
         self.removed.push(key.clone());
@@ -167,7 +174,7 @@ impl<L: Lane> Scheduler<L> {
             record.kept = endpoint.probe.keeps().then(Kept::default);
         }
         record.endpoint = endpoint;
-        record.prepared = Prepared::NotYet;
+        (record.prepared, record.asks) = (false, None);
         if !probed {
             record.due = None;
         } else if record.due.is_none() || before.rhythm != check.rhythm || moves {
@@ -223,7 +230,8 @@ impl<L: Lane> Scheduler<L> {
             attempt: 0,
             belief,
             kept,
-            prepared: Prepared::NotYet,
+            prepared: false,
+            asks: None,
         })
     }
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{
     judgement::Span,
     phase,
-    record::{Due, Flight, On, Prepared, Record},
+    record::{Due, Flight, On, Record},
     scheduler::{Scheduler, millis},
     sharing,
     stretch::Stretch,
@@ -126,11 +126,10 @@ impl<L: Lane> Scheduler<L> {
         if let Some(fast) = &mut self.fast {
             fast.make_room(self.permits.left());
             let Endpoint { dial, probe, .. } = &record.endpoint;
-            if matches!(record.prepared, Prepared::NotYet) {
-                let keeps = record.kept.is_some();
-                record.prepared = fast.asks(dial.as_ref(), probe, keeps).map_or(Prepared::Ordinary, Prepared::Fast);
+            if !std::mem::replace(&mut record.prepared, true) {
+                record.asks = fast.asks(dial.as_ref(), probe, record.kept.is_some());
             }
-            if let (Prepared::Fast(asks), Some(dial)) = (&record.prepared, dial)
+            if let (Some(asks), Some(dial)) = (&record.asks, dial)
                 && let Some(question) = asks.of(dial)
             {
                 let begun = fast.begin(token(id, number), &question, probe, record.kept.as_ref());

@@ -467,7 +467,8 @@ impl Table {
                         record.draw(initial, &mut rows);
                     }
                 }
-                Member::Check(composed) => {
+                Member::Check(at) => {
+                    let Some(composed) = group.composed.get(*at as usize) else { continue };
                     let other = self.find(&composed.key).and_then(|at| self.group(at));
                     rows.push(member_row(composed, other));
                 }

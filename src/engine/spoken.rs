@@ -93,7 +93,7 @@ impl Spoken {
         };
         view.remarks = remarks.kept();
         view.state = state_of(said.word);
-        view.since = said.since;
+        view.since = said.since.into();
         view.stale = false;
         (row.undecided, row.newcomer, row.blind) = (false, false, false);
     }

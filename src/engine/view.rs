@@ -12,6 +12,7 @@ use std::{
 
 use jiff::Timestamp;
 
+use super::moment::Moment;
 use crate::check::{Counts, EndpointState, Health, HealthReason, Kind, Labels, ObjectKey, Reason, Text};
 
 /// One check as last decided. A new one replaces it at every change of a state, never at every probe.
@@ -113,12 +114,12 @@ pub struct EndpointView {
     pub stale: bool,
     /// There is, or was, a verdict: not so where nothing was seen yet and `state` only says what was declared.
     pub measured: bool,
-    pub since: Timestamp,
+    pub since: Moment,
     /// It is found by a DNS name.
     pub named: bool,
     /// Read as fields of the row itself. `None` where there are none, as of most.
     pub remarks: Option<Arc<Remarks>>,
-    pub live: Arc<EndpointLive>,
+    pub live: Live,
 }
 
 /// What there is to say of an endpoint besides its verdict: nothing of one that is well, has no certificate and is no name.
@@ -229,6 +230,9 @@ impl Counters {
         Self { success: part(packed, 0), connect: part(packed, 16), http: part(packed, 32), timeout: part(packed, 48) }
     }
 }
+
+/// The one of an endpoint. Nobody holds it weakly, so no word is spent on counting who does.
+pub type Live = triomphe::Arc<EndpointLive>;
 
 /// What moves at every probe of an endpoint, and at every report of its traffic, shared by all its views.
 #[derive(Debug, Default)]

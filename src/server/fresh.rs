@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     check::{Health, Reason},
-    engine::{CheckView, EndpointLive, EndpointView, Remarks},
+    engine::{CheckView, EndpointLive, EndpointView, Live, Remarks},
     on_demand::{EndpointAnswer, Fresh, FreshSet, Refusal, state},
 };
 
@@ -133,7 +133,7 @@ fn row(answer: &EndpointAnswer, former: Option<&EndpointView>, now: Timestamp) -
         state,
         stale: false,
         measured: answer.healthy.is_some(),
-        since: former.filter(same).map_or(now, |row| row.since),
+        since: former.filter(same).map_or_else(|| now.into(), |row| row.since),
         remarks: Remarks {
             reason: answer.reason.and_then(Reason::parse),
             message: answer.error.as_str().into(),
@@ -142,6 +142,6 @@ fn row(answer: &EndpointAnswer, former: Option<&EndpointView>, now: Timestamp) -
         }
         .kept(),
         named: former.is_some_and(|row| row.named),
-        live: Arc::new(live),
+        live: Live::new(live),
     }
 }

@@ -120,7 +120,10 @@ fn fill_everything(board: &Board) {
             remarks.certificate_expires = Some(1_800_000_000);
             remarks.addresses = Some([endpoint("psp", "10.0.2.7:443", EndpointState::Healthy)].into());
         }))
-        .endpoint(EndpointView { live: Arc::default(), ..endpoint("new", "", EndpointState::Unknown) })
+        .endpoint(EndpointView {
+            live: healthcheck_operator::engine::Live::default(),
+            ..endpoint("new", "", EndpointState::Unknown)
+        })
         .edit(|view| {
             let of = |end| Outage { start: view.since, end, reason: "Stale".into(), targets: vec!["psp".into()] };
             view.outages = Arc::new([of(None), of(Some(at("2026-11-02T10:00:00Z")))]);

@@ -8,7 +8,7 @@ use healthcheck_operator::{
     check::{Counts, EndpointState, Health, HealthReason, ObjectKey, Reason},
     compile::{Mode, compile},
     engine::{
-        self, Board, CheckLive, CheckView, Counters, Desired, EndpointLive, EndpointView, Engine, Limits, Parts,
+        self, Board, CheckLive, CheckView, Counters, Desired, EndpointLive, EndpointView, Engine, Limits, Live, Parts,
         Remarks, Surroundings,
     },
     on_demand::OnDemand,
@@ -297,13 +297,13 @@ pub fn endpoint(target: &str, label: &str, state: EndpointState) -> EndpointView
         state,
         stale: false,
         measured: true,
-        since: at("2026-11-01T10:00:00Z"),
+        since: at("2026-11-01T10:00:00Z").into(),
         remarks: unhealthy.then(|| {
             let message = "unexpected status code; got '503', want '200-399'".into();
             Arc::new(Remarks { reason: Some(Reason::UnexpectedStatus), message, ..Remarks::default() })
         }),
         named: false,
-        live: Arc::new(live),
+        live: Live::new(live),
     }
 }
 

@@ -173,7 +173,7 @@ impl Judged<'_> {
             label,
             zone: None,
             verdict,
-            last_healthy: (verdict != Verdict::Healthy && row.measured).then_some(row.since),
+            last_healthy: (verdict != Verdict::Healthy && row.measured).then_some(row.since.time()),
             word: word.map(|(word, _)| word),
             word_until: word.map(|(_, until)| until),
             cause: row.reason_word().or_else(|| waits.map(|_| FLAPPING)),
@@ -202,10 +202,8 @@ fn verdict(row: &EndpointView) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::check::EndpointState;
+    use crate::{check::EndpointState, engine::Live};
 
     fn row(state: EndpointState, measured: bool) -> EndpointView {
         EndpointView {
@@ -217,10 +215,10 @@ mod tests {
             state,
             stale: false,
             measured,
-            since: Timestamp::UNIX_EPOCH,
+            since: Timestamp::UNIX_EPOCH.into(),
             remarks: None,
             named: false,
-            live: Arc::default(),
+            live: Live::default(),
         }
     }
 

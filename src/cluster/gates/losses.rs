@@ -109,7 +109,7 @@ impl Losses {
             let window = SignedDuration::try_from(2 * view.idle_interval).unwrap_or(SignedDuration::MAX);
             let began = frozen - TOLD_LATE.saturating_add(window).min(SignedDuration::from_hours(24));
             for row in placed(view) {
-                let lost = row.view.state == EndpointState::Unhealthy && row.view.since >= began;
+                let lost = row.view.state == EndpointState::Unhealthy && row.view.since.time() >= began;
                 if lost && known.get(row.id).is_none() {
                     known.note(row.id, true);
                     self.detector.turned_bad(row.loss(view), now);

@@ -32,7 +32,7 @@ use crate::{
         reconcile::Action,
         watch::Told,
     },
-    engine::{CheckView, Desired, EndpointView, Remarks},
+    engine::{CheckView, Desired, EndpointView, Live, Remarks},
 };
 
 const NS: &str = "shop";
@@ -159,10 +159,10 @@ impl World {
             state: state.unwrap_or(EndpointState::Unknown),
             stale: state == Some(EndpointState::Unknown),
             measured: state.is_some(),
-            since: self.wall,
+            since: self.wall.into(),
             remarks: None,
             named: endpoint.is_named(),
-            live: Arc::default(),
+            live: Live::default(),
         }
     }
 

@@ -101,7 +101,7 @@ fn since_moves_with_the_verdict_and_not_with_doubt() {
     assert_eq!(judgement.shown(InitialState::Unknown), EndpointState::MostlyHealthy);
     assert_eq!(judgement.since(), decided);
     take(&mut judgement, &failure(), 3000);
-    assert_eq!(judgement.since().as_millisecond(), 3000);
+    assert_eq!(judgement.since().time().as_millisecond(), 3000);
 }
 
 #[test]

@@ -101,7 +101,7 @@ async fn a_restart_takes_no_operators_word_for_a_probe() {
     bench.engine.settle().await;
     let view = bench.view("web");
     assert_eq!((view.health, view.since, view.transitions), (Health::Unhealthy, since, [0; 4]));
-    assert_eq!((view.endpoints[0].since, view.endpoints[0].measured), (since, false));
+    assert_eq!((view.endpoints[0].since, view.endpoints[0].measured), (since.into(), false));
     sleep(seconds(3)).await;
     bench.run(&plain).await;
     assert_eq!(bench.health("web").0, Health::Healthy, "one success is enough where nothing was measured before");

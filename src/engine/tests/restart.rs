@@ -50,7 +50,7 @@ async fn a_restart_by_itself_is_no_transition() {
         let view = bench.view("web");
         assert_eq!((view.health, view.transitions), (health, [0; 4]));
         assert_eq!(view.since.as_second(), 1_000_000_000);
-        assert_eq!(view.endpoints[0].since.as_second(), 1_000_000_000);
+        assert_eq!(view.endpoints[0].since.time().as_second(), 1_000_000_000);
         assert_eq!(subscription.changed().await, [ObjectKey::new("shop", "web")]);
     }
 }
@@ -245,7 +245,7 @@ async fn a_restart_keeps_what_was_known_of_the_addresses_of_a_name() {
     bench.engine.settle().await;
     let view = bench.view("web");
     let seen: Vec<_> =
-        view.endpoints[0].places().map(|row| (&*row.label, row.state, row.measured, row.since)).collect();
+        view.endpoints[0].places().map(|row| (&*row.label, row.state, row.measured, row.since.time())).collect();
     let of = |label, state| (label, state, true, since);
     assert_eq!(seen, [of("10.0.0.1:80", EndpointState::Healthy), of("10.0.0.2:80", EndpointState::Unhealthy)]);
     assert_eq!(bench.health("web").0, Health::Healthy);

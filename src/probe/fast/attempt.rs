@@ -19,7 +19,7 @@ use super::{
     body::{Body, Came},
     head::Heard,
     kept::Held,
-    question::{Asks, Question, Wire},
+    question::{Question, What, Wire},
 };
 use crate::{
     check::{Class, Kept, Probe, ProbeKind},
@@ -147,7 +147,7 @@ impl Course {
                 Err(failure) => return Went::Ended(Err(failure), After::Broken),
             }
         }
-        let Asks::Http(wire) = &given.asked.asks else { return Went::Ended(Ok(Answer::plain()), After::Whole) };
+        let What::Http(wire) = given.asked.asks.what() else { return Went::Ended(Ok(Answer::plain()), After::Whole) };
         match self.send(wire, given.asked.address, socket, &mut tools.request) {
             Ok(true) => {}
             Ok(false) => return Went::On,

@@ -9,7 +9,10 @@ use rustix::{
 };
 use tokio::time::Instant;
 
-use super::{kept::Held, question::Asks};
+use super::{
+    kept::Held,
+    question::{Asks, What},
+};
 use crate::probe::{
     dial,
     failure::Failure,
@@ -102,9 +105,9 @@ impl Lines {
         let Some(socket) = &line.socket else { unreachable!("an idle line has a socket") };
         // The last ACK of the handshake is held back. A half-open connection is never completed by it; on any other the
         // request takes it along, which spares both sides a packet. The kernel forgets this with every connection.
-        let quiet = match asks {
-            Asks::HalfOpen | Asks::Http(_) => sockopt::set_tcp_quickack(socket, false),
-            Asks::Full => Ok(()),
+        let quiet = match asks.what() {
+            What::HalfOpen | What::Http(_) => sockopt::set_tcp_quickack(socket, false),
+            What::Full => Ok(()),
         };
         match quiet.and_then(|()| rustix::net::connect(socket, &address)) {
             Ok(()) | Err(Errno::INPROGRESS) => Ok(at),

@@ -32,7 +32,7 @@ use self::{
     bell::Bell,
     kept::{Held, LetGo},
     lines::{Lines, Told},
-    question::Wires,
+    question::{Kinds, What},
 };
 use super::{
     ask::{self, Asked},
@@ -78,7 +78,7 @@ pub struct FastLane {
     let_go: LetGo,
     /// Room for what is taken from there.
     gone: Vec<(u32, u32)>,
-    wires: Wires,
+    kinds: Kinds,
     tools: Tools,
 }
 
@@ -127,7 +127,7 @@ impl FastLane {
             free: vec![],
             let_go: LetGo::default(),
             gone: vec![],
-            wires: Wires::default(),
+            kinds: Kinds::default(),
             tools: Tools { own_ports: own_ports(), request, buffer: vec![0; READ].into() },
         })
     }
@@ -141,7 +141,7 @@ impl FastLane {
     /// What `probe` asks at `dial`, where this lane takes it. `keeps`: [`Self::begin`] will be given a place to keep the connection
     /// in.
     pub fn asks(&mut self, dial: Option<&Dial>, probe: &Probe, keeps: bool) -> Option<Asks> {
-        self.wires.asks(dial, probe, keeps)
+        self.kinds.asks(dial, probe, keeps)
     }
 
     /// So many `more` attempts than are under way may be, on whatever lane, and another is about to begin: as long as nobody
@@ -288,7 +288,7 @@ impl FastLane {
         }
         let taken = held.and_then(|held| self.lines.take(held, *address, number, now));
         if let Some(line) = taken
-            && let (Asks::Http(wire), Some(socket)) = (asks, self.lines.socket(line))
+            && let (What::Http(wire), Some(socket)) = (asks.what(), self.lines.socket(line))
         {
             let mut course = Course::again(line);
             if course.send(wire, *address, socket, &mut self.tools.request).is_ok() {
@@ -367,7 +367,7 @@ impl FastLane {
             held.address = address;
             self.lines.keep(at, place, &mut held);
             kept.put(held);
-        } else if after == After::Whole && matches!(asks, Asks::Full) {
+        } else if after == After::Whole && matches!(asks.what(), What::Full) {
             self.lines.close(at);
         } else {
             let again = after != After::Broken && !was_kept;

@@ -19,15 +19,18 @@ pub struct Question {
     pub(super) asks: Asks,
 }
 
-/// What is asked, wherever that is.
+/// What is asked, wherever that is. All who ask the same share it.
 #[derive(Clone, Debug)]
-pub enum Asks {
+pub struct Asks(Arc<What>);
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) enum What {
     /// Whether a handshake is answered.
     HalfOpen,
     /// Whether a handshake is completed.
     Full,
     /// What a request is answered with.
-    Http(Arc<Wire>),
+    Http(Wire),
 }
 
 impl Asks {
@@ -36,6 +39,10 @@ impl Asks {
     pub fn of(&self, dial: &Dial) -> Option<Question> {
         let (Host::Address(ip), Some(port)) = (&dial.host, dial.port) else { return None };
         Some(Question { address: SocketAddr::new(*ip, port), asks: self.clone() })
+    }
+
+    pub(super) fn what(&self) -> &What {
+        &self.0
     }
 }
 
@@ -78,25 +85,25 @@ impl Wire {
     }
 }
 
-/// Requests that are the same are kept once.
+/// What is the same is kept once.
 #[derive(Debug, Default)]
-pub(super) struct Wires {
-    all: HashSet<Arc<Wire>>,
+pub(super) struct Kinds {
+    all: HashSet<Arc<What>>,
     sweep_at: usize,
 }
 
-impl Wires {
-    fn keep(&mut self, wire: Wire) -> Arc<Wire> {
-        if let Some(known) = self.all.get(&wire) {
-            return known.clone();
+impl Kinds {
+    fn keep(&mut self, what: What) -> Asks {
+        if let Some(known) = self.all.get(&what) {
+            return Asks(known.clone());
         }
         if self.all.len() >= self.sweep_at {
-            self.all.retain(|wire| Arc::strong_count(wire) > 1);
+            self.all.retain(|what| Arc::strong_count(what) > 1);
             self.sweep_at = (2 * self.all.len()).max(64);
         }
-        let wire = Arc::new(wire);
-        self.all.insert(wire.clone());
-        wire
+        let what = Arc::new(what);
+        self.all.insert(what.clone());
+        Asks(what)
     }
 
     /// What `probe` asks at `dial`, over a connection that is kept if that is wanted and `keeps`; `None` where it takes the
@@ -104,17 +111,15 @@ impl Wires {
     pub fn asks(&mut self, dial: Option<&Dial>, probe: &Probe, keeps: bool) -> Option<Asks> {
         let dial = dial?;
         let (Host::Address(_), Some(_)) = (&dial.host, dial.port) else { return None };
-        let asks = match &probe.kind {
+        let what = match &probe.kind {
             ProbeKind::Tcp(tcp) if tcp.is_connect() => match tcp {
-                TcpProbe { handshake: Handshake::HalfOpen, .. } => Asks::HalfOpen,
-                TcpProbe { handshake: Handshake::Full, .. } => Asks::Full,
+                TcpProbe { handshake: Handshake::HalfOpen, .. } => What::HalfOpen,
+                TcpProbe { handshake: Handshake::Full, .. } => What::Full,
             },
-            ProbeKind::Http(http) if is_plain(http) => {
-                Asks::Http(self.keep(wire(http, dial, keeps && http.keeps_connection())?))
-            }
+            ProbeKind::Http(http) if is_plain(http) => What::Http(wire(http, dial, keeps && http.keeps_connection())?),
             ProbeKind::Tcp(_) | ProbeKind::Http(_) | ProbeKind::Grpc(_) | ProbeKind::Script(_) => return None,
         };
-        Some(asks)
+        Some(self.keep(what))
     }
 }
 

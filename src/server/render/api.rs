@@ -207,7 +207,7 @@ fn endpoint<'a>(verdict: &Verdict, endpoint: &'a EndpointView) -> Endpoint<'a> {
         optional: endpoint.optional,
         state: verdict.state_of(endpoint).as_str(),
         stale: endpoint.stale || !verdict.believed,
-        since: endpoint.since,
+        since: endpoint.since.time(),
         reason: endpoint.reason_word(),
         message: &endpoint.message,
         latency_seconds: endpoint.live.latency().map(|latency| latency.as_secs_f64()),

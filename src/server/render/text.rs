@@ -75,7 +75,7 @@ fn endpoint_line(text: &mut String, verdict: &Verdict, endpoint: &EndpointView, 
     }
     let _ = write!(text, " {state}");
     if details == Details::Full {
-        let _ = write!(text, " since {:.0}", endpoint.since);
+        let _ = write!(text, " since {:.0}", endpoint.since.time());
     }
     let why = if verdict.believed { endpoint_why(endpoint) } else { "not current".into() };
     let _ = if why.is_empty() || state == EndpointState::Healthy { writeln!(text) } else { writeln!(text, ": {why}") };

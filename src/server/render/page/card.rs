@@ -220,7 +220,7 @@ impl Card<'_> {
         let took = endpoint.live.latency().filter(|_| self.verdict.believed).map(latency).unwrap_or_default();
         write!(html, "<td class=\"endpoint\">{}</td><td class=\"since\">", Escaped(&endpoint.label))?;
         if endpoint.measured {
-            write!(html, "{}", Since { at: endpoint.since, now })?;
+            write!(html, "{}", Since { at: endpoint.since.time(), now })?;
         }
         write!(html, "</td><td class=\"number\">{took}</td>")
     }
