@@ -125,10 +125,12 @@ fn members(number: &IntOrString) -> MinHealthy {
 fn targets(spec: &HealthCheckSpec, namespace: &str, timeout: Duration) -> Vec<Target> {
     let fallback = written::Probe { tcp: Some(written::TcpProbe::default()), ..written::Probe::default() };
     let mut targets = Vec::with_capacity(spec.targets.len());
-    for target in &spec.targets {
+    // Of one template come many checks with the same targets: they share the list, and with it each name.
+    let names = shared::names(spec.targets.iter().map(|target| target.name.as_str().into()).collect());
+    for (target, name) in spec.targets.iter().zip(&*names) {
         let probe = target.probe.as_ref().or(spec.probe.as_ref()).unwrap_or(&fallback);
         targets.push(Target {
-            name: shared::text(&target.name),
+            name: name.clone(),
             place: place(target),
             resolve: match target.resolve {
                 Some(api::Resolve::All) => Resolve::All,

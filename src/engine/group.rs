@@ -22,18 +22,11 @@ pub const OUTAGE_TARGETS: usize = 8;
 /// How many members the message of a check names.
 const NAMED_MEMBERS: usize = 3;
 
-/// A member of a check, by its number.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Member {
-    /// The record of an endpoint.
-    Endpoint(u32),
-    /// Another check, in [`Group::composed`].
-    Check(u32),
-}
-
 /// A member that is another check.
 #[derive(Debug)]
 pub(super) struct Composed {
+    /// How many endpoints of the check stand before it in declared order.
+    pub after: usize,
     pub target: Text,
     pub key: ObjectKey,
     pub optional: bool,
@@ -54,9 +47,9 @@ pub(super) struct Departed {
 #[derive(Debug)]
 pub(super) struct Group {
     pub check: Arc<Check>,
-    /// In declared order.
-    pub members: Vec<Member>,
-    /// The members that are checks.
+    /// The records of its endpoints, in declared order.
+    pub endpoints: Vec<u32>,
+    /// The members that are other checks, in declared order.
     pub composed: Vec<Composed>,
     /// Its endpoints by what a data plane may call them; `None` until somebody asks, and after every change.
     pub places: Option<HashMap<Text, u32>>,
@@ -91,7 +84,7 @@ pub(super) struct Row {
 impl Group {
     pub fn new(check: Arc<Check>, prior: Option<&Prior>, wall: Timestamp) -> Self {
         let mut group = Self {
-            members: vec![],
+            endpoints: vec![],
             composed: vec![],
             places: None,
             departed: vec![],
@@ -147,7 +140,7 @@ impl Group {
     /// A round of one of its endpoints began, or so many were skipped.
     pub fn note_round(&mut self, note: impl FnOnce(&mut Stretch)) {
         note(&mut self.stretch);
-        if self.stretch.is_known(u32::try_from(self.members.len()).unwrap_or(u32::MAX)) {
+        if self.stretch.is_known(u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX)) {
             self.live.set_stretch(self.stretch.take());
         }
     }

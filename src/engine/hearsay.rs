@@ -5,7 +5,6 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 use jiff::Timestamp;
 
 use super::{
-    group::Member,
     judgement::ago,
     record::Record,
     scheduler::{Scheduler, millis},
@@ -253,8 +252,7 @@ impl Table {
         let Some(group) = self.group(at) else { return HashMap::new() };
         let mut places = HashMap::new();
         let mut targets: HashMap<Text, Option<u32>> = HashMap::new();
-        for member in &group.members {
-            let Member::Endpoint(id) = member else { continue };
+        for id in &group.endpoints {
             let Some(record) = self.record(*id) else { continue };
             let only = targets.entry(record.endpoint.target.clone()).or_insert(Some(*id));
             *only = only.filter(|only| only == id);

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::{
     belief::Belief,
     desired::{Desired, Prior, PriorAddress, PriorEndpoint},
-    group::{Composed, Departed, Group, Member},
+    group::{Composed, Departed, Group},
     judgement::Judgement,
     phase,
     record::{Due, Flight, Record},
@@ -54,16 +54,14 @@ impl<L: Lane> Scheduler<L> {
         });
         let Some(group) = self.table.group_mut(at) else { return };
         let before = std::mem::replace(&mut group.check, check.clone());
-        let old_members = std::mem::take(&mut group.members);
+        let old_endpoints = std::mem::take(&mut group.endpoints);
         let old_composed = std::mem::take(&mut group.composed);
         let mut departed = std::mem::take(&mut group.departed);
         group.set_check(check.clone());
 
         let mut stayed = HashMap::new();
-        for member in old_members {
-            if let Member::Endpoint(id) = member
-                && let Some(record) = self.table.record(id)
-            {
+        for id in old_endpoints {
+            if let Some(record) = self.table.record(id) {
                 stayed.insert(identity(&record.endpoint), id);
             }
         }
@@ -71,7 +69,7 @@ impl<L: Lane> Scheduler<L> {
             self.table.set_dependent(&composed.key, at, false);
         }
         let adoption = Adoption { prior: prior.as_ref(), now, wall, check: &check };
-        let mut members = Vec::with_capacity(endpoints.len());
+        let mut ids = Vec::with_capacity(endpoints.len());
         let mut composed = vec![];
         let mut by_target: HashMap<Text, Vec<Endpoint>> = HashMap::new();
         let mut seen = HashSet::new();
@@ -84,8 +82,7 @@ impl<L: Lane> Scheduler<L> {
                 let key = ObjectKey::of(check.key.namespace.clone(), name.clone());
                 self.table.set_dependent(&key, at, true);
                 let (target, optional) = (target.name.clone(), target.optional);
-                members.push(Member::Check(composed.len() as u32));
-                composed.push(Composed { target, key, optional, since: wall });
+                composed.push(Composed { after: ids.len(), target, key, optional, since: wall });
                 continue;
             }
             for endpoint in by_target.remove(&target.name).unwrap_or_default() {
@@ -98,7 +95,7 @@ impl<L: Lane> Scheduler<L> {
                 };
                 self.locate(id);
                 self.reschedule(id);
-                members.push(Member::Endpoint(id));
+                ids.push(id);
             }
         }
         for id in stayed.into_values() {
@@ -108,7 +105,7 @@ impl<L: Lane> Scheduler<L> {
         }
         departed.retain(|gone| now.saturating_sub(gone.at) < GRACE);
         if let Some(group) = self.table.group_mut(at) {
-            group.members = members;
+            group.endpoints = ids;
             group.composed = composed;
             group.departed = departed;
             group.places = None;
@@ -121,12 +118,10 @@ impl<L: Lane> Scheduler<L> {
     pub(super) fn remove(&mut self, key: &ObjectKey) {
         let Some(at) = self.table.find(key) else { return };
         let Some(group) = self.table.group_mut(at) else { return };
-        let (members, composed) = (std::mem::take(&mut group.members), std::mem::take(&mut group.composed));
+        let (endpoints, composed) = (std::mem::take(&mut group.endpoints), std::mem::take(&mut group.composed));
         // The check goes last: a permit given back here may go to one of its own endpoints before that one's turn comes.
-        for member in members {
-            if let Member::Endpoint(id) = member {
-                self.dismiss(id, 0);
-            }
+        for id in endpoints {
+            self.dismiss(id, 0);
         }
         for composed in composed {
             self.table.set_dependent(&composed.key, at, false);

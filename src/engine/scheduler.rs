@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     board::Board,
     desired::{Command, Declared, Engine},
-    group::{Group, Member, member_row},
+    group::{Group, Row, member_row},
     hearsay::Addresses,
     isolation::Isolation,
     mail::{Mail, Word},
@@ -34,7 +34,7 @@ use super::{
     wheel::Wheel,
 };
 use crate::{
-    check::{ObjectKey, Report},
+    check::{InitialState, ObjectKey, Report},
     probe::{FastLane, Lane},
     telemetry::{Beats, Metrics, ProbeMeter},
 };
@@ -422,11 +422,8 @@ impl<L: Lane> Scheduler<L> {
         let check = group.check.clone();
         let targets = check.targets.iter().map(|target| &target.name);
         let look = group.spoken.look(&check.overrides, targets, Timestamp::now());
-        let members = group.members.iter().filter_map(|member| match member {
-            Member::Endpoint(id) if !look.ended.is_empty() => Some(*id),
-            _ => None,
-        });
-        for id in members.collect::<Vec<_>>() {
+        let endpoints = if look.ended.is_empty() { vec![] } else { group.endpoints.clone() };
+        for id in endpoints {
             if let Some(record) =
                 self.table.record_mut(id).filter(|record| look.ended.contains(&record.endpoint.target))
             {
@@ -448,33 +445,31 @@ impl Table {
     /// What runs under `key`.
     fn declared(&self, key: &ObjectKey) -> Option<Declared> {
         let group = self.find(key).and_then(|at| self.group(at))?;
-        let endpoint = |member: &Member| match member {
-            Member::Endpoint(id) => self.record(*id).map(|record| record.endpoint.clone()),
-            Member::Check(_) => None,
-        };
-        Some(Declared { check: group.check.clone(), endpoints: group.members.iter().filter_map(endpoint).collect() })
+        let endpoints = group.endpoints.iter().filter_map(|id| self.record(*id));
+        let endpoints = endpoints.map(|record| record.endpoint.clone()).collect();
+        Some(Declared { check: group.check.clone(), endpoints })
     }
 
     /// Every member of a check as it stands now.
-    fn rows(&self, group: u32) -> Option<Vec<super::group::Row>> {
+    fn rows(&self, group: u32) -> Option<Vec<Row>> {
         let group: &Group = self.group(group)?;
         let initial = group.check.initial_state;
-        let mut rows = Vec::with_capacity(group.members.len());
-        for member in &group.members {
-            match member {
-                Member::Endpoint(id) => {
-                    if let Some(record) = self.record(*id) {
-                        record.draw(initial, &mut rows);
-                    }
-                }
-                Member::Check(at) => {
-                    let Some(composed) = group.composed.get(*at as usize) else { continue };
-                    let other = self.find(&composed.key).and_then(|at| self.group(at));
-                    rows.push(member_row(composed, other));
-                }
-            }
+        let mut rows = Vec::with_capacity(group.endpoints.len() + group.composed.len());
+        let mut from = 0;
+        for composed in &group.composed {
+            self.draw(&group.endpoints[from..composed.after], initial, &mut rows);
+            from = composed.after;
+            let other = self.find(&composed.key).and_then(|at| self.group(at));
+            rows.push(member_row(composed, other));
         }
+        self.draw(&group.endpoints[from..], initial, &mut rows);
         Some(rows)
+    }
+
+    fn draw(&self, endpoints: &[u32], initial: InitialState, rows: &mut Vec<Row>) {
+        for record in endpoints.iter().filter_map(|id| self.record(*id)) {
+            record.draw(initial, rows);
+        }
     }
 
     fn abort_all(&mut self) {

@@ -305,3 +305,18 @@ async fn what_is_kept_ends_with_the_endpoint_the_question_and_the_probing() {
     bench.engine.settle().await;
     assert_eq!(bench.lane.kept(), 0, "the check is gone");
 }
+
+#[tokio::test(start_paused = true)]
+async fn rows_stand_in_declared_order_wherever_a_member_is_a_check() {
+    let bench = Bench::new();
+    bench.run(&check("db", vec![target("x")])).await;
+    let names = |declared: &[&str]| {
+        let targets = declared.iter().map(|name| if *name < "m" { target(name) } else { member(name, "db") });
+        targets.collect::<Vec<_>>()
+    };
+    for declared in [&["n", "a", "o", "p", "b", "c", "q"][..], &["c", "a", "n", "b"], &["n"], &["a"], &[]] {
+        bench.run(&check("web", names(declared))).await;
+        let rows: Vec<_> = bench.view("web").endpoints.iter().map(|row| row.target.to_string()).collect();
+        assert_eq!(rows, declared);
+    }
+}
