@@ -23,8 +23,8 @@ pub struct Check {
     /// Whether EndpointSlices of `service` targets are annotated.
     pub annotations: bool,
     pub targets: Vec<Target>,
-    /// How a data plane's reports are judged; `None`: they are not taken.
-    pub passive: Option<Passive>,
+    /// How a data plane's reports are judged; `None`: they are not taken. In a box: few checks take any.
+    pub passive: Option<Box<Passive>>,
     /// What may move traffic by the verdicts; without a cluster, nothing does.
     pub gates: Vec<Gate>,
     /// What an operator says by hand, in place of verdicts.

@@ -59,7 +59,7 @@ pub fn check(object: &HealthCheck) -> Check {
         min_healthy: members(&spec.min_healthy),
         annotations: spec.annotations == api::Annotations::On,
         targets,
-        passive: spec.passive.as_ref().map(passive),
+        passive: spec.passive.as_ref().map(passive).map(Box::new),
         gates: spec.gates.iter().map(gate).collect(),
         overrides: said.map(|said| Overrides::parse(said, &names)).unwrap_or_default(),
     }

@@ -32,6 +32,7 @@ mod table;
 mod testimony;
 #[cfg(test)]
 mod tests;
+mod tick;
 mod traffic;
 mod view;
 mod wheel;

@@ -1,10 +1,8 @@
 //! One endpoint as the engine keeps it: when it is due, whether a probe of it runs, and what is believed of it.
 
-use std::num::NonZeroU16;
-
 use tokio::task::AbortHandle;
 
-use super::{belief::Belief, group::Row, scheduler::millis};
+use super::{belief::Belief, group::Row, scheduler::millis, tick::Tick};
 use crate::{
     check::{Check, Endpoint, Host, InitialState, Kept},
     probe::Asks,
@@ -40,26 +38,21 @@ pub(super) struct Record {
 /// A slot of the grid, and when in it the probe starts, which is at most a day from it: ten bytes, as each record has two.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Due {
-    /// The slot, from its lowest bits on; one more in the last, which makes room for `None`.
-    slot: ([u16; 2], NonZeroU16),
-    /// From the slot, likewise.
+    slot: Tick,
+    /// From the slot on, its lower half first.
     offset: [u16; 2],
 }
 
 impl Due {
     pub fn new(slot: u64, at: u64) -> Self {
-        let slot = slot.min((1 << 48) - (1 << 32) - 1);
-        let offset = at.cast_signed().saturating_sub(slot.cast_signed());
+        let slot = Tick::from(slot);
+        let offset = at.cast_signed().saturating_sub(slot.millis().cast_signed());
         let offset = i32::try_from(offset).unwrap_or(if offset < 0 { i32::MIN } else { i32::MAX }).cast_unsigned();
-        Self {
-            slot: ([slot as u16, (slot >> 16) as u16], NonZeroU16::MIN.saturating_add((slot >> 32) as u16)),
-            offset: [offset as u16, (offset >> 16) as u16],
-        }
+        Self { slot, offset: [offset as u16, (offset >> 16) as u16] }
     }
 
     pub fn slot(self) -> u64 {
-        let ([low, middle], high) = self.slot;
-        u64::from(low) | u64::from(middle) << 16 | (u64::from(high.get()) - 1) << 32
+        self.slot.millis()
     }
 
     pub fn at(self) -> u64 {
@@ -75,39 +68,42 @@ pub(super) enum Flight {
     Idle,
     /// Waiting for a permit.
     Waiting,
-    Running {
-        on: On,
-        started: u64,
-    },
+    /// A probe runs on the ordinary lane.
+    Task { handle: AbortHandle, started: Tick },
+    /// A probe runs on the fast lane, on this line, and the wheel has to look at it so many milliseconds after it began.
+    Line { line: u32, lasts: u32, started: Tick },
     /// Another asks the same just now; its answer is taken.
-    Listening {
-        leader: u32,
-    },
-}
-
-/// The lane of a probe in flight.
-#[derive(Debug)]
-pub(super) enum On {
-    Task(AbortHandle),
-    /// A line of the fast lane, and when the wheel has to end it.
-    Line {
-        line: u32,
-        deadline: u64,
-    },
+    Listening { leader: u32 },
 }
 
 impl Flight {
-    /// The line of the fast lane whose deadline comes at `now` or came before.
+    /// On a line of the fast lane since `started`, to be looked at when it is `look`.
+    pub fn on_line(line: u32, started: u64, look: u64) -> Self {
+        // Nothing is waited for as long as that.
+        let lasts = u32::try_from(look.saturating_sub(started)).unwrap_or(u32::MAX);
+        Self::Line { line, lasts, started: started.into() }
+    }
+
+    /// When the probe began that runs, if one does.
+    pub fn started(&self) -> Option<u64> {
+        match self {
+            Self::Task { started, .. } | Self::Line { started, .. } => Some(started.millis()),
+            Self::Idle | Self::Waiting | Self::Listening { .. } => None,
+        }
+    }
+
+    /// The line of the fast lane that is to be looked at, `now` or since a while.
     pub fn overdue(&self, now: u64) -> Option<u32> {
         match self {
-            Self::Running { on: On::Line { line, deadline }, .. } if *deadline <= now => Some(*line),
+            Self::Line { line, .. } if self.look().is_some_and(|at| at <= now) => Some(*line),
             _ => None,
         }
     }
 
-    const fn deadline(&self) -> Option<u64> {
+    /// When the wheel has to look at it.
+    fn look(&self) -> Option<u64> {
         match self {
-            Self::Running { on: On::Line { deadline, .. }, .. } => Some(*deadline),
+            Self::Line { lasts, started, .. } => Some(started.millis() + u64::from(*lasts)),
             _ => None,
         }
     }
@@ -122,11 +118,11 @@ impl Record {
     /// When the wheel has to look at it next.
     pub fn wake(&self, check: &Check) -> Option<u64> {
         if check.suspend {
-            return self.flight.deadline();
+            return self.flight.look();
         }
         let due = self.due.map(Due::at);
         let expires = self.belief.expires(millis(check.stale_after));
-        [due, expires, self.belief.lapses(), self.flight.deadline()].into_iter().flatten().min()
+        [due, expires, self.belief.lapses(), self.flight.look()].into_iter().flatten().min()
     }
 
     /// Adds what readers are shown of it.
@@ -150,10 +146,11 @@ mod tests {
         }
         assert!(Due::new(u64::MAX, 0).slot() > 1 << 40, "nobody is there to see that");
         assert_eq!(size_of::<Option<Due>>(), 10);
+        assert_eq!(size_of::<Flight>(), 16);
     }
     /// There are a hundred thousand of them: what one gains is told in `docs/performance.md`.
     #[test]
-    fn a_record_is_three_and_a_half_lines_of_the_cache() {
-        assert!(size_of::<Option<Record>>() <= 224, "{}", size_of::<Option<Record>>());
+    fn a_record_stays_as_small_as_it_is() {
+        assert!(size_of::<Option<Record>>() <= 216, "{}", size_of::<Option<Record>>());
     }
 }

@@ -163,7 +163,7 @@ impl<L: Lane> Scheduler<L> {
         }
         record.belief.set_resolve(endpoint.resolve);
         if before.passive != check.passive {
-            record.belief.listen(check.passive.as_ref(), check.initial_state, now, Timestamp::now());
+            record.belief.listen(check.passive.as_deref(), check.initial_state, now, Timestamp::now());
         }
         if asks_anew || check.suspend {
             record.kept = endpoint.probe.keeps().then(Kept::default);
@@ -202,7 +202,7 @@ impl<L: Lane> Scheduler<L> {
             }
             None => adoption.belief(&endpoint),
         };
-        belief.listen(check.passive.as_ref(), check.initial_state, now, adoption.wall);
+        belief.listen(check.passive.as_deref(), check.initial_state, now, adoption.wall);
         let due = if check.suspend || !check.is_probed() {
             None
         } else if adoption.prior.is_some() {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{
     judgement::Span,
     phase,
-    record::{Due, Flight, On, Record},
+    record::{Due, Flight, Record},
     scheduler::{Scheduler, millis},
     sharing,
     stretch::Stretch,
@@ -54,7 +54,7 @@ impl<L: Lane> Scheduler<L> {
         let (slow, late) = match record.flight {
             Flight::Idle => (0, missed),
             Flight::Waiting => (0, missed + 1),
-            Flight::Running { .. } | Flight::Listening { .. } => {
+            Flight::Task { .. } | Flight::Line { .. } | Flight::Listening { .. } => {
                 (u64::from(std::mem::replace(&mut record.pending, true)), missed)
             }
         };
@@ -98,10 +98,9 @@ impl<L: Lane> Scheduler<L> {
         let Some((record, check)) = self.table.with_check(id) else { return false };
         let Some(leader) = self.sharing.asking(record.hash).filter(|leader| *leader != id) else { return false };
         let Some((other, others)) = self.table.with_check(leader) else { return false };
-        let is_fresh = match other.flight {
+        let is_fresh = match &other.flight {
             Flight::Waiting => true,
-            Flight::Running { started, .. } => started >= record.round.at(),
-            Flight::Idle | Flight::Listening { .. } => false,
+            flight => flight.started().is_some_and(|started| started >= record.round.at()),
         };
         if !is_fresh || !sharing::is_same((record, check), (other, others)) {
             return false;
@@ -133,7 +132,7 @@ impl<L: Lane> Scheduler<L> {
                 && let Some(question) = asks.of(dial)
             {
                 let begun = fast.begin(token(id, number), &question, probe, record.kept.as_ref());
-                let (line, deadline) = match begun {
+                let (line, look) = match begun {
                     // The clock of the wheel has whole milliseconds: one more, or it would be early by a part of one.
                     Begun::Running { number, look, dials } => {
                         self.begun |= dials;
@@ -145,7 +144,7 @@ impl<L: Lane> Scheduler<L> {
                         (u32::MAX, now + millis(probe.timeout) + 1)
                     }
                 };
-                record.flight = Flight::Running { on: On::Line { line, deadline }, started: now };
+                record.flight = Flight::on_line(line, now, look);
                 return;
             }
         }
@@ -167,7 +166,7 @@ impl<L: Lane> Scheduler<L> {
             // The engine is gone: nobody to tell.
             let _ = ended.send(Ended { id, attempt: number, report });
         });
-        record.flight = Flight::Running { on: On::Task(task.abort_handle()), started: now };
+        record.flight = Flight::Task { handle: task.abort_handle(), started: now.into() };
     }
 
     /// Takes in what the fast lane has ended.
@@ -208,11 +207,11 @@ impl<L: Lane> Scheduler<L> {
         match fast.time_out(token(id, attempt), line) {
             TimedOut::Ended(report) => self.end(Ended { id, attempt, report }, now),
             TimedOut::Later(left) => {
-                let at = self.now() + millis(left) + 1;
-                if let Some(Record { flight: Flight::Running { on: On::Line { deadline, .. }, .. }, .. }) =
-                    self.table.record_mut(id)
+                let look = self.now() + millis(left) + 1;
+                if let Some(record) = self.table.record_mut(id)
+                    && let Flight::Line { line, started, .. } = record.flight
                 {
-                    *deadline = at;
+                    record.flight = Flight::on_line(line, started.millis(), look);
                 }
             }
             TimedOut::Over => {}
@@ -245,11 +244,11 @@ impl<L: Lane> Scheduler<L> {
                 self.permits.withdraw(id, host.as_ref());
                 self.send_away(id, now);
             }
-            Flight::Running { on, .. } => {
-                match (on, &mut self.fast) {
-                    (On::Task(task), _) => task.abort(),
-                    (On::Line { line, .. }, Some(fast)) => fast.give_up(given_up, line),
-                    (On::Line { .. }, None) => {}
+            flight @ (Flight::Task { .. } | Flight::Line { .. }) => {
+                match (flight, &mut self.fast) {
+                    (Flight::Task { handle, .. }, _) => handle.abort(),
+                    (Flight::Line { line, .. }, Some(fast)) => fast.give_up(given_up, line),
+                    _ => {}
                 }
                 self.give_back(id, now);
                 self.send_away(id, now);
@@ -271,7 +270,7 @@ impl<L: Lane> Scheduler<L> {
 
     pub(super) fn end(&mut self, Ended { id, attempt, mut report }: Ended, now: u64) {
         let Some(record) = self.table.record(id) else { return };
-        let Flight::Running { started, .. } = record.flight else { return };
+        let Some(started) = record.flight.started() else { return };
         if record.attempt != attempt {
             return;
         }

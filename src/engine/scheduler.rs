@@ -24,7 +24,7 @@ use super::{
     isolation::Isolation,
     mail::{Mail, Word},
     permits::Permits,
-    record::{Flight, On},
+    record::Flight,
     rounds::Ended,
     sharing::Sharing,
     stall::Stalls,
@@ -474,8 +474,8 @@ impl Table {
 
     fn abort_all(&mut self) {
         for record in self.records_mut() {
-            if let Flight::Running { on: On::Task(task), .. } = &record.flight {
-                task.abort();
+            if let Flight::Task { handle, .. } = &record.flight {
+                handle.abort();
             }
         }
     }

@@ -264,12 +264,12 @@ fn every_field_that_is_written_reaches_the_check() {
         min_healthy: MinHealthy::Count(2),
         annotations: false,
         targets: targets(),
-        passive: Some(Passive {
+        passive: Some(Box::new(Passive {
             healthy: vec![StatusRange { first: 201, last: 201 }, StatusRange { first: 207, last: 208 }],
             unhealthy: vec![StatusRange { first: 430, last: 430 }, StatusRange { first: 510, last: 511 }],
             limits: Thresholds { success: 8, failure: None, connect: None, http: Some(10), timeout: Some(11) },
             unprobed: Some(Duration::from_secs(45)),
-        }),
+        })),
         gates: vec![],
         overrides: Overrides {
             entries: vec![Override {

@@ -19,7 +19,7 @@ fn passive(unprobed: Option<Duration>) -> Passive {
 }
 
 pub(super) fn listening(name: &str, unprobed: Option<Duration>) -> Check {
-    Check { passive: Some(passive(unprobed)), ..check(name, vec![target("a")]) }
+    Check { passive: Some(Box::new(passive(unprobed))), ..check(name, vec![target("a")]) }
 }
 
 impl Bench {
