@@ -62,6 +62,13 @@ impl Proxy {
     }
 }
 
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // A master that is killed leaves its workers behind.
+        let _ = self.process.stop();
+    }
+}
+
 /// A check of targets that are called `a`, `b`, ….
 async fn operator(files: &Files, probed: &[&HttpTarget], flags: &[&str]) -> anyhow::Result<Operator> {
     let targets: String = probed
