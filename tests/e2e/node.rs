@@ -183,19 +183,24 @@ impl Node {
         self.crds.get_or_try_init(install).await.copied()
     }
 
-    /// Forgets all connections to an address that the node's firewall knows: old half-open entries and reused client
-    /// ports would look like late failures. Only to this one: pods whose connection to the API server is forgotten do
-    /// not hear what it says.
+    /// Forgets the connections to an address that the node's firewall holds open: entries of hosts that died would look
+    /// like late failures to a client that comes to the same port again. Only to this address: pods whose connection to
+    /// the API server is forgotten do not hear what it says. And only open ones: a host remembers what it closed for a
+    /// minute, and would meet a new connection from a port that the node believes free as an old one (RFC 7323, PAWS).
     ///
     /// # Errors
     /// When `conntrack` cannot be run.
     pub async fn forget_connections(&self, to: IpAddr) -> anyhow::Result<()> {
         let to = to.to_string();
-        match self.script("enter", &["conntrack", "-D", "--orig-dst", &to]).await {
-            // There were none: that is an error to it.
-            Err(error) if format!("{error:#}").contains("0 flow entries") => Ok(()),
-            forgotten => forgotten.map(|_| ()),
+        for state in ["SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK"] {
+            let forget = ["conntrack", "-D", "-p", "tcp", "--state", state, "--orig-dst", &to];
+            match self.script("enter", &forget).await {
+                // There were none: that is an error to it.
+                Err(error) if format!("{error:#}").contains("0 flow entries") => {}
+                forgotten => drop(forgotten?),
+            }
         }
+        Ok(())
     }
 }
 

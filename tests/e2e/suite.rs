@@ -70,7 +70,9 @@ where
         Ok(Err(_)) => Err(anyhow::anyhow!("panicked; what it said is above")),
         Err(_) => Err(anyhow::anyhow!("did not end within {SHOW_WITHIN:?}")),
     };
-    if shown.is_err() {
+    if let Err(error) = &shown {
+        // At once: the runner says it after the last test, far from what led to it.
+        println!("  {error:#}");
         room.keep_traces().await;
     }
     let closed = room.close().await;
