@@ -13,8 +13,9 @@ pub struct Probe {
 }
 
 impl Probe {
+    /// Which kind it is, without what it asks.
     #[must_use]
-    pub const fn one_word(&self) -> Kind {
+    pub const fn tag(&self) -> Kind {
         match self.kind {
             ProbeKind::Tcp(_) => Kind::Tcp,
             ProbeKind::Http(_) => Kind::Http,
@@ -26,7 +27,7 @@ impl Probe {
     /// `tcp`, `http`, `grpc` or `script`: for metrics and columns.
     #[must_use]
     pub const fn kind_name(&self) -> &'static str {
-        self.one_word().as_str()
+        self.tag().as_str()
     }
 
     /// The port that is dialed in place of the target's own, where the probe names one.

@@ -102,7 +102,7 @@ pub fn mirrored(object: &HealthCheck, check: Option<&Check>, believed_for: Durat
         let target = check.and_then(|check| check.targets.iter().find(|known| *known.name == *target));
         target.map_or(Kind::Untold, |target| match target.place {
             Place::Check { .. } => Kind::HealthCheck,
-            _ => target.probe.one_word(),
+            _ => target.probe.tag(),
         })
     };
     let optional = |target: &str| {

@@ -348,7 +348,7 @@ fn row(endpoint: &Endpoint, (label, identity): (Text, Text), judgement: &Judgeme
             target: endpoint.target.clone(),
             label,
             identity,
-            kind: endpoint.probe.one_word(),
+            kind: endpoint.probe.tag(),
             optional: endpoint.optional,
             state: judgement.shown(initial),
             stale: judgement.stale,

@@ -107,7 +107,7 @@ impl EndpointAnswer {
             error: outcome.message().to_owned(),
             reason: outcome.reason().map(Reason::as_str),
             latency_seconds: report.latency.as_secs_f64(),
-            kind: endpoint.probe.one_word(),
+            kind: endpoint.probe.tag(),
             certificate_expires: report.certificate_expires,
             neutral: matches!(outcome, Outcome::Neutral { .. }),
         }
