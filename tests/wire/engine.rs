@@ -218,6 +218,8 @@ async fn two_checks_of_one_target_are_one_connection_a_round_on_the_wire() {
         let before = hits.load(Ordering::Relaxed);
         running.declare(&[("one", probe, answers), ("other", probe, answers)]).await;
         eventually("ten rounds of both", || running.metrics.shared_rounds.get() as usize >= ROUNDS).await;
+        // A round is shared when its probe goes out, before the target has heard of it.
+        eventually("as many connections", || hits.load(Ordering::Relaxed) - before >= ROUNDS).await;
         for name in ["one", "other"] {
             let want = Some((EndpointState::Unhealthy, Some(Reason::UnexpectedStatus)));
             assert_eq!(running.of(name), want, "{name}: each has the answer");
