@@ -218,15 +218,17 @@ async fn two_checks_of_one_target_are_one_connection_a_round_on_the_wire() {
         let before = hits.load(Ordering::Relaxed);
         running.declare(&[("one", probe, answers), ("other", probe, answers)]).await;
         eventually("ten rounds of both", || running.metrics.shared_rounds.get() as usize >= ROUNDS).await;
-        // A round is shared when its probe goes out, before the target has heard of it.
-        eventually("as many connections", || hits.load(Ordering::Relaxed) - before >= ROUNDS).await;
         for name in ["one", "other"] {
             let want = Some((EndpointState::Unhealthy, Some(Reason::UnexpectedStatus)));
             assert_eq!(running.of(name), want, "{name}: each has the answer");
         }
+        // Then nothing is counted any more, however long this machine takes from one line to the next.
+        running.engine.remove(ObjectKey::new("shop", "all")).await;
+        eventually("nothing is in flight", || running.metrics.in_flight_probes.get() == 0).await;
         running.stop.cancel();
-        let asked = hits.load(Ordering::Relaxed) - before;
-        // A round or two in which one of them came too late for the other's answer, on a machine that does much else.
-        assert!((ROUNDS..=ROUNDS + 3).contains(&asked), "{probe}: {asked} connections");
+        let (asked, shared) = (hits.load(Ordering::Relaxed) - before, running.metrics.shared_rounds.get() as usize);
+        // One more was shared where the last was given up before its target had heard of it; a few fewer where one of them
+        // came too late for the other's answer, on a machine that does much else.
+        assert!((shared - 1..=shared + 3).contains(&asked), "{probe}: {asked} connections, {shared} rounds shared");
     }
 }
