@@ -12,6 +12,8 @@ pub const TARGETS_PER_CHECK: usize = 64;
 pub enum Probe {
     /// A half-open handshake.
     Tcp,
+    /// A whole handshake, and a polite end.
+    TcpFull,
     /// `GET /` on a connection of its own.
     Http,
     /// `GET /` on a connection that is kept from round to round.
@@ -25,6 +27,7 @@ impl Probe {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "TCP, half-open",
+            Self::TcpFull => "TCP, full handshake",
             Self::Http => "HTTP, fresh connection",
             Self::HttpKept => "HTTP, kept connection",
             Self::Https => "HTTPS, fresh connection",
@@ -35,6 +38,7 @@ impl Probe {
     const fn yaml(self) -> &'static str {
         match self {
             Self::Tcp => "{tcp: {handshake: HalfOpen}}",
+            Self::TcpFull => "{tcp: {handshake: Full}}",
             Self::Http => "{http: {path: /, expectedStatuses: [200]}}",
             Self::HttpKept => "{http: {path: /, expectedStatuses: [200], reuseConnection: true}}",
             Self::Https => "{http: {path: /, scheme: HTTPS, tls: {serverName: localhost}, expectedStatuses: [200]}}",

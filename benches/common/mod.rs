@@ -4,6 +4,7 @@
 //! its probes succeed, that it says how many endpoints it has.
 #![allow(dead_code)]
 
+pub mod certificates;
 pub mod client;
 pub mod connections;
 pub mod figures;

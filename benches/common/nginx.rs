@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
-use super::client::Client;
+use super::{certificates, client::Client};
 use crate::support::{ports::free_port, process::Process, run_dir::sub_dir};
 
 /// A running nginx. Dropping it kills it.
@@ -23,17 +23,17 @@ impl Nginx {
         Self::start_with(core, if access_log { "access.log combined" } else { "off" }, None)
     }
 
-    /// The same over TLS, with a certificate and its key. How each session began is in `access.log`: `r` for one that went
+    /// The same over TLS, with the certificate that was made ([`certificates::make`]). How each session began is in `access.log`: `r` for one that went
     /// on from an earlier one, and `.` for one from scratch; with `resumes` off all of them begin from scratch.
-    pub fn start_tls(core: usize, certificate: &Path, key: &Path, resumes: bool) -> anyhow::Result<Self> {
+    pub fn start_tls(core: usize, resumes: bool) -> anyhow::Result<Self> {
         let resumption = match resumes {
             true => "ssl_session_cache shared:all:10m; ssl_session_tickets on",
             false => "ssl_session_cache off; ssl_session_tickets off",
         };
         let tls = format!(
             "ssl_certificate {}; ssl_certificate_key {}; ssl_protocols TLSv1.2 TLSv1.3; {resumption};",
-            certificate.display(),
-            key.display()
+            certificates::certificate().display(),
+            certificates::key().display()
         );
         Self::start_with(core, "access.log resumed", Some(&tls))
     }
@@ -77,6 +77,14 @@ impl Nginx {
     /// Its access log so far.
     pub fn access_log(&self) -> anyhow::Result<String> {
         Ok(std::fs::read_to_string(self.directory.join("access.log"))?)
+    }
+
+    /// Of its first `so_far` bytes on: how many sessions went on, in percent.
+    pub fn resumed_since(&self, so_far: usize) -> anyhow::Result<f64> {
+        let log = self.access_log()?.split_off(so_far);
+        let all = log.lines().count();
+        anyhow::ensure!(all > 0, "nobody asked");
+        Ok(100.0 * log.lines().filter(|line| *line == "r").count() as f64 / all as f64)
     }
 
     fn wait(&self) -> anyhow::Result<()> {

@@ -1,14 +1,11 @@
 //! What a check over HTTPS costs: with a handshake from scratch each time, with a session that goes on, and over a
 //! connection that is kept. Every certificate is verified. Which of them it was is counted by the server.
 
-use std::{path::Path, time::Duration};
-
-use anyhow::ensure;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use std::time::Duration;
 
 use crate::{
     common::{
-        MEASURED, OTHERS,
+        MEASURED, OTHERS, certificates,
         figures::Figures,
         manifests::{Plan, Probe},
         nginx::Nginx,
@@ -20,6 +17,7 @@ use crate::{
     },
     support::run_dir::sub_dir,
 };
+use anyhow::ensure;
 
 const ENDPOINTS: usize = 1_000;
 const START: Duration = Duration::from_secs(60);
@@ -36,8 +34,7 @@ struct Run {
 }
 
 pub fn measure(figures: &mut Figures) -> anyhow::Result<()> {
-    let directory = sub_dir("tls");
-    certify(&directory)?;
+    certificates::make()?;
     let mut kinds = [
         ("handshake from scratch", Probe::Https, false),
         ("resumed", Probe::Https, true),
@@ -47,7 +44,7 @@ pub fn measure(figures: &mut Figures) -> anyhow::Result<()> {
     for round in 1..=rounds(5) {
         for ((name, probe, resumes), runs) in &mut kinds {
             eprintln!("round {round}: HTTPS, {name}");
-            runs.push(run(&directory, *probe, *resumes)?);
+            runs.push(run(*probe, *resumes)?);
         }
     }
     let mut table = Table::new(["HTTPS", "checks/s", "µs CPU/check", "requests in resumed sessions", "failed"]);
@@ -76,26 +73,12 @@ pub fn measure(figures: &mut Figures) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An authority, and what it says of `localhost`.
-fn certify(directory: &Path) -> anyhow::Result<()> {
-    let mut authority = CertificateParams::new(vec![])?;
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let key = KeyPair::generate()?;
-    std::fs::write(directory.join("ca.crt"), authority.self_signed(&key)?.pem())?;
-    let issuer = Issuer::new(authority, key);
-    let key = KeyPair::generate()?;
-    let leaf = CertificateParams::new(vec!["localhost".to_owned()])?;
-    std::fs::write(directory.join("server.crt"), leaf.signed_by(&key, &issuer)?.pem())?;
-    std::fs::write(directory.join("server.key"), key.serialize_pem())?;
-    Ok(())
-}
-
-fn run(directory: &Path, probe: Probe, resumes: bool) -> anyhow::Result<Run> {
-    let nginx = Nginx::start_tls(OTHERS, &directory.join("server.crt"), &directory.join("server.key"), resumes)?;
+fn run(probe: Probe, resumes: bool) -> anyhow::Result<Run> {
+    let nginx = Nginx::start_tls(OTHERS, resumes)?;
     let plan = Plan::loopback(scaled(ENDPOINTS), probe, nginx.port);
-    let file = directory.join("checks.yaml");
+    let file = sub_dir("manifests").join("tls.yaml");
     plan.write(&file)?;
-    let trust = directory.join("ca.crt").display().to_string();
+    let trust = certificates::authority().display().to_string();
     let args = ["standalone", "-f", &file.display().to_string()];
     let operator = Operator::start_with(&MEASURED.to_string(), &args, &[("SSL_CERT_FILE", &trust)])?;
     operator.wait_scheduled(plan.endpoints, START)?;
@@ -103,14 +86,13 @@ fn run(directory: &Path, probe: Probe, resumes: bool) -> anyhow::Result<Run> {
     std::thread::sleep(WARM_UP);
     let (before, used_before, lines) = (operator.metrics()?, operator.usage()?, nginx.access_log()?.len());
     std::thread::sleep(window(SECONDS));
-    let (after, used, log) = (operator.metrics()?, operator.usage()?, nginx.access_log()?.split_off(lines));
+    let (after, used, resumed) = (operator.metrics()?, operator.usage()?, nginx.resumed_since(lines)?);
     let probes = after.probes() - before.probes();
-    ensure!(probes > 0.0 && log.lines().count() > 0, "nothing was probed");
-    let resumed = log.lines().filter(|line| *line == "r").count();
+    ensure!(probes > 0.0, "nothing was probed");
     Ok(Run {
         cost: (used.cpu - used_before.cpu).as_secs_f64() * 1e6 / probes,
         per_second: probes / (used.at - used_before.at).as_secs_f64(),
-        resumed: 100.0 * resumed as f64 / log.lines().count() as f64,
+        resumed,
         failed: after.failed(),
     })
 }

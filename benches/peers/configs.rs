@@ -11,7 +11,7 @@ use anyhow::ensure;
 
 use super::task::{Task, Work};
 use crate::{
-    common::{MEASURED, operator::Operator},
+    common::{MEASURED, certificates, operator::Operator},
     support::{ports::free_port, process::Process, programs, run_dir::sub_dir},
 };
 
@@ -31,7 +31,10 @@ pub fn ours(task: &Task, flags: &[&str], env: &[(&str, &str)]) -> anyhow::Result
     task.plan().write(&file)?;
     let file = file.display().to_string();
     let args: Vec<&str> = ["standalone", "-f", &file].into_iter().chain(flags.iter().copied()).collect();
-    let operator = Operator::start_with(&MEASURED.to_string(), &args, env)?;
+    let trust = certificates::authority().display().to_string();
+    let trusts = (task.work == Work::Https).then_some(("SSL_CERT_FILE", &*trust));
+    let env: Vec<(&str, &str)> = env.iter().copied().chain(trusts).collect();
+    let operator = Operator::start_with(&MEASURED.to_string(), &args, &env)?;
     operator.wait_scheduled(task.endpoints, START)?;
     Ok(operator)
 }
@@ -41,7 +44,18 @@ const PER_BACKEND: usize = 5_000;
 
 /// It does not run without a frontend, which nobody asks.
 pub fn haproxy(task: &Task) -> anyhow::Result<Process> {
-    let option = if task.work == Work::Tcp { "" } else { "  option httpchk GET /\n  http-check expect status 200\n" };
+    let option = match task.work {
+        Work::Tcp => "",
+        Work::TcpFull => "  option tcp-check\n  tcp-check connect linger\n",
+        Work::Http | Work::HttpKept | Work::Https => "  option httpchk GET /\n  http-check expect status 200\n",
+    };
+    let tls = match task.work {
+        Work::Https => format!(
+            " check-ssl check-sni localhost verify required verifyhost localhost ca-file {}",
+            certificates::authority().display()
+        ),
+        _ => String::new(),
+    };
     let timeout = task.timeout().text();
     let mut config = format!(
         "global\n  nbthread 1\n  maxconn 4000\ndefaults\n  mode http\n  timeout connect {timeout}\n  timeout client 1s\n  \
@@ -52,7 +66,7 @@ pub fn haproxy(task: &Task) -> anyhow::Result<Process> {
     for number in 0..task.endpoints {
         if number % PER_BACKEND == 0 {
             let (backend, every) = (number / PER_BACKEND, task.every.text());
-            writeln!(config, "backend all{backend}\n{option}  default-server inter {every}")
+            writeln!(config, "backend all{backend}\n{option}  default-server inter {every}{tls}")
                 .expect("a String takes all");
         }
         writeln!(config, "  server s{number} {}:{} check", Task::address(number), task.port)
@@ -67,8 +81,9 @@ pub fn envoy(task: &Task) -> anyhow::Result<(Process, SocketAddr)> {
     let program: PathBuf = programs::script("envoy.sh")?.join("envoy");
     let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     let asks = match task.work {
-        Work::Tcp => r#""tcp_health_check": {}"#.to_owned(),
-        Work::Http => r#""reuse_connection": false, "http_health_check": {"path": "/"}"#.to_owned(),
+        // It has no other TCP check than a full one.
+        Work::Tcp | Work::TcpFull => r#""tcp_health_check": {}"#.to_owned(),
+        Work::Http | Work::Https => r#""reuse_connection": false, "http_health_check": {"path": "/"}"#.to_owned(),
         Work::HttpKept => r#""reuse_connection": true, "http_health_check": {"path": "/"}"#.to_owned(),
     };
     let port = task.port;
@@ -78,9 +93,19 @@ pub fn envoy(task: &Task) -> anyhow::Result<(Process, SocketAddr)> {
     };
     let all: Vec<String> = (0..task.endpoints).map(endpoint).collect();
     let (timeout, every) = (task.timeout().seconds(), task.every.seconds());
+    let tls = match task.work {
+        Work::Https => format!(
+            r#""transport_socket": {{"name": "envoy.transport_sockets.tls", "typed_config": {{
+"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", "sni": "localhost",
+"common_tls_context": {{"tls_params": {{"tls_maximum_protocol_version": "TLSv1_3"}}, "validation_context": {{"trusted_ca": {{"filename": "{}"}},
+"match_typed_subject_alt_names": [{{"san_type": "DNS", "matcher": {{"exact": "localhost"}}}}]}}}}}}}},"#,
+            certificates::authority().display()
+        ),
+        _ => String::new(),
+    };
     let config = format!(
         r#"{{"admin": {{"address": {{"socket_address": {{"address": "127.0.0.1", "port_value": {}}}}}}},
-"static_resources": {{"clusters": [{{"name": "all", "type": "STATIC", "connect_timeout": "{timeout}",
+"static_resources": {{"clusters": [{{"name": "all", "type": "STATIC", {tls} "connect_timeout": "{timeout}",
 "health_checks": [{{"timeout": "{timeout}", "interval": "{every}", "no_traffic_interval": "{every}", "no_traffic_healthy_interval": "{every}",
 "initial_jitter": "{every}", "unhealthy_threshold": 3, "healthy_threshold": 1, {asks}}}],
 "load_assignment": {{"cluster_name": "all", "endpoints": [{{"lb_endpoints": [{}]}}]}}}}]}}}}"#,
@@ -99,7 +124,11 @@ pub fn blackbox() -> anyhow::Result<(Process, SocketAddr)> {
     let file = sub_dir("peers").join("blackbox.yaml");
     std::fs::write(
         &file,
-        "modules:\n  tcp: {prober: tcp, timeout: 900ms}\n  http: {prober: http, timeout: 900ms, http: {preferred_ip_protocol: ip4}}\n",
+        format!(
+            "modules:\n  tcp: {{prober: tcp, timeout: 900ms}}\n  http: {{prober: http, timeout: 900ms, http: {{preferred_ip_protocol: ip4}}}}\n  \
+             https: {{prober: http, timeout: 900ms, http: {{preferred_ip_protocol: ip4, tls_config: {{ca_file: {}, server_name: localhost}}}}}}\n",
+            certificates::authority().display()
+        ),
     )?;
     let args = [
         format!("--config.file={}", file.display()),

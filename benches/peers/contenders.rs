@@ -48,9 +48,13 @@ impl Contender {
         }
     }
 
-    /// Whether it has no such work at all: HAProxy and blackbox_exporter keep no connection from check to check.
+    /// Whether it has no such work at all: HAProxy and blackbox_exporter keep no connection from check to check, the raw
+    /// loop has no TLS, and ours has no fast lane for it.
     pub const fn is_unfit(self, work: Work) -> bool {
-        matches!((self, work), (Self::HaProxy | Self::Blackbox, Work::HttpKept))
+        matches!(
+            (self, work),
+            (Self::HaProxy | Self::Blackbox, Work::HttpKept) | (Self::Raw | Self::Ordinary, Work::Https)
+        )
     }
 
     /// blackbox_exporter knows its targets only while it is asked, and the raw loop has no more than their addresses.

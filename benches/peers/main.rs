@@ -19,7 +19,7 @@ mod sizes;
 mod support;
 mod task;
 
-use common::{OTHERS, figures::Figures, nginx::Nginx, operator::binary, wanted};
+use common::{OTHERS, certificates, figures::Figures, nginx::Nginx, operator::binary, wanted};
 use support::{netns, run_dir};
 use task::Work;
 
@@ -40,17 +40,35 @@ fn main() -> anyhow::Result<()> {
     done
 }
 
+/// What is asked.
+pub struct Servers {
+    plain: Nginx,
+    /// Lets sessions go on.
+    tls: Nginx,
+}
+
+impl Servers {
+    fn start() -> anyhow::Result<Self> {
+        certificates::make()?;
+        Ok(Self { plain: Nginx::start(OTHERS, false)?, tls: Nginx::start_tls(OTHERS, true)? })
+    }
+
+    pub const fn of(&self, work: Work) -> &Nginx {
+        if matches!(work, Work::Https) { &self.tls } else { &self.plain }
+    }
+}
+
 fn measure(works: &[Work]) -> anyhow::Result<()> {
-    let nginx = Nginx::start(OTHERS, false)?;
+    let servers = Servers::start()?;
     let mut figures = Figures::new("peers");
     if !works.is_empty() {
-        paced::measure(works, nginx.port, &mut figures)?;
+        paced::measure(works, &servers, &mut figures)?;
     }
     if wanted(saturated::PART) {
-        saturated::measure(nginx.port, &mut figures)?;
+        saturated::measure(servers.plain.port, &mut figures)?;
     }
     if wanted(sizes::PART) {
-        sizes::measure(nginx.port, &mut figures)?;
+        sizes::measure(servers.plain.port, &mut figures)?;
     }
     figures.write()
 }

@@ -18,6 +18,8 @@ use crate::common::client::Client;
 /// Fewer than it can do at most on one core (2,300 TCP or 1,230 HTTP a second were seen), so that what is measured is
 /// the work and not the queue.
 const PER_SECOND: u32 = 600;
+/// The same over TLS, where each handshake is one from scratch.
+const PER_SECOND_TLS: u32 = 100;
 const CALLERS: u32 = 4;
 
 /// Callers that ask until it is dropped.
@@ -64,7 +66,8 @@ fn wait(exporter: SocketAddr) -> anyhow::Result<()> {
 
 fn call(exporter: SocketAddr, task: &Task, caller: u32, stop: &AtomicBool) -> anyhow::Result<()> {
     let mut client = Client::connect(exporter)?;
-    let pause = Duration::from_secs(1) * CALLERS / PER_SECOND;
+    let per_second = if task.work == Work::Https { PER_SECOND_TLS } else { PER_SECOND };
+    let pause = Duration::from_secs(1) * CALLERS / per_second;
     let begun = Instant::now() + pause * caller / CALLERS;
     for number in 0_u32.. {
         if stop.load(Ordering::Relaxed) {
@@ -74,8 +77,9 @@ fn call(exporter: SocketAddr, task: &Task, caller: u32, stop: &AtomicBool) -> an
         let to = Task::address((number * CALLERS + caller) as usize % task.endpoints);
         let port = task.port;
         let path = match task.work {
-            Work::Tcp => format!("/probe?module=tcp&target={to}:{port}"),
-            _ => format!("/probe?module=http&target=http://{to}:{port}/"),
+            Work::Tcp | Work::TcpFull => format!("/probe?module=tcp&target={to}:{port}"),
+            Work::Http | Work::HttpKept => format!("/probe?module=http&target=http://{to}:{port}/"),
+            Work::Https => format!("/probe?module=https&target=https://{to}:{port}/"),
         };
         client.ask(&path)?;
     }

@@ -3,12 +3,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
+    Servers,
     contenders::Contender,
     run::Cost,
     task::{Every, Task, Work},
 };
 use crate::common::{
     figures::Figures,
+    nginx::Nginx,
     rounds, scaled,
     stats::median,
     table::Table,
@@ -16,8 +18,6 @@ use crate::common::{
     wire::{self, Rhythm},
 };
 
-/// As many as every peer can do on one core without falling behind.
-const ENDPOINTS: usize = 5_000;
 /// How many fewer there are at the other point of the line that tells bytes per endpoint.
 const FEWER: usize = 5;
 /// Every endpoint has been asked some times by then.
@@ -29,6 +29,8 @@ const ROUNDS_OF_NOTES: usize = 3;
 struct Run {
     cost: Cost,
     rhythm: Option<Rhythm>,
+    /// Of the sessions of TLS those that went on from an earlier one, in percent.
+    resumed: Option<f64>,
 }
 
 /// By work and contender, both by their place.
@@ -41,7 +43,7 @@ struct Seen {
     absent: Of<String>,
 }
 
-pub fn measure(works: &[Work], port: u16, figures: &mut Figures) -> anyhow::Result<()> {
+pub fn measure(works: &[Work], servers: &Servers, figures: &mut Figures) -> anyhow::Result<()> {
     let mut seen = Seen::default();
     for round in 1..=rounds(5) {
         for (at, work) in works.iter().enumerate() {
@@ -51,8 +53,13 @@ pub fn measure(works: &[Work], port: u16, figures: &mut Figures) -> anyhow::Resu
                     continue;
                 }
                 eprintln!("round {round}: {}, {}", work.name(), contender.name());
-                let task = Task { work: *work, endpoints: scaled(ENDPOINTS), every: Every::SECOND, port };
-                match run(contender, &task, window(SECONDS)) {
+                let task = Task {
+                    work: *work,
+                    endpoints: scaled(work.endpoints()),
+                    every: Every::SECOND,
+                    port: servers.of(*work).port,
+                };
+                match run(contender, &task, servers.of(*work), window(SECONDS)) {
                     Ok(run) => seen.all.entry((at, number)).or_default().push(run),
                     Err(error) => {
                         eprintln!("{error:#}");
@@ -75,14 +82,17 @@ pub fn measure(works: &[Work], port: u16, figures: &mut Figures) -> anyhow::Resu
     Ok(())
 }
 
-fn run(contender: Contender, task: &Task, window: Duration) -> anyhow::Result<Run> {
+fn run(contender: Contender, task: &Task, server: &Nginx, window: Duration) -> anyhow::Result<Run> {
     let running = contender.start(task)?;
     std::thread::sleep(WARM_UP);
+    let is_tls = task.work == Work::Https;
+    let logged = if is_tls { server.access_log()?.len() } else { 0 };
     let cost = Cost::of(&running, window)?;
+    let resumed = is_tls.then(|| server.resumed_since(logged)).transpose()?;
     // The meter costs the prober's core a little, so it looks when nobody counts.
     let metered = task.work == Work::Tcp && contender.has_rhythm();
     let rhythm = metered.then(|| wire::listen(task.port, window)).transpose()?;
-    Ok(Run { cost, rhythm: rhythm.map(|syns| Rhythm::of(&syns, task.every.0)) })
+    Ok(Run { cost, resumed, rhythm: rhythm.map(|syns| Rhythm::of(&syns, task.every.0)) })
 }
 
 /// Prints the table of one work.
@@ -99,6 +109,7 @@ fn tell(work: Work, at: usize, seen: &Seen, figures: &mut Figures) {
         "p99",
         "mean",
         "burst",
+        "resumed",
     ]);
     let place = |contender| Contender::ALL.iter().position(|one| *one == contender).unwrap_or_default();
     let ours = seen.all.get(&(at, place(Contender::Ours)));
@@ -106,7 +117,7 @@ fn tell(work: Work, at: usize, seen: &Seen, figures: &mut Figures) {
         let blank = || "–".to_owned();
         let Some(runs) = seen.all.get(&(at, number)) else {
             if let Some(why) = seen.absent.get(&(at, number)) {
-                let mut cells = [const { String::new() }; 11].map(|_| blank());
+                let mut cells = [const { String::new() }; 12].map(|_| blank());
                 cells[0] = contender.name().to_owned();
                 cells[1] = why.lines().next().unwrap_or_default().chars().take(40).collect();
                 table.row(cells);
@@ -118,7 +129,8 @@ fn tell(work: Work, at: usize, seen: &Seen, figures: &mut Figures) {
         let rhythm = |part: fn(&Rhythm) -> f64| -> Vec<f64> {
             runs.iter().filter_map(|run| run.rhythm.as_ref().map(part)).collect()
         };
-        let grown = scaled(ENDPOINTS) - scaled(ENDPOINTS).div_ceil(FEWER);
+        let endpoints = scaled(work.endpoints());
+        let grown = endpoints - endpoints.div_ceil(FEWER);
         let slope = seen.few.get(&(at, number)).map(|few| (of(|cost| cost.resident) - few) / grown as f64);
         // Round by round: the machine's pace changes with the hour.
         let ratios: Vec<f64> = ours
@@ -129,6 +141,7 @@ fn tell(work: Work, at: usize, seen: &Seen, figures: &mut Figures) {
             values => format!("{:.3} ms", median(values.iter().copied())),
         };
         let bursts = rhythm(|rhythm| rhythm.burst);
+        let resumed: Vec<f64> = runs.iter().filter_map(|run| run.resumed).collect();
         table.row([
             contender.name().to_owned(),
             format!("{:.0}", of(|cost| cost.per_second)),
@@ -141,6 +154,7 @@ fn tell(work: Work, at: usize, seen: &Seen, figures: &mut Figures) {
             millis(&rhythm(|rhythm| rhythm.p99)),
             millis(&rhythm(|rhythm| rhythm.mean)),
             if bursts.is_empty() { blank() } else { format!("{:.1}", median(bursts.iter().copied())) },
+            if resumed.is_empty() { blank() } else { format!("{:.0} %", median(resumed.iter().copied())) },
         ]);
         let name = |what: &str| format!("{}: {}, {what}", work.name(), contender.name());
         figures.note_all(name("CPU per check"), &each(|cost| cost.cpu), "µs");
@@ -165,7 +179,7 @@ fn tell(work: Work, at: usize, seen: &Seen, figures: &mut Figures) {
             punctual(&rhythm, figures);
         }
     }
-    let (rounds, endpoints) = (rounds(5), scaled(ENDPOINTS));
+    let (rounds, endpoints) = (rounds(5), scaled(work.endpoints()));
     table.print(&format!("{}, {endpoints} endpoints at 1 s, medians of {rounds} alternating rounds", work.name()));
 }
 

@@ -170,12 +170,19 @@ impl Loop {
     }
 
     fn open(&mut self) -> anyhow::Result<usize> {
+        let at = self.sockets.len();
+        let socket = self.socket(at)?;
+        self.sockets.push((socket, State::Idle));
+        Ok(at)
+    }
+
+    /// A new socket for the place `at`.
+    fn socket(&self, at: usize) -> anyhow::Result<OwnedFd> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
         let interest = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
-        epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(self.sockets.len() as u64), interest)?;
-        self.sockets.push((socket, State::Idle));
-        Ok(self.sockets.len() - 1)
+        epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(at as u64), interest)?;
+        Ok(socket)
     }
 
     fn go_on(&mut self, at: usize) -> anyhow::Result<()> {
@@ -184,7 +191,14 @@ impl Loop {
             State::Idle => return Ok(()),
             State::Connecting => match self.work {
                 Work::Tcp => {}
-                Work::Http => {
+                Work::TcpFull => {
+                    // Ended politely it can be used no more: another takes its place.
+                    let fresh = self.socket(at)?;
+                    self.sockets[at] = (fresh, State::Idle);
+                    self.idle.push(at);
+                    return Ok(());
+                }
+                Work::Http | Work::Https => {
                     rustix::net::send(&*socket, REQUEST, SendFlags::NOSIGNAL)?;
                     *state = State::Asked;
                     return Ok(());

@@ -8,12 +8,15 @@ use crate::common::manifests::{Plan, Probe};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Work {
     Tcp,
+    TcpFull,
     Http,
     HttpKept,
+    /// To servers that let sessions go on.
+    Https,
 }
 
 impl Work {
-    pub const ALL: [Self; 3] = [Self::Tcp, Self::Http, Self::HttpKept];
+    pub const ALL: [Self; 5] = [Self::Tcp, Self::TcpFull, Self::Http, Self::HttpKept, Self::Https];
 
     pub const fn name(self) -> &'static str {
         self.probe().name()
@@ -28,16 +31,28 @@ impl Work {
     pub const fn part(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
+            Self::TcpFull => "full",
             Self::Http => "fresh",
             Self::HttpKept => "kept",
+            Self::Https => "https",
+        }
+    }
+
+    /// As many endpoints as every peer can ask once a second on one core without falling behind.
+    pub const fn endpoints(self) -> usize {
+        match self {
+            Self::Https => 500,
+            _ => 5_000,
         }
     }
 
     const fn probe(self) -> Probe {
         match self {
             Self::Tcp => Probe::Tcp,
+            Self::TcpFull => Probe::TcpFull,
             Self::Http => Probe::Http,
             Self::HttpKept => Probe::HttpKept,
+            Self::Https => Probe::Https,
         }
     }
 }

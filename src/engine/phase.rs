@@ -75,25 +75,51 @@ const fn mix(mut value: u64) -> u64 {
 
 /// Rounds begin at multiples of this, in milliseconds. To wake up costs as much as a check or two: the more are begun at
 /// once, the less each costs; and the more target hosts, and the network between, are asked at once
-/// (`docs/performance.md` has what 1, 2 and 5 give).
+/// (`docs/performance.md` has what other steps give).
 const STEP: u64 = 2;
 /// The same for those that are probed seldom: alone, each of them would be a wake-up of its own.
 const LONG_STEP: u64 = 50;
 /// Intervals from here on are long, in milliseconds.
 const LONG: u64 = 10_000;
+/// The same for connections that are kept: waking up is most of what they cost, and no handshake comes at once with
+/// others. Whatever the interval is, so that equal questions at different ones meet.
+const KEPT_STEP: u64 = 10;
 
-/// Where in `interval` the endpoint of `hash` has its place.
-const fn phase(interval: u64, hash: u64) -> u64 {
-    let phase = hash % interval;
-    phase - phase % if interval < LONG { STEP } else { LONG_STEP }
+/// When an endpoint is due: once in each interval, always at the same place in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Grid {
+    interval: u64,
+    phase: u64,
 }
 
-/// The first time after `now` that lies on the grid of `interval` with the phase of `hash`.
-#[must_use]
-pub fn next_on_grid(now: u64, interval: u64, hash: u64) -> u64 {
-    let phase = phase(interval, hash);
-    let behind = (now % interval + interval - phase) % interval;
-    now + interval - behind
+impl Grid {
+    /// The grid of an endpoint that is probed every `interval` milliseconds, with the place that `hash` gives it; whether
+    /// its connection is kept from one probe to the next.
+    #[must_use]
+    pub fn new(interval: u64, hash: u64, kept: bool) -> Self {
+        let step = match interval {
+            LONG.. => LONG_STEP,
+            _ if kept => KEPT_STEP,
+            _ => STEP,
+        };
+        let phase = hash % interval;
+        Self { interval, phase: phase - phase % step }
+    }
+
+    /// The first time after `now` that lies on it.
+    #[must_use]
+    pub const fn next(self, now: u64) -> u64 {
+        let behind = (now % self.interval + self.interval - self.phase) % self.interval;
+        now + self.interval - behind
+    }
+
+    /// The slot after `slot`, whichever grid that is on, and how many were passed over: where a pace changes for many at
+    /// once, they are spread over all of the interval.
+    #[must_use]
+    pub fn next_slot(self, slot: u64, now: u64) -> (u64, u64) {
+        let next = self.next(now.max(slot));
+        (next, ((next - slot) / self.interval).saturating_sub(1))
+    }
 }
 
 /// The slot after `slot`, and how many slots were passed over because they are not ahead of `now` any more.
@@ -105,14 +131,6 @@ pub fn next_slot(slot: u64, interval: u64, now: u64) -> (u64, u64) {
     }
     let missed = (now - next) / interval + 1;
     (next + missed * interval, missed)
-}
-
-/// The slot after `slot` on the grid of `interval` with the phase of `hash`, whichever grid `slot` is on, and how many
-/// were passed over: where a pace changes for many at once, they are spread over all of it.
-#[must_use]
-pub fn next_slot_on_grid(slot: u64, interval: u64, now: u64, hash: u64) -> (u64, u64) {
-    let next = next_on_grid(now.max(slot), interval, hash);
-    (next, ((next - slot) / interval).saturating_sub(1))
 }
 
 /// Where in its slot a probe starts: `slot` moved by a part of `percent` of `interval`, evenly around it. It depends on
@@ -144,17 +162,29 @@ mod tests {
         let mut buckets = [0_u32; 20];
         for endpoint in 0..20_000 {
             let hash = stable_hash(&["uid", &format!("10.0.{}.{}:80", endpoint / 250, endpoint % 250)]);
-            buckets[(next_on_grid(0, 1000, hash) as usize - 1) / 50] += 1;
+            buckets[(Grid::new(1000, hash, endpoint % 2 == 0).next(0) as usize - 1) / 50] += 1;
         }
         assert!(buckets.iter().all(|count| (850..1150).contains(count)), "{buckets:?}");
     }
 
+    #[test]
+    fn kept_connections_are_asked_together_every_ten_milliseconds() {
+        let places = |interval, kept| {
+            let places = (0..10_000).map(|n| Grid::new(interval, mix(n), kept).phase);
+            places.collect::<std::collections::HashSet<_>>().len()
+        };
+        assert_eq!((places(1000, true), places(1000, false)), (100, 500));
+        assert_eq!((places(100, true), places(100, false)), (10, 50));
+        assert_eq!((places(10_000, true), places(10_000, false)), (200, 200));
+    }
+
     proptest! {
         #[test]
-        fn the_grid_is_ahead_and_on_phase(now in 0..u64::from(u32::MAX), interval in 100..86_400_000_u64, hash: u64) {
-            let next = next_on_grid(now, interval, hash);
+        fn the_grid_is_ahead_and_on_phase(now in 0..u64::from(u32::MAX), interval in 100..86_400_000_u64, hash: u64, kept: bool) {
+            let grid = Grid::new(interval, hash, kept);
+            let next = grid.next(now);
             prop_assert!(next > now && next <= now + interval);
-            prop_assert_eq!(next % interval, phase(interval, hash));
+            prop_assert_eq!(next % interval, grid.phase);
         }
 
         #[test]
@@ -167,16 +197,17 @@ mod tests {
 
         #[test]
         fn a_change_of_grid_leaves_no_slot_twice_and_none_out(
-            slot in 0..1_000_000_u64, interval in 100..100_000_u64, late in 0..10_000_000_u64, hash: u64,
+            slot in 0..1_000_000_u64, interval in 100..100_000_u64, late in 0..10_000_000_u64, hash: u64, kept: bool,
         ) {
             let now = (slot + late).saturating_sub(5_000);
-            let (next, missed) = next_slot_on_grid(slot, interval, now, hash);
+            let grid = Grid::new(interval, hash, kept);
+            let (next, missed) = grid.next_slot(slot, now);
             prop_assert!(next > now && next > slot && next <= now.max(slot) + interval);
-            prop_assert_eq!(next % interval, phase(interval, hash));
-            let on_grid = next_on_grid(slot, interval, hash);
+            prop_assert_eq!(next % interval, grid.phase);
+            let on_grid = grid.next(slot);
             prop_assert!((next - on_grid) / interval >= missed && (next - on_grid) / interval <= missed + 1);
             // On its own grid it is the same as from slot to slot.
-            let (next, missed) = next_slot_on_grid(on_grid, interval, now, hash);
+            let (next, missed) = grid.next_slot(on_grid, now);
             prop_assert_eq!((next, missed), next_slot(on_grid, interval, now));
         }
 

@@ -2,7 +2,7 @@
 
 use tokio::task::AbortHandle;
 
-use super::{belief::Belief, group::Row, scheduler::millis, tick::Tick};
+use super::{belief::Belief, group::Row, phase::Grid, scheduler::millis, tick::Tick};
 use crate::{
     check::{Check, Endpoint, Host, InitialState, Kept},
     probe::Asks,
@@ -113,6 +113,11 @@ impl Record {
     /// The host whose limit the probe counts under.
     pub fn host(&self) -> Option<&Host> {
         self.endpoint.dial.as_ref().map(|dial| &dial.host)
+    }
+
+    /// When it is due, probed every `cadence` milliseconds.
+    pub fn grid(&self, cadence: u64) -> Grid {
+        Grid::new(cadence, self.hash, self.kept.is_some())
     }
 
     /// When the wheel has to look at it next.

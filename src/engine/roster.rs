@@ -12,7 +12,7 @@ use super::{
     desired::{Desired, Prior, PriorAddress, PriorEndpoint},
     group::{Composed, Departed, Group},
     judgement::Judgement,
-    phase,
+    phase::{self, Grid},
     record::{Due, Flight, Record},
     scheduler::{GRACE, Scheduler, millis},
     sharing,
@@ -174,7 +174,7 @@ impl<L: Lane> Scheduler<L> {
             record.due = None;
         } else if record.due.is_none() || before.rhythm != check.rhythm || moves {
             let cadence = millis(record.belief.cadence(&check.rhythm, now));
-            let slot = phase::next_on_grid(now, cadence, record.hash);
+            let slot = record.grid(cadence).next(now);
             record.due = Some(due(slot, cadence, check, record.hash));
         }
         if asks_anew && probed {
@@ -208,7 +208,8 @@ impl<L: Lane> Scheduler<L> {
         } else if adoption.prior.is_some() {
             // After a restart or a takeover the first probes are spread over one interval.
             let cadence = millis(belief.cadence(&check.rhythm, now));
-            Some(due(phase::next_on_grid(now, cadence, hash), cadence, check, hash))
+            let grid = Grid::new(cadence, hash, endpoint.probe.keeps());
+            Some(due(grid.next(now), cadence, check, hash))
         } else {
             Some(soon(hash, check, now))
         };

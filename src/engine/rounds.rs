@@ -41,9 +41,9 @@ impl<L: Lane> Scheduler<L> {
         let idle = record.belief.is_idle(rhythm, now);
         let cadence = millis(record.belief.cadence(rhythm, now));
         let (next, missed) = if record.first {
-            (phase::next_on_grid(now, cadence, record.hash), 0)
+            (record.grid(cadence).next(now), 0)
         } else if idle {
-            phase::next_slot_on_grid(slot, cadence, now, record.hash)
+            record.grid(cadence).next_slot(slot, now)
         } else {
             phase::next_slot(slot, cadence, now)
         };
@@ -181,6 +181,14 @@ impl<L: Lane> Scheduler<L> {
         }
     }
 
+    /// Takes in what has ended on the fast lane by now.
+    pub(super) fn hear_out(&mut self, now: u64) {
+        if let Some(fast) = &mut self.fast {
+            fast.poll(&mut self.finished);
+        }
+        self.take_in(now);
+    }
+
     /// Takes in what has ended of that which has just begun: a target that is near has answered by now.
     pub(super) fn collect(&mut self, now: u64) {
         // Each that ends may let another begin; what begins beyond that is collected in the next turn.
@@ -189,10 +197,7 @@ impl<L: Lane> Scheduler<L> {
             if !std::mem::take(&mut self.begun) && self.finished.is_empty() {
                 break;
             }
-            if let Some(fast) = &mut self.fast {
-                fast.poll(&mut self.finished);
-            }
-            self.take_in(now);
+            self.hear_out(now);
         }
     }
 
@@ -224,7 +229,7 @@ impl<L: Lane> Scheduler<L> {
         if let Some(next) = self.permits.release(host.as_ref()) {
             self.launch(next, now);
             // The wheel keeps its deadline, where it is on the fast lane.
-            self.reschedule(next);
+            self.reschedule_in_time(next);
         }
         self.metrics.in_flight_probes.set(self.permits.running().try_into().unwrap_or(i64::MAX));
     }
@@ -348,7 +353,7 @@ impl Record {
         self.pending = false;
         let pace = millis(cadence);
         let slot = if cadence == rhythm.interval || Some(cadence) == rhythm.no_traffic_interval {
-            phase::next_on_grid(now, pace, self.hash)
+            self.grid(pace).next(now)
         } else {
             phase::next_slot(self.round.slot(), pace, now).0
         };

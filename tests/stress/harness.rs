@@ -134,6 +134,12 @@ impl Target {
         self.well.store(true, Ordering::Relaxed);
     }
 
+    pub fn wait_mended(&self) {
+        while !self.well.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Whether it answers nobody until this is taken back.
     pub fn hold(&self, held: bool) {
         *self.held.lock().expect("no thread panics with it") = held;
@@ -215,8 +221,12 @@ pub async fn wait_more(operator: &Operator, more: f64) -> anyhow::Result<()> {
 
 /// Waits until all `checks` are Healthy.
 pub async fn wait_healthy(operator: &Operator, checks: usize) -> anyhow::Result<Answer> {
+    wait_healthy_within(operator, checks, LONG).await
+}
+
+pub async fn wait_healthy_within(operator: &Operator, checks: usize, bound: Duration) -> anyhow::Result<Answer> {
     let all = format!("Healthy; {checks} healthy, 0 degraded, 0 unhealthy, 0 unknown\n");
-    operator.wait_get("/healthz", LONG, |answer| answer.body == all).await
+    operator.wait_get("/healthz", bound, |answer| answer.body == all).await
 }
 
 /// What a process has had in memory at most, in KiB.

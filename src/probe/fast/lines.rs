@@ -9,10 +9,7 @@ use rustix::{
 };
 use tokio::time::Instant;
 
-use super::{
-    kept::Held,
-    question::{Asks, What},
-};
+use super::kept::Held;
 use crate::probe::{
     dial,
     failure::Failure,
@@ -93,7 +90,7 @@ impl Lines {
     }
 
     /// Begins a connection for `attempt`; its line.
-    pub fn dial(&mut self, address: SocketAddr, asks: &Asks, attempt: u32, now: Instant) -> Result<u32, Failure> {
+    pub fn dial(&mut self, address: SocketAddr, attempt: u32, now: Instant) -> Result<u32, Failure> {
         let local = |error: Errno| dial::explain(&error.into(), address);
         let at = match self.idle[usize::from(address.is_ipv6())].pop() {
             Some(at) => at,
@@ -104,12 +101,9 @@ impl Lines {
         (line.attempt, line.opened) = (attempt, opened);
         let Some(socket) = &line.socket else { unreachable!("an idle line has a socket") };
         // The last ACK of the handshake is held back. A half-open connection is never completed by it; on any other the
-        // request takes it along, which spares both sides a packet. The kernel forgets this with every connection.
-        let quiet = match asks.what() {
-            What::HalfOpen | What::Http(_) => sockopt::set_tcp_quickack(socket, false),
-            What::Full => Ok(()),
-        };
-        match quiet.and_then(|()| rustix::net::connect(socket, &address)) {
+        // request takes it along, or the end, which spares both sides a packet. The kernel forgets this with every
+        // connection.
+        match sockopt::set_tcp_quickack(socket, false).and_then(|()| rustix::net::connect(socket, &address)) {
             Ok(()) | Err(Errno::INPROGRESS) => Ok(at),
             Err(error) => {
                 self.close(at);

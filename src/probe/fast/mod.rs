@@ -191,7 +191,7 @@ impl FastLane {
             if attempt.verdict().is_some() || !attempt.course.was_kept {
                 return TimedOut::Later(left);
             }
-            match self.lines.dial(attempt.asked.address, &attempt.asked.asks, number, Instant::now()) {
+            match self.lines.dial(attempt.asked.address, number, Instant::now()) {
                 Ok(line) => {
                     let old = std::mem::replace(&mut attempt.course, Course::fresh(line));
                     attempt.old = Some(Box::new(old));
@@ -297,7 +297,7 @@ impl FastLane {
             self.connections.lost.inc();
             self.lines.reset(line, None);
         }
-        self.lines.dial(*address, asks, number, now).map(Course::fresh)
+        self.lines.dial(*address, number, now).map(Course::fresh)
     }
 
     /// Something happened on a line.
@@ -331,7 +331,7 @@ impl FastLane {
         if attempt.old.take_if(|old| old.line == at).is_some() {
             return;
         }
-        match self.lines.dial(attempt.asked.address, &attempt.asked.asks, number, Instant::now()) {
+        match self.lines.dial(attempt.asked.address, number, Instant::now()) {
             Ok(line) => attempt.course = Course::fresh(line),
             Err(failure) => {
                 if let Some(attempt) = self.take(number) {

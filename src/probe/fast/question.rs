@@ -1,6 +1,11 @@
 //! What of all probes goes by the fast lane, and what they send.
 
-use std::{collections::HashSet, io::Write as _, net::SocketAddr, sync::Arc};
+use std::{
+    collections::HashSet,
+    io::Write as _,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use futures::FutureExt as _;
 
@@ -68,20 +73,34 @@ impl Wire {
     pub fn write(&self, address: SocketAddr, into: &mut Vec<u8>) {
         into.clear();
         into.extend_from_slice(&self.before);
-        let written = match (&self.host, address) {
-            (Some(host), _) => into.write_all(host.as_bytes()),
-            // The default port is left out.
-            (None, SocketAddr::V4(to)) if to.port() == 80 => write!(into, "{}", to.ip()),
-            (None, SocketAddr::V6(to)) if to.port() == 80 => write!(into, "[{}]", to.ip()),
-            (None, SocketAddr::V4(to)) => write!(into, "{}:{}", to.ip(), to.port()),
-            (None, SocketAddr::V6(to)) => write!(into, "[{}]:{}", to.ip(), to.port()),
-        };
-        debug_assert!(written.is_ok(), "a Vec takes all");
+        match (&self.host, address) {
+            (Some(host), _) => into.extend_from_slice(host.as_bytes()),
+            (None, SocketAddr::V4(to)) => put_dotted(*to.ip(), into),
+            (None, SocketAddr::V6(to)) => {
+                let written = write!(into, "[{}]", to.ip());
+                debug_assert!(written.is_ok(), "a Vec takes all");
+            }
+        }
+        // The default port is left out.
+        if self.host.is_none() && address.port() != 80 {
+            into.push(b':');
+            into.extend_from_slice(itoa::Buffer::new().format(address.port()).as_bytes());
+        }
         into.extend_from_slice(&self.after);
     }
 
     fn length(&self) -> usize {
         self.before.len() + self.host.as_ref().map_or(64, |host| host.len()) + self.after.len()
+    }
+}
+
+/// As `Display` writes it, without its machinery: it is in every request.
+fn put_dotted(ip: Ipv4Addr, into: &mut Vec<u8>) {
+    for (nth, octet) in ip.octets().into_iter().enumerate() {
+        if nth > 0 {
+            into.push(b'.');
+        }
+        into.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
     }
 }
 
