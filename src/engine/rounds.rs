@@ -183,6 +183,7 @@ impl<L: Lane> Scheduler<L> {
 
     /// Takes in what has ended on the fast lane by now.
     pub(super) fn hear_out(&mut self, now: u64) {
+        self.stalls.looked(self.now());
         if let Some(fast) = &mut self.fast {
             fast.poll(&mut self.finished);
         }

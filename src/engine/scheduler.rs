@@ -274,7 +274,7 @@ impl<L: Lane> Scheduler<L> {
         self.set_deadlines();
         self.publish();
         self.keep_house(now);
-        self.stalls.slept(self.now());
+        self.stalls.looked(self.now());
     }
 
     /// Gives up every probe in flight.

@@ -23,8 +23,9 @@ impl Stalls {
         self.turned = now;
     }
 
-    /// The loop goes to sleep at `now`: a long turn is a stall too.
-    pub fn slept(&mut self, now: u64) {
+    /// At `now` the answers are looked at, or the loop goes to sleep. Whatever it did since it last did so, if that took long
+    /// it is a stall too; a loop that is busy for seconds, and looks all the while, does not stand still.
+    pub fn looked(&mut self, now: u64) {
         self.note(self.turned, now);
         self.turned = now;
     }
@@ -56,7 +57,7 @@ mod tests {
     fn a_stop_of_the_process_explains_a_timeout() {
         let mut stalls = Stalls::default();
         stalls.woke(1000, 1000);
-        stalls.slept(1001);
+        stalls.looked(1001);
         // Asked to wake at 1100, stopped for three seconds.
         stalls.woke(4000, 1100);
         assert!(stalls.explain(1050, 4000, 1000));
@@ -64,11 +65,23 @@ mod tests {
     }
 
     #[test]
+    fn a_long_turn_is_a_stall_unless_the_answers_are_looked_at_meanwhile() {
+        let (mut blind, mut busy) = (Stalls::default(), Stalls::default());
+        blind.woke(1000, 1000);
+        busy.woke(1000, 1000);
+        for at in (1000..=2000).step_by(10) {
+            busy.looked(at);
+        }
+        blind.looked(2000);
+        assert!(blind.explain(1000, 2000, 1000) && !busy.explain(1000, 2000, 1000));
+    }
+
+    #[test]
     fn small_lateness_explains_nothing() {
         let mut stalls = Stalls::default();
         for at in (0..1000).step_by(50) {
             stalls.woke(at + 10, at);
-            stalls.slept(at + 11);
+            stalls.looked(at + 11);
         }
         assert!(!stalls.explain(0, 1000, 1000));
         stalls.woke(1200, 1100);
