@@ -183,8 +183,9 @@ impl<L: Lane> Scheduler<L> {
 
     /// Takes in what has ended on the fast lane by now.
     pub(super) fn hear_out(&mut self, now: u64) {
-        self.stalls.looked(self.now());
+        let looked_at = self.now();
         if let Some(fast) = &mut self.fast {
+            self.blindness.looked(looked_at);
             fast.poll(&mut self.finished);
         }
         self.take_in(now);
@@ -282,7 +283,8 @@ impl<L: Lane> Scheduler<L> {
         }
         let timeout = millis(record.endpoint.probe.timeout);
         let timed_out = |outcome: &Outcome| matches!(outcome, Outcome::Failure { class: Class::Timeout, .. });
-        if report.outcomes().any(|outcome| timed_out(outcome)) && self.stalls.explain(started, now, timeout) {
+        let stalls = if matches!(record.flight, Flight::Line { .. }) { &self.blindness } else { &self.stalls };
+        if report.outcomes().any(|outcome| timed_out(outcome)) && stalls.explain(started, now, timeout) {
             let text = "this process stood still while it waited for the answer; not counted";
             for outcome in report.outcomes().filter(|outcome| timed_out(outcome)) {
                 *outcome = Outcome::from_reason(Reason::ProberOverloaded, text);

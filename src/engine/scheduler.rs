@@ -114,6 +114,7 @@ pub fn start<L: Lane>(parts: Parts<L>, stop: CancellationToken) -> (Engine, toki
         sharing: Sharing::default(),
         table: Table::default(),
         stalls: Stalls::default(),
+        blindness: Stalls::default(),
         stretch: Stretch::default(),
         late: Late::default(),
         isolation: Isolation::default(),
@@ -154,7 +155,11 @@ pub(super) struct Scheduler<L> {
     pub(super) permits: Permits,
     pub(super) sharing: Sharing,
     pub(super) table: Table,
+    /// A loop that is busy without a pause leaves less of the machine to the tasks of the ordinary lane: to them its long
+    /// turns are stalls.
     pub(super) stalls: Stalls,
+    /// When nobody looked at the fast lane, which the kernel carries on whatever the loop does.
+    pub(super) blindness: Stalls,
     /// Of all rounds since `late` was last told.
     pub(super) stretch: Stretch,
     late: Late,
@@ -251,7 +256,9 @@ impl<L: Lane> Scheduler<L> {
     fn turn(&mut self, mail: &mut Mail, wake: Instant) {
         let now = self.now();
         self.wall = Timestamp::now();
-        self.stalls.woke(now, self.millis(wake));
+        let asked = self.millis(wake);
+        self.stalls.woke(now, asked);
+        self.blindness.woke(now, asked);
         self.look_at_our_side();
         for end in mail.ended.drain(..) {
             self.end(end, now);
@@ -274,7 +281,9 @@ impl<L: Lane> Scheduler<L> {
         self.set_deadlines();
         self.publish();
         self.keep_house(now);
-        self.stalls.looked(self.now());
+        let now = self.now();
+        self.stalls.looked(now);
+        self.blindness.looked(now);
     }
 
     /// Gives up every probe in flight.

@@ -23,8 +23,8 @@ impl Stalls {
         self.turned = now;
     }
 
-    /// At `now` the answers are looked at, or the loop goes to sleep. Whatever it did since it last did so, if that took long
-    /// it is a stall too; a loop that is busy for seconds, and looks all the while, does not stand still.
+    /// At `now` the loop looks whether there are answers, or goes to sleep. Whatever it did since it last did so, if that took
+    /// long it is a stall too; one that is busy for seconds, and looks all the while, does not stand still.
     pub fn looked(&mut self, now: u64) {
         self.note(self.turned, now);
         self.turned = now;
