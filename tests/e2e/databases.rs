@@ -42,7 +42,7 @@ async fn promotion(room: Arc<Room>) -> anyhow::Result<()> {
     let settled = gated.settled(&[true, false]).await?;
     gated.effective("Enforced").await?;
 
-    let traffic = Traffic::ask(&room.node, gated.address, Question::Insert).await?;
+    let traffic = Traffic::ask(gated.address, Question::Insert).await?;
     traffic.more(50).await?;
     let begun = Instant::now();
     primary.kill().await?;
@@ -80,7 +80,7 @@ async fn failover(room: Arc<Room>) -> anyhow::Result<()> {
     let gated = Gated::new(&room, "cache", &hosts, spec, json!({"whenBelow": "FailStatic"})).await?;
     let settled = gated.settled(&[true, false]).await?;
 
-    let traffic = Traffic::ask(&room.node, gated.address, Question::Set).await?;
+    let traffic = Traffic::ask(gated.address, Question::Set).await?;
     traffic.more(50).await?;
     let begun = Instant::now();
     replicate(next, None).await?;

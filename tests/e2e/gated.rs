@@ -110,7 +110,7 @@ impl Gated {
             anyhow::Ok(())
         })
         .await?;
-        let traffic = Traffic::start(&self.room.node, self.address).await?;
+        let traffic = Traffic::start(self.address).await?;
         for host in self.hosts.iter().filter(|host| ready.get(&host.ip) == Some(&true)) {
             traffic.answered_by(&host.name).await?;
         }

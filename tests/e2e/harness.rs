@@ -25,13 +25,13 @@ pub fn trials(suite: &Suite) -> Vec<Trial> {
 async fn client(room: Arc<Room>) -> anyhow::Result<()> {
     let hosts = room.http_hosts(&["only"]).await?;
     let host = &hosts[0];
-    let traffic = Traffic::start(&room.node, host.at(HTTP_PORT)).await?;
+    let traffic = Traffic::start(host.at(HTTP_PORT)).await?;
     traffic.more(50).await?;
     traffic.stop("harness: nothing broken").await?.lossless()?;
 
     let faults = ["500", "close", "hang", "dropped", "killed"];
     for fault in faults {
-        let traffic = Traffic::start(&room.node, host.at(HTTP_PORT)).await?;
+        let traffic = Traffic::start(host.at(HTTP_PORT)).await?;
         host.break_by(fault).await?;
         let broken = Instant::now();
         let failed = |seen: &[Record]| seen.iter().any(|record| record.result.is_err());

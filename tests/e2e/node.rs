@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -181,26 +180,6 @@ impl Node {
             .await
         };
         self.crds.get_or_try_init(install).await.copied()
-    }
-
-    /// Forgets the connections to an address that the node's firewall holds open: entries of hosts that died would look
-    /// like late failures to a client that comes to the same port again. Only to this address: pods whose connection to
-    /// the API server is forgotten do not hear what it says. And only open ones: a host remembers what it closed for a
-    /// minute, and would meet a new connection from a port that the node believes free as an old one (RFC 7323, PAWS).
-    ///
-    /// # Errors
-    /// When `conntrack` cannot be run.
-    pub async fn forget_connections(&self, to: IpAddr) -> anyhow::Result<()> {
-        let to = to.to_string();
-        for state in ["SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK"] {
-            let forget = ["conntrack", "-D", "-p", "tcp", "--state", state, "--orig-dst", &to];
-            match self.script("enter", &forget).await {
-                // There were none: that is an error to it.
-                Err(error) if format!("{error:#}").contains("0 flow entries") => {}
-                forgotten => drop(forgotten?),
-            }
-        }
-        Ok(())
     }
 }
 

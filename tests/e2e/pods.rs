@@ -73,7 +73,7 @@ async fn lying(room: Arc<Room>) -> anyhow::Result<()> {
     rolled_out(&room).await?;
     let address = (room.service_ip(APP).await?, 80).into();
 
-    let traffic = Traffic::start(&room.node, address).await?;
+    let traffic = Traffic::start(address).await?;
     let names = names(&room).await?;
     for name in &names {
         traffic.answered_by(name).await?;
@@ -89,7 +89,7 @@ async fn lying(room: Arc<Room>) -> anyhow::Result<()> {
     traffic.answered_by(sick).await?;
     traffic.stop("a sick pod that the kubelet finds well").await?.over_by(begun, verdict)?;
 
-    let traffic = Traffic::start(&room.node, address).await?;
+    let traffic = Traffic::start(address).await?;
     let begun = Instant::now();
     room.apply(&deployment("2")).await?;
     rolled_out(&room).await?;

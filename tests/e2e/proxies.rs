@@ -76,7 +76,7 @@ async fn all(room: Arc<Room>) -> anyhow::Result<()> {
     for fault in ["500", "dropped", "killed"] {
         let mut clients = Vec::new();
         for (name, address) in consumers {
-            let traffic = Traffic::start(&room.node, address).await?;
+            let traffic = Traffic::start(address).await?;
             for host in &hosts {
                 traffic.answered_by(&host.name).await?;
             }

@@ -12,12 +12,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 
-use crate::node::Node;
 use crate::room::SOON;
 use crate::support::wait::wait_until;
 
@@ -53,20 +51,16 @@ impl Traffic {
     ///
     /// # Errors
     /// When none is answered within [`SOON`].
-    pub async fn start(node: &Node, to: SocketAddr) -> anyhow::Result<Self> {
-        Self::ask(node, to, Question::Http).await
+    pub async fn start(to: SocketAddr) -> anyhow::Result<Self> {
+        Self::ask(to, Question::Http).await
     }
 
     /// The same with a question of another kind.
     ///
     /// # Errors
     /// When none is answered within [`SOON`].
-    pub async fn ask(node: &Node, to: SocketAddr, question: Question) -> anyhow::Result<Self> {
-        wait_until(&format!("an answer of {to}"), SOON, || async {
-            tokio::time::timeout(REQUEST_WITHIN, question.ask(to)).await.context("no answer")?
-        })
-        .await?;
-        node.forget_connections(to.ip()).await?;
+    pub async fn ask(to: SocketAddr, question: Question) -> anyhow::Result<Self> {
+        wait_until(&format!("an answer of {to}"), SOON, || question.ask(to, REQUEST_WITHIN)).await?;
         let records = Arc::default();
         let (stop, stopped) = oneshot::channel();
         let sending = tokio::spawn(send(to, question, Arc::clone(&records), stopped));
@@ -147,12 +141,7 @@ async fn send(to: SocketAddr, question: Question, into: Arc<Mutex<Vec<Record>>>,
         };
         let into = Arc::clone(&into);
         under_way.spawn(async move {
-            let answer = tokio::time::timeout(REQUEST_WITHIN, question.ask(to)).await;
-            let result = match answer {
-                Ok(Ok(who)) => Ok(who),
-                Ok(Err(error)) => Err(format!("{error:#}")),
-                Err(_) => Err(format!("no answer in {REQUEST_WITHIN:?}")),
-            };
+            let result = question.ask(to, REQUEST_WITHIN).await.map_err(|error| format!("{error:#}"));
             lock(&into).push(Record { begun, ended: Instant::now(), result });
             drop(permit);
         });

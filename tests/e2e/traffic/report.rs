@@ -16,6 +16,9 @@ use crate::support::run_dir::sub_dir;
 /// choice. The loss before the verdict is the price of thresholds: it is printed, never judged.
 pub const GRACE: Duration = Duration::from_secs(2);
 
+/// How many of the late failures are told one by one.
+const TOLD: usize = 12;
+
 /// A sum over all requests of a client.
 pub struct Report {
     title: String,
@@ -87,14 +90,15 @@ impl Report {
         // Without requests there are no failures either.
         let after = self.records.iter().filter(|record| record.begun >= verdict + GRACE).count();
         ensure!(after >= 50, "{}: only {after} requests were sent after the verdict's {GRACE:?}", self.title);
-        let late: Vec<_> = self.failures().filter(|record| record.begun > verdict + GRACE).collect();
-        let worst = late.iter().map(|record| seconds(verdict, record.begun)).fold(0.0, f64::max);
+        let late = |record: &&Record| record.begun > verdict + GRACE;
+        let late: Vec<_> = self.failures().filter(late).map(|record| told(verdict, record)).collect();
         ensure!(
             late.is_empty(),
-            "{}: {} requests failed that were sent later than {GRACE:?} after the verdict, the last {worst:.2} s: {} ({})",
+            "{}: {} requests failed that were sent later than {GRACE:?} after the verdict: {}{} ({})",
             self.title,
             late.len(),
-            self.kinds(),
+            late[..late.len().min(TOLD)].join(", "),
+            if late.len() > TOLD { ", …" } else { "" },
             self.file.display()
         );
         Ok(())
@@ -107,6 +111,12 @@ impl Report {
         }
         kinds.iter().map(|(kind, count)| format!("{count} × {kind}")).collect::<Vec<_>>().join(", ")
     }
+}
+
+/// When a request was sent, and what became of it.
+fn told(verdict: Instant, record: &Record) -> String {
+    let result = record.result.as_ref().err().map_or("answered", String::as_str);
+    format!("{:+.3} s {result}", seconds(verdict, record.begun))
 }
 
 /// From one moment to another, which may be the earlier.

@@ -1,13 +1,23 @@
 //! One request over a connection of its own.
 
 use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{Instant, timeout_at};
 
 /// The most that is read of an answer.
 const ANSWER_MAX: u64 = 64 * 1024;
+
+/// Where the clients' connections come from, one port after the other: below the ports that the kernel gives away, and
+/// so many that at three clients' pace none comes again within 150 s. A node remembers for two minutes where it sent a
+/// connection that was never answered, and sends what comes from the same port there too, whatever its rules say by
+/// then: for a client whose kernel starts anew at some port every ten seconds that looks like a late failure.
+const PORTS: Range<u16> = 10_000..32_768;
 
 /// What is asked.
 #[derive(Clone, Copy, Debug)]
@@ -24,14 +34,20 @@ impl Question {
     /// Asks, and returns who answered.
     ///
     /// # Errors
-    /// When there is no answer, or one that a user would not want.
-    pub async fn ask(self, to: SocketAddr) -> anyhow::Result<String> {
-        let mut stream = TcpStream::connect(to).await.context("connect")?;
-        match self {
-            Self::Http => http(&mut stream).await,
-            Self::Insert => insert(&mut stream).await,
-            Self::Set => set(&mut stream).await,
-        }
+    /// When there is no answer within `within`, or one that a user would not want. Who is not even connected by then
+    /// was not heard; who is, was not answered.
+    pub async fn ask(self, to: SocketAddr, within: Duration) -> anyhow::Result<String> {
+        let deadline = Instant::now() + within;
+        let connected = timeout_at(deadline, connect(to)).await;
+        let mut stream = connected.with_context(|| format!("no connection in {within:?}"))?.context("connect")?;
+        let answered = timeout_at(deadline, async {
+            match self {
+                Self::Http => http(&mut stream).await,
+                Self::Insert => insert(&mut stream).await,
+                Self::Set => set(&mut stream).await,
+            }
+        });
+        answered.await.with_context(|| format!("no answer in {within:?}"))?
     }
 }
 
@@ -46,8 +62,29 @@ async fn http(stream: &mut TcpStream) -> anyhow::Result<String> {
 /// # Errors
 /// When nobody does.
 pub async fn who(to: SocketAddr) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect(to).await.context("connect")?;
+    let mut stream = connect(to).await.context("connect")?;
     Ok(http_whole(&mut stream).await?.1)
+}
+
+/// A connection from the next of [`PORTS`].
+async fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    for _ in 0..PORTS.len() {
+        let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        let any: SocketAddr = if to.is_ipv4() { ([0; 4], 0).into() } else { ([0; 16], 0).into() };
+        let nth = NEXT.fetch_add(1, Ordering::Relaxed) % PORTS.len();
+        let port = PORTS.clone().nth(nth).expect("there are so many");
+        match socket.bind((any.ip(), port).into()) {
+            // Somebody listens there.
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
+            bound => {
+                bound?;
+                return socket.connect(to).await;
+            }
+        }
+    }
+    Err(std::io::ErrorKind::AddrInUse.into())
 }
 
 /// Status and body.
