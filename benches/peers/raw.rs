@@ -198,7 +198,8 @@ impl Loop {
                     self.idle.push(at);
                     return Ok(());
                 }
-                Work::Http | Work::Https => {
+                Work::Https => anyhow::bail!("it speaks no TLS"),
+                Work::Http => {
                     rustix::net::send(&*socket, REQUEST, SendFlags::NOSIGNAL)?;
                     *state = State::Asked;
                     return Ok(());

@@ -81,8 +81,8 @@ const STEP: u64 = 2;
 const LONG_STEP: u64 = 50;
 /// Intervals from here on are long, in milliseconds.
 const LONG: u64 = 10_000;
-/// The same for connections that are kept: waking up is most of what they cost, and no handshake comes at once with
-/// others. One for all intervals, of which it divides what people write, so that equal questions at different ones meet.
+/// The same for connections that the fast lane keeps: waking up is most of what they cost, and nobody has to be dialed but
+/// who closes them. One for all intervals: equal questions at different ones meet where it divides the shorter one.
 const KEPT_STEP: u64 = 25;
 
 /// When an endpoint is due: once in each interval, always at the same place in it.

@@ -29,8 +29,6 @@ pub(super) struct Record {
     pub belief: Belief,
     /// What one attempt leaves for the next; `None` where the probe keeps nothing.
     pub kept: Option<Kept>,
-    /// It was found out whether the fast lane takes it, which is done once for each question.
-    pub prepared: bool,
     /// What the fast lane asks of it; `None` where it takes the ordinary one.
     pub asks: Option<Asks>,
 }
@@ -117,7 +115,7 @@ impl Record {
 
     /// When it is due, probed every `cadence` milliseconds.
     pub fn grid(&self, cadence: u64) -> Grid {
-        Grid::new(cadence, self.hash, self.kept.is_some())
+        Grid::new(cadence, self.hash, self.kept.is_some() && self.asks.is_some())
     }
 
     /// When the wheel has to look at it next.

@@ -12,14 +12,14 @@ use super::{
     desired::{Desired, Prior, PriorAddress, PriorEndpoint},
     group::{Composed, Departed, Group},
     judgement::Judgement,
-    phase::{self, Grid},
+    phase,
     record::{Due, Flight, Record},
     scheduler::{GRACE, Scheduler, millis},
     sharing,
 };
 use crate::{
     check::{Check, Endpoint, EndpointState, HealthReason, Kept, ObjectKey, Place, Text},
-    probe::Lane,
+    probe::{Asks, Lane},
 };
 
 /// A check that was just created is probed within this, in milliseconds.
@@ -153,6 +153,7 @@ impl<L: Lane> Scheduler<L> {
             // Whoever listens did not ask for this.
             self.send_away(id, now);
         }
+        let asks = self.asks(&endpoint);
         let Some(record) = self.table.record_mut(id) else { return };
         record.hash = hash;
         if before.suspend && !check.suspend {
@@ -168,8 +169,7 @@ impl<L: Lane> Scheduler<L> {
         if asks_anew || check.suspend {
             record.kept = endpoint.probe.keeps().then(Kept::default);
         }
-        record.endpoint = endpoint;
-        (record.prepared, record.asks) = (false, None);
+        (record.endpoint, record.asks) = (endpoint, asks);
         if !probed {
             record.due = None;
         } else if record.due.is_none() || before.rhythm != check.rhythm || moves {
@@ -203,22 +203,13 @@ impl<L: Lane> Scheduler<L> {
             None => adoption.belief(&endpoint),
         };
         belief.listen(check.passive.as_deref(), check.initial_state, now, adoption.wall);
-        let due = if check.suspend || !check.is_probed() {
-            None
-        } else if adoption.prior.is_some() {
-            // After a restart or a takeover the first probes are spread over one interval.
-            let cadence = millis(belief.cadence(&check.rhythm, now));
-            let grid = Grid::new(cadence, hash, endpoint.probe.keeps());
-            Some(due(grid.next(now), cadence, check, hash))
-        } else {
-            Some(soon(hash, check, now))
-        };
         let kept = endpoint.probe.keeps().then(Kept::default);
-        self.table.add_record(Record {
+        let asks = self.asks(&endpoint);
+        let mut record = Record {
             endpoint,
             group,
             hash,
-            due,
+            due: None,
             round: Due::new(now, now),
             first: adoption.prior.is_none(),
             flight: Flight::Idle,
@@ -226,9 +217,24 @@ impl<L: Lane> Scheduler<L> {
             attempt: 0,
             belief,
             kept,
-            prepared: false,
-            asks: None,
-        })
+            asks,
+        };
+        if check.is_probed() && !check.suspend {
+            record.due = Some(if adoption.prior.is_some() {
+                // After a restart or a takeover the first probes are spread over one interval.
+                let cadence = millis(record.belief.cadence(&check.rhythm, now));
+                due(record.grid(cadence).next(now), cadence, check, hash)
+            } else {
+                soon(hash, check, now)
+            });
+        }
+        self.table.add_record(record)
+    }
+
+    /// What the fast lane asks of it, where it takes it.
+    fn asks(&mut self, endpoint: &Endpoint) -> Option<Asks> {
+        let fast = self.fast.as_mut()?;
+        fast.asks(endpoint.dial.as_ref(), &endpoint.probe, endpoint.probe.keeps())
     }
 
     fn dismiss(&mut self, id: u32, now: u64) -> Option<Departed> {

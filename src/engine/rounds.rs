@@ -125,9 +125,6 @@ impl<L: Lane> Scheduler<L> {
         if let Some(fast) = &mut self.fast {
             fast.make_room(self.permits.left());
             let Endpoint { dial, probe, .. } = &record.endpoint;
-            if !std::mem::replace(&mut record.prepared, true) {
-                record.asks = fast.asks(dial.as_ref(), probe, record.kept.is_some());
-            }
             if let (Some(asks), Some(dial)) = (&record.asks, dial)
                 && let Some(question) = asks.of(dial)
             {
@@ -231,7 +228,7 @@ impl<L: Lane> Scheduler<L> {
         if let Some(next) = self.permits.release(host.as_ref()) {
             self.launch(next, now);
             // The wheel keeps its deadline, where it is on the fast lane.
-            self.reschedule_in_time(next);
+            self.reschedule_at_end(next);
         }
         self.metrics.in_flight_probes.set(self.permits.running().try_into().unwrap_or(i64::MAX));
     }
@@ -270,7 +267,7 @@ impl<L: Lane> Scheduler<L> {
             if let Some(record) = self.table.record_mut(listener) {
                 record.flight = Flight::Idle;
                 self.ask(listener, now);
-                self.reschedule(listener);
+                self.reschedule_at_end(listener);
             }
         }
     }
@@ -304,7 +301,7 @@ impl<L: Lane> Scheduler<L> {
             if self.table.record_mut(id).is_some_and(|record| std::mem::take(&mut record.pending)) {
                 self.ask(id, now);
             }
-            self.reschedule(id);
+            self.reschedule_at_end(id);
         }
     }
 

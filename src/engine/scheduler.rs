@@ -101,7 +101,7 @@ pub fn start<L: Lane>(parts: Parts<L>, stop: CancellationToken) -> (Engine, toki
         begun: false,
         looked: false,
         due: vec![],
-        launched: vec![],
+        awaited: vec![],
         lane: parts.lane,
         board: parts.board,
         meter: parts.metrics.probe_meter(),
@@ -142,8 +142,9 @@ pub(super) struct Scheduler<L> {
     pub(super) looked: bool,
     /// What the wheel names, in this turn.
     due: Vec<u32>,
-    /// Those whose probe began on the fast lane in this turn: most have ended at its end, and need no deadline.
-    pub(super) launched: Vec<u32>,
+    /// Those whose probe runs on the fast lane, of whom this turn had to do with: most began in it and have ended at its end,
+    /// and need no deadline.
+    pub(super) awaited: Vec<u32>,
     board: Arc<Board>,
     pub(super) metrics: Metrics,
     pub(super) meter: ProbeMeter,
@@ -158,7 +159,7 @@ pub(super) struct Scheduler<L> {
     /// A loop that is busy without a pause leaves less of the machine to the tasks of the ordinary lane: to them its long
     /// turns are stalls.
     pub(super) stalls: Stalls,
-    /// When nobody looked at the fast lane, which the kernel carries on whatever the loop does.
+    /// When nobody looked at the fast lane; to look is all that it takes to carry it on.
     pub(super) blindness: Stalls,
     /// Of all rounds since `late` was last told.
     pub(super) stretch: Stretch,
@@ -344,7 +345,7 @@ impl<L: Lane> Scheduler<L> {
         if self.table.record(id).and_then(|record| record.due).is_some_and(|due| due.at() <= now) {
             self.round(id, now);
         }
-        self.reschedule_in_time(id);
+        self.reschedule_at_end(id);
     }
 
     /// Says whether the prober is isolated: it ends by itself when the API server answers again.
@@ -354,22 +355,22 @@ impl<L: Lane> Scheduler<L> {
     }
 
     /// Tells the wheel when to look at `id` next; at the end of this turn, where its probe has just begun.
-    pub(super) fn reschedule_in_time(&mut self, id: u32) {
+    pub(super) fn reschedule_at_end(&mut self, id: u32) {
         match self.table.record(id).map(|record| &record.flight) {
-            Some(Flight::Line { .. }) => self.launched.push(id),
+            Some(Flight::Line { .. }) => self.awaited.push(id),
             _ => self.reschedule(id),
         }
     }
 
     /// Tells the wheel of the deadlines of those that began in this turn and have not ended.
     fn set_deadlines(&mut self) {
-        let mut launched = std::mem::take(&mut self.launched);
-        for id in launched.drain(..) {
+        let mut awaited = std::mem::take(&mut self.awaited);
+        for id in awaited.drain(..) {
             if self.table.record(id).is_some_and(|record| matches!(record.flight, Flight::Line { .. })) {
                 self.reschedule(id);
             }
         }
-        self.launched = launched;
+        self.awaited = awaited;
     }
 
     /// Tells the wheel when to look at `id` next.

@@ -6,10 +6,11 @@ use anyhow::ensure;
 
 use crate::confined::Cgroup;
 use crate::harness::{
-    Files, MOST_TARGETS, Target, alive_and_well, alone, answer, checks as checks_of, failures, metric, successes,
+    Files, LONG, MOST_TARGETS, Target, alive_and_well, alone, answer, checks as checks_of, failures, metric, successes,
     wait_healthy, wait_metric, wait_more,
 };
 use crate::support::operator::Operator;
+use crate::support::wait::wait_until;
 
 /// Of the fast lane and of the ordinary one, fresh and kept.
 const PROBES: [&str; 4] =
@@ -17,6 +18,9 @@ const PROBES: [&str; 4] =
 const EACH: usize = 50;
 /// Of each kind, where CPU is to be short.
 const MANY: usize = 4;
+/// Of fifty endpoints each: of a tenth of a second, they are more than there is CPU for.
+const CHECKS: usize = 80;
+const STRETCH: &str = "healthcheck_operator_interval_stretch_ratio";
 
 /// Down at the first failure, so that not one is forgiven.
 fn checks(targets: &[std::sync::Arc<Target>], interval: &str, times: usize) -> Vec<String> {
@@ -102,13 +106,12 @@ async fn with_a_tenth_of_a_core_intervals_are_stretched_and_nobody_is_blamed() -
     wait_healthy(&operator, PROBES.len() * MANY).await?;
     cgroup.set_quota(10)?;
     cgroup.take_in(&operator)?;
-    let stretch = "healthcheck_operator_interval_stretch_ratio";
-    let most = wait_metric(&operator, stretch, "", |times| times > 1.05).await?;
+    let most = wait_metric(&operator, STRETCH, "", |times| times > 1.05).await?;
     // Each is asked often enough while it is so.
     wait_more(&operator, 2.0 * (EACH * MANY * PROBES.len()) as f64).await?;
     none_failed(&operator).await?;
     cgroup.set_quota(1000)?;
-    wait_metric(&operator, stretch, "", |times| times < 1.05).await?;
+    wait_metric(&operator, STRETCH, "", |times| times < 1.05).await?;
     wait_healthy(&operator, PROBES.len() * MANY).await?;
     none_failed(&operator).await?;
     println!(
@@ -118,22 +121,21 @@ async fn with_a_tenth_of_a_core_intervals_are_stretched_and_nobody_is_blamed() -
     alive_and_well(&operator)
 }
 
+/// Connects that the kernel answers: what is too slow is the prober.
+fn crowd(target: &Target, interval: &str) -> Vec<String> {
+    let spec = format!("interval: {interval}; timeout: 100ms; failureThreshold: 1; staleAfter: 10m");
+    checks_of("c", &spec, (0..CHECKS * MOST_TARGETS).map(|n| (target.at(n), "{tcp: {}}".to_owned())))
+}
+
 /// Much more than there is CPU for: all are stretched, none is left out, and less makes it as it was.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_times_too_much_is_stretched_evenly_told_and_over_when_it_is_over() -> anyhow::Result<()> {
     let _alone = alone().await;
-    const CHECKS: usize = 80;
     let target = Target::start(answer);
-    let documents = |interval: &str| -> Vec<String> {
-        let spec = format!("interval: {interval}; timeout: 100ms; failureThreshold: 1; staleAfter: 10m");
-        // Connects that the kernel answers: what is too slow is the prober.
-        checks_of("c", &spec, (0..CHECKS * MOST_TARGETS).map(|n| (target.at(n), "{tcp: {}}".to_owned())))
-    };
-    let files = Files::with(&documents("100ms"));
+    let files = Files::with(&crowd(&target, "100ms"));
     let operator = files.standalone().serve()?;
     wait_healthy(&operator, CHECKS).await?;
-    let stretch = "healthcheck_operator_interval_stretch_ratio";
-    let most = wait_metric(&operator, stretch, "", |times| times > 1.5).await?;
+    let most = wait_metric(&operator, STRETCH, "", |times| times > 1.5).await?;
     wait_more(&operator, 5.0 * (CHECKS * MOST_TARGETS) as f64).await?;
     let mut effective = vec![];
     for of in 0..CHECKS {
@@ -145,12 +147,36 @@ async fn ten_times_too_much_is_stretched_evenly_told_and_over_when_it_is_over() 
         effective.iter().fold((f64::MAX, 0.0_f64), |(least, most), one| (least.min(*one), most.max(*one)));
     ensure!(least > 0.1 && longest <= 3.0 * least, "not stretched evenly: {effective:?}");
     none_failed(&operator).await?;
-    files.write(&documents("20s"));
-    wait_metric(&operator, stretch, "", |times| times < 1.05).await?;
+    files.write(&crowd(&target, "20s"));
+    wait_metric(&operator, STRETCH, "", |times| times < 1.05).await?;
     wait_healthy(&operator, CHECKS).await?;
     none_failed(&operator).await?;
     println!(
         "  40,000 wanted a second: intervals {most:.1} times as long, of checks from {least:.2} to {longest:.2} s"
     );
+    alive_and_well(&operator)
+}
+
+/// A process that never comes to rest is not one that stands still.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_hangs_is_told_so_by_a_process_that_has_too_much_to_do() -> anyhow::Result<()> {
+    let _alone = alone().await;
+    let (well, silent) = (Target::start(answer), Target::start(answer));
+    silent.hold(true);
+    let spec = "interval: 1s; timeout: 500ms; failureThreshold: 2; staleAfter: 10m";
+    let hanging = (0..MOST_TARGETS).map(|n| (silent.at(n), "{http: {}}".to_owned()));
+    let files = Files::with(&[crowd(&well, "100ms"), checks_of("silent", spec, hanging)].concat());
+    let operator = files.standalone().serve()?;
+    wait_metric(&operator, STRETCH, "", |times| times > 1.5).await?;
+    wait_until("who hangs", LONG, || async {
+        let seen = operator.admin_get("/v1/healthchecks/shop/silent-0").await?;
+        let seen: serde_json::Value = serde_json::from_str(&seen.body)?;
+        ensure!(seen["counts"]["unhealthy"] == MOST_TARGETS, "{}", seen["counts"]);
+        anyhow::Ok(())
+    })
+    .await?;
+    let most = metric(&operator, STRETCH, "").await?;
+    ensure!(most > 1.5, "it was not too much: {most}");
+    println!("  {MOST_TARGETS} that hang are told, with intervals {most:.1} times as long");
     alive_and_well(&operator)
 }

@@ -224,7 +224,7 @@ async fn two_checks_of_one_target_are_one_connection_a_round_on_the_wire() {
         }
         // Then nothing is counted any more, however long this machine takes from one line to the next.
         running.engine.remove(ObjectKey::new("shop", "all")).await;
-        eventually("nothing is in flight", || running.metrics.in_flight_probes.get() == 0).await;
+        running.engine.settle().await;
         running.stop.cancel();
         let (asked, shared) = (hits.load(Ordering::Relaxed) - before, running.metrics.shared_rounds.get() as usize);
         // One more was shared where the last was given up before its target had heard of it; a few fewer where one of them
