@@ -72,7 +72,7 @@ impl Stage {
             .serve()?;
         operator.wait_get("/healthz/shop/web", SOON, |answer| answer.status == 200).await?;
         let config = files.file("envoy.yaml").display().to_string();
-        let args = ["-c", &config, "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning"].map(str::to_owned);
+        let args = ["-c", &config, "--disable-hot-restart", "--concurrency", "1", "-l", "warning"].map(str::to_owned);
         let envoy = Process::start(&program, &args, &[], &files.file("envoy.log"))?;
         let client = reqwest::Client::builder().no_proxy().timeout(SOON).build()?;
         let stage = Self { good, bad, raw, web, tcp, operator, envoy, client, _files: files };
@@ -204,7 +204,7 @@ async fn a_real_envoy_without_the_token_is_not_heard() -> anyhow::Result<()> {
         .serve()?;
     operator.wait_alive(SOON).await?;
     let path: &Path = &files.file("envoy.yaml");
-    let args = ["-c", &path.display().to_string(), "--use-dynamic-base-id", "--concurrency", "1"].map(str::to_owned);
+    let args = ["-c", &path.display().to_string(), "--disable-hot-restart", "--concurrency", "1"].map(str::to_owned);
     let envoy = Process::start(&program, &args, &[], &files.file("envoy.log"))?;
     let client = reqwest::Client::builder().no_proxy().timeout(SOON).build()?;
     let ask = || async {
