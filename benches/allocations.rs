@@ -139,7 +139,7 @@ async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
 /// What is live when every endpoint has been asked once.
 async fn heap(port: u16, figures: &mut Figures) -> anyhow::Result<()> {
     let mut slopes = vec![];
-    for round in 1..=rounds(5).div_ceil(3) {
+    for round in 1..=rounds(5).div_ceil(2) {
         let mut kept = vec![];
         for endpoints in [scaled(FEW), scaled(MANY)] {
             eprintln!("round {round}: heap of {endpoints} endpoints");

@@ -7,8 +7,7 @@ mod common;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::ensure;
 use common::{
@@ -20,15 +19,13 @@ use common::{
     nginx::Nginx,
     operator::Operator,
     rounds, scaled,
-    stats::median,
+    stats::{median, over, ratios},
     table::Table,
     window,
     wrk::{Saturated, saturate},
 };
-use support::run_dir;
 
 const CHECKS: usize = 10_000;
-const START: Duration = Duration::from_secs(60);
 /// Requests a second over the one kept connection: far more than any load balancer asks.
 const PACE: u32 = 500;
 const CONNECTIONS: u32 = 16;
@@ -45,6 +42,16 @@ struct Server {
 impl Server {
     fn new(name: &'static str, address: SocketAddr, path: &'static str) -> Self {
         Self { name, address, path, paced: vec![], saturated: vec![] }
+    }
+
+    /// Requests a second, round by round.
+    fn rates(&self) -> Vec<f64> {
+        self.saturated.iter().map(|seen| seen.per_second).collect()
+    }
+
+    /// The p99 of each round, in milliseconds.
+    fn tails(&self) -> Vec<f64> {
+        self.paced.iter().map(|seen| seen.p99 / 1e3).collect()
     }
 }
 
@@ -83,21 +90,17 @@ fn measure() -> anyhow::Result<()> {
         eprintln!("round {round}: {}", busy.name);
         measure_one(&mut busy)?;
     }
-    report(servers.iter().chain([&busy]), share);
+    report(&servers.iter().chain([&busy]).collect::<Vec<_>>(), share);
     tell(&servers[1], &servers[0]).write()
 }
 
-/// Round by round, as the machine's tails change with the hour.
 fn tell(ours: &Server, nginx: &Server) -> Figures {
     let mut figures = Figures::new("healthz");
-    let rates = |server: &Server| server.saturated.iter().map(|seen| seen.per_second).collect::<Vec<_>>();
-    let tails = |server: &Server| server.paced.iter().map(|seen| seen.p99 / 1e3).collect::<Vec<_>>();
-    let each = |ours: &[f64], its: &[f64]| ours.iter().zip(its).map(|(ours, its)| ours / its).collect::<Vec<_>>();
-    figures.reach_all("16", "/healthz, requests a second, ours : nginx", &each(&rates(ours), &rates(nginx)));
-    figures.reach_all("16", "/healthz, p99", &tails(ours));
-    figures.reach_all("16", "/healthz, p99, ours : nginx", &each(&tails(ours), &tails(nginx)));
-    figures.note_all("/healthz, requests a second", &rates(ours), "");
-    figures.note_all("nginx stub_status, requests a second", &rates(nginx), "");
+    figures.reach_all("16", "/healthz, requests a second, ours : nginx", &ratios(&ours.rates(), &nginx.rates()));
+    figures.reach_all("16", "/healthz, p99", &ours.tails());
+    figures.reach_all("16", "/healthz, p99, ours : nginx", &ratios(&ours.tails(), &nginx.tails()));
+    figures.note_all("/healthz, requests a second", &ours.rates(), "");
+    figures.note_all("nginx stub_status, requests a second", &nginx.rates(), "");
     figures
 }
 
@@ -105,14 +108,8 @@ fn tell(ours: &Server, nginx: &Server) -> Figures {
 fn start(port: u16, interval: &'static str, flags: &[&str]) -> anyhow::Result<Operator> {
     let checks = scaled(CHECKS);
     let plan = Plan { per_check: 1, interval: interval.to_owned(), ..Plan::loopback(checks, Probe::Tcp, port) };
-    let file = run_dir::sub_dir("manifests").join(format!("{interval}.yaml"));
-    plan.write(&file)?;
-    let file = file.display().to_string();
-    let mut args = vec!["standalone", "-f", &file];
-    args.extend(flags);
-    let operator = Operator::start(&MEASURED.to_string(), &args)?;
-    operator.wait_scheduled(checks, START)?;
-    operator.wait_probes(checks, START)?;
+    let operator = Operator::planned(&plan, flags, &[])?;
+    operator.wait_asked(checks)?;
     Ok(operator)
 }
 
@@ -125,31 +122,29 @@ fn measure_one(server: &mut Server) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn report<'a>(servers: impl Iterator<Item = &'a Server>, share: f64) {
+/// The first server is the yardstick, round by round.
+fn report(servers: &[&Server], share: f64) {
     let mut paced = Table::new(["server", "p50 µs", "p99 µs", "max µs", "p99 : nginx"]);
     let mut full = Table::new(["server", "requests/s", "p50 µs", "p99 µs", "requests/s : nginx"]);
-    let mut yardstick: Option<(f64, f64)> = None;
     for server in servers {
         let of = |part: fn(&Latencies) -> f64| median(server.paced.iter().map(part));
         let all = |part: fn(&Saturated) -> f64| median(server.saturated.iter().map(part));
-        let (p99, per_second) = (of(|seen| seen.p99), all(|seen| seen.per_second));
-        let (usual_p99, usual_rate) = *yardstick.get_or_insert((p99, per_second));
         paced.row([
             server.name.to_owned(),
             format!("{:.0}", of(|seen| seen.p50)),
-            format!("{p99:.0}"),
+            format!("{:.0}", of(|seen| seen.p99)),
             format!("{:.0}", of(|seen| seen.max)),
-            format!("{:.2}", p99 / usual_p99),
+            format!("{:.2}", median(ratios(&server.tails(), &servers[0].tails()))),
         ]);
         full.row([
             server.name.to_owned(),
-            format!("{per_second:.0}"),
+            format!("{:.0}", all(|seen| seen.per_second)),
             format!("{:.0}", all(|seen| seen.p50)),
             format!("{:.0}", all(|seen| seen.p99)),
-            format!("{:.2}", per_second / usual_rate),
+            format!("{:.2}", median(ratios(&server.rates(), &servers[0].rates()))),
         ]);
     }
-    println!("medians of {} rounds; probing alone takes {share:.0} % of the core\n", rounds(5));
+    println!("{}; probing alone takes {share:.0} % of the core\n", over("medians", rounds(5)));
     paced.print(&format!("{PACE} requests/s over one kept connection"));
     full.print(&format!("saturated: wrk, {CONNECTIONS} kept connections"));
 }

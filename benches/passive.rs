@@ -12,7 +12,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use common::{MEASURED, listener::Listener, operator::Operator, rounds, stats::median, table::Table, window};
+use common::{listener::Listener, operator::Operator, rounds, stats::median, table::Table, window};
 use support::run_dir;
 
 /// Observations a second that are asked for; the goal of the issue.
@@ -70,10 +70,9 @@ fn measure() -> anyhow::Result<()> {
     let port = Listener::start()?.port;
     let file = run_dir::sub_dir("manifests").join("passive.yaml");
     std::fs::write(&file, manifests(port))?;
-    let file = file.display().to_string();
-    let args = ["standalone", "-f", &file, "--access-log-skip", "/v1/observations,/v1/observations/access-log"];
-    let operator = Operator::start(&MEASURED.to_string(), &args)?;
-    operator.wait_scheduled(CHECKS * TARGETS, Duration::from_secs(60))?;
+    let operator =
+        Operator::standalone(&file, &["--access-log-skip", "/v1/observations,/v1/observations/access-log"], &[])?;
+    operator.wait_scheduled(CHECKS * TARGETS)?;
     let mut table = Table::new(["form", "paced, observations/s", "% of the core", "unpaced, observations/s", "429"]);
     for form in FORMS {
         let (mut taken, mut share, mut full, mut refused) = (vec![], vec![], vec![], 0);

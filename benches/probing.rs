@@ -10,17 +10,17 @@ mod support;
 use std::time::Duration;
 
 use common::{
-    MEASURED, OTHERS,
+    OTHERS,
     listener::Listener,
     manifests::{Plan, Probe},
+    metrics::Metrics,
     nginx::Nginx,
     operator::Operator,
     rounds, scaled,
-    stats::median,
+    stats::{median, over},
     table::Table,
     window,
 };
-use support::run_dir;
 
 /// As many as one core shall do without a skipped round. HTTP costs twice as much; past saturation a figure for one
 /// probe means nothing.
@@ -34,7 +34,6 @@ const fn endpoints(probe: Probe) -> usize {
 const FEW: usize = 1_000;
 /// Every endpoint has been probed some times, and verdicts have been reached.
 const WARM_UP: Duration = Duration::from_secs(5);
-const START: Duration = Duration::from_secs(60);
 const LAG: &str = "healthcheck_operator_scheduling_lag_seconds";
 
 /// One run of one operator.
@@ -122,7 +121,7 @@ fn measure() -> anyhow::Result<()> {
         ]);
     }
     println!("half-open handshakes that were completed after all: {}", listener.accepted());
-    println!("every endpoint at 1 s; medians of {} rounds; counts are sums over them\n", rounds(1));
+    println!("every endpoint at 1 s; {}; counts are sums\n", over("medians", rounds(1)));
     cost.print("Cost");
     time.print("Punctuality (bounds of the histogram's buckets)");
     memory.print("Memory");
@@ -130,31 +129,25 @@ fn measure() -> anyhow::Result<()> {
 }
 
 fn run(plan: &Plan, window: Duration) -> anyhow::Result<Run> {
-    let file = run_dir::sub_dir("manifests").join(format!("{}-{}.yaml", plan.endpoints, plan.port));
-    plan.write(&file)?;
-    let operator = Operator::start(&MEASURED.to_string(), &["standalone", "-f", &file.display().to_string()])?;
-    let scheduled = operator.wait_scheduled(plan.endpoints, START)?;
-    let probed = operator.wait_probes(plan.endpoints, START)?;
+    let operator = Operator::planned(plan, &[], &[])?;
+    let [scheduled, probed] = operator.wait_asked(plan.endpoints)?;
     std::thread::sleep(WARM_UP);
-    let (before, used_before) = (operator.metrics()?, operator.usage()?);
-    std::thread::sleep(window);
-    let (after, used) = (operator.metrics()?, operator.usage()?);
-    let probes = after.probes() - before.probes();
-    let skipped = |metrics: &common::metrics::Metrics| metrics.sum("healthcheck_operator_skipped_rounds_total", "");
+    let seen = operator.watch(window)?;
+    let [before, after] = &seen.metrics;
     let lag = after.histogram(LAG).since(&before.histogram(LAG));
     Ok(Run {
         scheduled,
         probed,
-        cost: (used.cpu - used_before.cpu).as_secs_f64() * 1e6 / probes,
-        share: used.share_since(&used_before),
-        per_second: probes / (used.at - used_before.at).as_secs_f64(),
-        failed: after.failed() - before.failed(),
-        local: after.local() - before.local(),
-        skipped: skipped(&after) - skipped(&before),
+        cost: seen.cost(),
+        share: seen.share(),
+        per_second: seen.probes() / seen.seconds(),
+        failed: seen.grown(Metrics::failed),
+        local: seen.grown(Metrics::local),
+        skipped: seen.grown(|metrics| metrics.sum("healthcheck_operator_skipped_rounds_total", "")),
         lag_p50: lag.percentile(50.0),
         lag_p99: lag.percentile(99.0),
         lag_above: lag.above(0.025_6),
-        resident: used.resident as f64,
-        anonymous: used.anonymous as f64,
+        resident: seen.usage[1].resident as f64,
+        anonymous: seen.usage[1].anonymous as f64,
     })
 }

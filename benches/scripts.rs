@@ -23,7 +23,7 @@ use common::{
     figures::Figures,
     operator::{Operator, binary},
     rounds, scaled,
-    stats::median,
+    stats::{median, over, ratios},
     table::Table,
     tree, window,
 };
@@ -42,7 +42,6 @@ const PROGRAM: &str = "/bin/true";
 const HEAP: usize = 1 << 30;
 /// As many checks, each once a second.
 const CHECKS: usize = 400;
-const START: Duration = Duration::from_secs(60);
 const SECONDS: u64 = 4;
 /// What this program is told to be the bare loop.
 const WORD: &str = "bare-posix-spawn";
@@ -82,7 +81,7 @@ fn paced(figures: &mut Figures) -> anyhow::Result<()> {
         bare.push(watch_bare()?);
         ours.push(watch_ours()?);
     }
-    let ratios: Vec<f64> = ours.iter().zip(&bare).map(|(ours, bare)| ours / bare).collect();
+    let ratios = ratios(&ours, &bare);
     let mut table = Table::new(["", "µs CPU/run", "CPU : bare"]);
     for (name, costs, ratio) in
         [("bare posix_spawn", &bare, 1.0), ("`standalone`, all of it", &ours, median(ratios.iter().copied()))]
@@ -90,9 +89,9 @@ fn paced(figures: &mut Figures) -> anyhow::Result<()> {
         table.row([name.to_owned(), format!("{:.0}", median(costs.iter().copied())), format!("{ratio:.2}")]);
     }
     table.print(&format!(
-        "{} runs a second, processes and their children; medians of {} rounds",
+        "{} runs a second, processes and their children; {}",
         scaled(CHECKS),
-        rounds(5)
+        over("medians", rounds(5))
     ));
     figures.reach_all("12", "CPU per script, ours : bare posix_spawn", &ratios);
     figures.note_all("CPU per script, ours", &ours, "µs");
@@ -112,9 +111,9 @@ fn watch_ours() -> anyhow::Result<f64> {
     }
     let file = run_dir::sub_dir("manifests").join("scripts.yaml");
     std::fs::write(&file, yaml)?;
-    let operator = Operator::start(&MEASURED.to_string(), &["standalone", "-f", &file.display().to_string()])?;
-    operator.wait_scheduled(scaled(CHECKS), START)?;
-    operator.wait_probes(2 * scaled(CHECKS), START)?;
+    let operator = Operator::standalone(&file, &[], &[])?;
+    operator.wait_scheduled(scaled(CHECKS))?;
+    operator.wait_probes(2 * scaled(CHECKS))?;
     let pid = operator.process().pid().as_raw_nonzero().get();
     let (probes, before) = (operator.metrics()?.probes(), tree::cpu(pid)?);
     std::thread::sleep(window(SECONDS));
@@ -172,15 +171,16 @@ fn in_process(figures: &mut Figures) -> anyhow::Result<()> {
                 costs[1].push(ours);
             }
         }
-        let of = |costs: &[Cost], part: fn(&Cost) -> f64| median(costs.iter().map(part));
+        let of = |costs: &[Cost], part: fn(&Cost) -> f64| costs.iter().map(part).collect::<Vec<_>>();
         let [bare, ours] = &costs;
         for (what, costs) in [("bare posix_spawn", bare), ("a script probe", ours)] {
-            let (cpu, wall) = (of(costs, |cost| cost.cpu), of(costs, |cost| cost.wall));
-            let ratios = [cpu / of(bare, |cost| cost.cpu), wall / of(bare, |cost| cost.wall)];
-            let [cpu_ratio, wall_ratio] = ratios.map(|ratio| format!("{ratio:.2}"));
-            table.row([format!("{what}{name}"), format!("{cpu:.0}"), format!("{wall:.0}"), cpu_ratio, wall_ratio]);
+            let [cpu, wall] = [|cost: &Cost| cost.cpu, |cost: &Cost| cost.wall].map(|part| {
+                let (its, bare) = (of(costs, part), of(bare, part));
+                (format!("{:.0}", median(its.iter().copied())), format!("{:.2}", median(ratios(&its, &bare))))
+            });
+            table.row([format!("{what}{name}"), cpu.0, wall.0, cpu.1, wall.1]);
         }
-        let ratios: Vec<f64> = ours.iter().zip(bare).map(|(ours, bare)| ours.cpu / bare.cpu).collect();
+        let ratios = ratios(&of(ours, |cost| cost.cpu), &of(bare, |cost| cost.cpu));
         if size > 0 {
             figures.reach_all("12", "CPU per script with a heap of 1 GB, ours : bare posix_spawn", &ratios);
         } else {
@@ -191,7 +191,8 @@ fn in_process(figures: &mut Figures) -> anyhow::Result<()> {
             );
         }
     }
-    table.print(&format!("One after the other in one process, medians of {rounds} rounds of {runs} runs, alternating"));
+    let over = over("medians", rounds);
+    table.print(&format!("One after the other in one process, {over} of {runs} runs, alternating"));
     std::hint::black_box(heap);
     Ok(())
 }

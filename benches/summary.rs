@@ -16,49 +16,11 @@ use serde_json::{Value, json};
 /// Who leaves figures.
 const BENCHES: [&str; 6] = ["peers", "engine", "scripts", "healthz", "allocations", "cluster"];
 
-/// The lines of the table whose figures `cluster` names after what it did: those that have all of these words, of which the
-/// worst counts.
-const NAMED: [(&str, &str, &[&str]); 9] = [
-    ("7b", "bytes per endpoint, operator, objects cached, one in each", &["memory, 1 in each check"]),
-    ("7b", "bytes per endpoint, operator, objects cached, 64 in each", &["memory, 64 in each check"]),
-    ("9", "verdict → status, idle, p99", &["verdict → status, idle, p99"]),
-    (
-        "9",
-        "verdict → status, 1,000 endpoints of 20 objects flip, max",
-        &["endpoints of", "the last verdict → its status"],
-    ),
-    ("9", "verdict → status, 1,000 objects flip, max", &["checks", "the last verdict → its status"]),
-    (
-        "9",
-        "verdict → status, those with a gate among 1,000 objects that flip, max",
-        &["verdict → status of those with a gate"],
-    ),
-    ("10", "API writes per 1,000 probes, steady, the Lease aside", &["API writes per 1,000 probes, steady"]),
-    ("10", "status writes per flip in a storm", &["status writes per flip"]),
-    ("11", "10,000 HealthChecks, start → all scheduled", &["start → all scheduled, 1 in each check"]),
-];
-
-/// What `cluster` found for the lines of the table.
-fn named(all: &[Figure]) -> Vec<Figure> {
-    let mut rest: Vec<&Figure> = all.iter().filter(|figure| figure.row.is_empty()).collect();
-    let mut found = vec![];
-    for (row, metric, words) in NAMED {
-        let (its, others): (Vec<_>, Vec<_>) =
-            rest.into_iter().partition(|figure| words.iter().all(|word| figure.metric.contains(word)));
-        rest = others;
-        if let Some(worst) = its.into_iter().max_by(|one, other| one.value.total_cmp(&other.value)) {
-            found.push(Figure { row: row.into(), metric: metric.into(), ..worst.clone() });
-        }
-    }
-    found
-}
-
 fn main() -> anyhow::Result<()> {
     let mut found = vec![];
     for name in BENCHES {
         found.extend(figures::read(name)?);
     }
-    found.extend(named(&figures::read("cluster")?));
     let mut table = Table::new(["#, metric", "measured", "goal", "reached", "moonshot", "reached"]);
     let mut rows = vec![];
     for goal in GOALS {
@@ -66,7 +28,7 @@ fn main() -> anyhow::Result<()> {
         let value = figure.map(|figure| figure.value);
         table.row([
             format!("{:<2}  {}", goal.row, goal.metric),
-            value.map_or_else(|| "not measured".to_owned(), |value| show(value, goal.unit)),
+            value.map_or_else(|| "not measured".to_owned(), |value| show(value, goal)),
             goal.goal.tell(goal.unit),
             yes(value.and_then(|value| goal.goal.is_reached(value))),
             goal.moonshot.tell(goal.unit),
@@ -99,10 +61,10 @@ fn row(goal: &Goal, figure: Option<&Figure>) -> Value {
     })
 }
 
-/// Three digits that mean something.
-fn show(value: f64, unit: &str) -> String {
+/// Three digits that mean something, and more where those would not tell whether a bound is reached.
+fn show(value: f64, goal: &Goal) -> String {
     let size = value.abs();
-    let digits = if size >= 100.0 || value.fract() == 0.0 {
+    let least = if size >= 100.0 || value.fract() == 0.0 {
         0
     } else if size >= 10.0 {
         1
@@ -111,7 +73,13 @@ fn show(value: f64, unit: &str) -> String {
     } else {
         3
     };
-    format!("{value:.digits$} {unit}").trim_end().to_owned()
+    let text = |digits: usize| format!("{value:.digits$}");
+    let tells = |digits: &usize| {
+        let shown = text(*digits).parse().unwrap_or(value);
+        [goal.goal, goal.moonshot].into_iter().all(|bound| bound.is_reached(shown) == bound.is_reached(value))
+    };
+    let digits = (least..least + 6).find(tells).unwrap_or(least);
+    format!("{} {}", text(digits), goal.unit).trim_end().to_owned()
 }
 
 fn yes(reached: Option<bool>) -> String {

@@ -6,19 +6,17 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
 
-use super::flips::logged;
-use super::seen::follow;
+use super::seen::{follow, lock, verdicts};
 use super::stage::{Stage, stop, until};
 use crate::common::{
     rounds, scaled,
@@ -51,7 +49,7 @@ async fn deaths(stage: &Stage, deaths: usize) -> anyhow::Result<Vec<f64>> {
     let namespace = stage.cluster.namespace("gate").await?;
     let hosts = [host().await?, host().await?];
     let targets: Vec<_> = (0..).zip(&hosts).map(|(index, host)| target(index, host)).collect();
-    service(stage, &namespace, "gated", json!({ "ports": [{ "port": 80 }] })).await?;
+    stage.service(&namespace, "gated").await?;
     stage.create(&namespace, "gated", json!({}), spec("200ms", json!(targets), "gated")).await?;
     let operator = stage.operator(&namespace, &["--log-format", "json"])?;
     stage.ready(&operator).await?;
@@ -65,9 +63,9 @@ async fn deaths(stage: &Stage, deaths: usize) -> anyhow::Result<Vec<f64>> {
         until("one to be withheld", async || Ok(total(&ready) == 1)).await?;
         let arrived = lock(&ready).values().next().context("no slice")?.1;
         tokio::time::sleep(Duration::from_millis(1500)).await;
-        let verdicts = logged(&operator)?;
-        let (decided, _) = verdicts.iter().rev().find(|(_, to)| to == "Unhealthy").context("no verdict was logged")?;
-        seen.push(arrived.duration_since(*decided).as_secs_f64() * 1e3);
+        let told = verdicts(&operator)?;
+        let last = told.iter().rfind(|verdict| verdict.health == "Unhealthy").context("no verdict was logged")?;
+        seen.push(arrived.duration_since(last.at).as_secs_f64() * 1e3);
         hosts[0].set_status(200);
     }
     stop(operator)?;
@@ -84,9 +82,8 @@ async fn wave(stage: &Stage) -> anyhow::Result<()> {
             behind.push(host().await?);
         }
         let (name, gated) = (format!("backends-{index}"), format!("gated-{index}"));
-        let ports = json!({ "ports": [{ "port": 80 }] });
-        service(stage, &namespace, &name, ports.clone()).await?;
-        service(stage, &namespace, &gated, ports).await?;
+        stage.service(&namespace, &name).await?;
+        stage.service(&namespace, &gated).await?;
         let slice = json!({
             "addressType": "IPv4", "ports": [{ "name": "", "port": PORT }],
             "metadata": { "name": name, "labels": {
@@ -175,13 +172,6 @@ fn target(index: usize, host: &HttpTarget) -> Value {
     json!({ "name": format!("t{index}"), "host": host.ip(), "port": host.port() })
 }
 
-async fn service(stage: &Stage, namespace: &str, name: &str, spec: Value) -> anyhow::Result<()> {
-    let services: Api<Service> = Api::namespaced(stage.cluster.client(), namespace);
-    let service = serde_json::from_value(json!({ "metadata": { "name": name }, "spec": spec }))?;
-    services.create(&PostParams::default(), &service).await?;
-    Ok(())
-}
-
 pub fn slices(stage: &Stage, namespace: &str) -> Api<EndpointSlice> {
     Api::namespaced(stage.cluster.client(), namespace)
 }
@@ -208,8 +198,4 @@ fn note(ready: &Ready, slice: &EndpointSlice) {
 
 fn total(ready: &Ready) -> usize {
     lock(ready).values().map(|(count, _)| count).sum()
-}
-
-pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -12,6 +12,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::stage::{Stage, stop, until};
+use crate::common::manifests::address;
 
 /// Where every target listens.
 const FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 64, 1);
@@ -89,8 +90,7 @@ impl Herd {
     }
 
     fn address(&self, number: usize, index: usize) -> Ipv4Addr {
-        let offset = u32::try_from(number * self.targets + index).unwrap_or(u32::MAX);
-        Ipv4Addr::from(u32::from(FIRST) + offset)
+        address(FIRST, number * self.targets + index)
     }
 
     /// `sample` with the addresses of another check, of now.

@@ -11,10 +11,15 @@ use serde_json::Value;
 
 use super::{
     herd::Herd,
-    stage::{IMAGE, Stage, stop, until},
+    stage::{Stage, stop, until},
 };
 use crate::common::{
-    figures::Figures, listener::Listener, operator::Operator, rounds, scaled, stats::median, table::Table,
+    figures::Figures,
+    listener::Listener,
+    operator::{IMAGE, Operator},
+    rounds, scaled,
+    stats::median,
+    table::Table,
 };
 
 const ENDPOINTS: usize = 10_000;
@@ -22,7 +27,6 @@ const ENDPOINTS: usize = 10_000;
 const MOST_TARGETS: usize = 64;
 /// `BENCH_ROUNDS` counts flips too, of which there are to be more.
 const MOST_STARTS: usize = 5;
-const START: Duration = Duration::from_secs(180);
 
 struct Run {
     ready: Duration,
@@ -91,8 +95,8 @@ async fn run(stage: &Stage, herd: &Herd, flags: &[&str], endpoints: usize) -> an
     let operator = stage.operator_with(&herd.namespace, flags, &IMAGE)?;
     let ready = stage.ready(&operator).await?;
     let cpu = operator.usage()?.cpu;
-    operator.wait_scheduled(endpoints, START)?;
-    operator.wait_probes(2 * endpoints, START)?;
+    operator.wait_scheduled(endpoints)?;
+    operator.wait_probes(2 * endpoints)?;
     let metrics = operator.metrics()?;
     ensure!(metrics.failed() + metrics.local() < 0.01 * metrics.probes(), "probes failed");
     let used = operator.usage()?;

@@ -8,9 +8,16 @@ use serde_json::json;
 
 use super::{
     herd::Herd,
-    stage::{IMAGE, Stage, stop, until},
+    stage::{Stage, stop, until},
 };
-use crate::common::{figures::Figures, listener::Listener, operator::Operator, scaled, table::Table, usage::Usage};
+use crate::common::{
+    figures::Figures,
+    listener::Listener,
+    operator::{IMAGE, Operator},
+    scaled,
+    table::Table,
+    usage::Usage,
+};
 use crate::support::fault_proxy::FaultProxy;
 
 const CHECKS: usize = 10_000;

@@ -1,7 +1,7 @@
 //! What the API shows of many HealthChecks, and when it began to; and what the operator's log says of the same.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
 use futures::StreamExt as _;
@@ -41,6 +41,10 @@ where
     Ok(())
 }
 
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What a status says.
 #[derive(Clone, Debug)]
 pub struct Shown {
@@ -67,7 +71,7 @@ impl Seen {
         let part = |pointer: &str| object.data.pointer(pointer);
         let health = part("/status/health").and_then(Value::as_str).unwrap_or_default().to_owned();
         let unhealthy = part("/status/counts/unhealthy").and_then(Value::as_u64).unwrap_or_default();
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.0);
         let shown = all.entry(object.name_any()).or_default();
         if shown.last().is_none_or(|last| last.health != health || last.unhealthy != unhealthy) {
             shown.push(Shown { at, health, unhealthy });
@@ -76,13 +80,13 @@ impl Seen {
 
     /// How many checks say now what `good` asks.
     pub fn count(&self, good: impl Fn(&Shown) -> bool) -> usize {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = lock(&self.0);
         all.values().filter(|shown| shown.last().is_some_and(&good)).count()
     }
 
     /// When the last of the checks began to say what it says now.
     pub fn latest(&self, of: impl Fn(&str) -> bool) -> Option<Timestamp> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = lock(&self.0);
         all.iter().filter(|(name, _)| of(name)).filter_map(|(_, shown)| shown.last()).map(|last| last.at).max()
     }
 
@@ -91,7 +95,7 @@ impl Seen {
     /// # Errors
     /// When one of them was never shown.
     pub fn after(&self, verdicts: &[Verdict]) -> anyhow::Result<Vec<f64>> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = lock(&self.0);
         verdicts
             .iter()
             .map(|verdict| {
@@ -112,11 +116,11 @@ pub struct Verdict {
     pub health: String,
 }
 
-/// Every verdict that the operator has logged since `begun` (it must log JSON).
+/// Every verdict that the operator has logged (it must log JSON), in order.
 ///
 /// # Errors
 /// When a line of it cannot be read.
-pub fn verdicts(operator: &Operator, begun: Timestamp) -> anyhow::Result<Vec<Verdict>> {
+pub fn verdicts(operator: &Operator) -> anyhow::Result<Vec<Verdict>> {
     let mut verdicts = vec![];
     for line in operator.process().output().lines().filter(|line| line.contains("health changed")) {
         let line: Value = serde_json::from_str(line)?;
@@ -124,6 +128,5 @@ pub fn verdicts(operator: &Operator, begun: Timestamp) -> anyhow::Result<Vec<Ver
         let check = text("check")?.rsplit('/').next().unwrap_or_default().to_owned();
         verdicts.push(Verdict { at: text("timestamp")?.parse()?, check, health: text("to")?.to_owned() });
     }
-    verdicts.retain(|verdict| verdict.at >= begun);
     Ok(verdicts)
 }

@@ -3,19 +3,20 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
+use k8s_openapi::api::core::v1::Service;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, PostParams};
 use serde_json::{Value, json};
 
-use crate::common::{client::Client, operator::Operator};
+use crate::common::{
+    client::Client,
+    operator::{IMAGE, Operator},
+};
 use crate::support::{control_plane::ControlPlane, identity::Credentials, programs::Programs};
 
 const ACCOUNT: &str = "operator";
 /// The network of the benchmark's own; see `tests/support/netns.rs`.
 const TARGETS: &str = "198.18.0.0/15";
-pub const SOON: Duration = Duration::from_secs(120);
-/// What the container image sets for the allocator (`build/`).
-pub const IMAGE: [(&str, &str); 3] =
-    [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "131072"), ("MALLOC_MMAP_THRESHOLD_", "65536")];
+const SOON: Duration = Duration::from_secs(120);
 
 pub struct Stage {
     pub cluster: ControlPlane,
@@ -47,7 +48,7 @@ impl Stage {
     pub fn operator_with(&self, namespace: &str, flags: &[&str], env: &[(&str, &str)]) -> anyhow::Result<Operator> {
         let args = self.arguments(namespace, flags)?;
         let args: Vec<_> = args.iter().map(String::as_str).collect();
-        Operator::start_with(&every_core(), &args, env)
+        Operator::start(&every_core(), &args, env)
     }
 
     /// How such an operator is told what to do.
@@ -61,7 +62,7 @@ impl Stage {
         let config = self.cluster.kubeconfig(&self.account, Some(proxy))?.display().to_string();
         let args = arguments(&config, namespace, &[]);
         let args: Vec<_> = args.iter().map(String::as_str).collect();
-        Operator::start_with(&every_core(), &args, &IMAGE)
+        Operator::start(&every_core(), &args, &IMAGE)
     }
 
     /// Waits until the operator holds the lease and has listed everything.
@@ -88,6 +89,14 @@ impl Stage {
             "metadata": { "name": name, "labels": labels }, "spec": spec,
         }))?;
         self.checks(namespace).create(&PostParams::default(), &object).await?;
+        Ok(())
+    }
+
+    /// Creates a Service without a selector, for a gate.
+    pub async fn service(&self, namespace: &str, name: &str) -> anyhow::Result<()> {
+        let service = json!({ "metadata": { "name": name }, "spec": { "ports": [{ "port": 80 }] } });
+        let services: Api<Service> = Api::namespaced(self.cluster.client(), namespace);
+        services.create(&PostParams::default(), &serde_json::from_value(service)?).await?;
         Ok(())
     }
 }

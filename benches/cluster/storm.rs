@@ -6,18 +6,17 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Service;
-use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
 
 use super::{
     gates::{self, Ready},
-    seen::{Seen, Verdict, verdicts},
-    stage::{IMAGE, Stage, stop, until},
+    seen::{Seen, Verdict, lock, verdicts},
+    stage::{Stage, stop, until},
 };
 use crate::common::{
     figures::Figures,
-    operator::Operator,
+    manifests::address,
+    operator::{IMAGE, Operator},
     scaled,
     stats::{percentile, sorted},
     table::Table,
@@ -66,8 +65,10 @@ pub async fn measure(stage: &Stage, figures: &mut Figures) -> anyhow::Result<()>
         down.tell(&mut table, &format!("{what} go down"));
         up.tell(&mut table, &format!("{what} return"));
         let worst = |of: fn(&Row) -> &[f64]| percentile(of(&down), 100.0).max(percentile(of(&up), 100.0)) / 1e3;
+        let writes = down.per_flip().max(up.per_flip());
         if gated == 0 {
             figures.reach("9", "verdict → status, 1,000 endpoints of 20 objects flip, max", worst(|row| &row.all));
+            figures.reach("10", "status writes per flip in a storm, 1,000 endpoints of 20 objects", writes);
         } else {
             figures.reach("9", "verdict → status, 1,000 objects flip, max", worst(|row| &row.all));
             let gate = "verdict → status, those with a gate among 1,000 objects that flip, max";
@@ -77,7 +78,7 @@ pub async fn measure(stage: &Stage, figures: &mut Figures) -> anyhow::Result<()>
                 worst(|row| &row.slices),
                 "s",
             );
-            figures.reach("10", "status writes per flip in a storm", down.per_flip().max(up.per_flip()));
+            figures.reach("10", "status writes per flip in a storm", writes);
         }
         stop(storm.operator)?;
     }
@@ -92,11 +93,13 @@ struct Row {
     /// From the verdict to the slice that follows it.
     slices: Vec<f64>,
     writes: usize,
+    /// Of checks.
+    flips: usize,
 }
 
 impl Row {
     fn per_flip(&self) -> f64 {
-        self.writes as f64 / self.all.len() as f64
+        self.writes as f64 / self.flips as f64
     }
 
     fn tell(&self, table: &mut Table, name: &str) {
@@ -129,10 +132,8 @@ impl<'a> Storm<'a> {
         let namespace = stage.cluster.namespace(name).await?;
         let target = HttpTarget::start_on((Ipv4Addr::UNSPECIFIED, free_port()).into()).await?;
         let steady = HttpTarget::start_on((Ipv4Addr::UNSPECIFIED, free_port()).into()).await?;
-        let services: Api<Service> = Api::namespaced(stage.cluster.client(), &namespace);
         for number in 0..gated {
-            let service = json!({ "metadata": { "name": gate(number) }, "spec": { "ports": [{ "port": 80 }] } });
-            services.create(&PostParams::default(), &serde_json::from_value(service)?).await?;
+            stage.service(&namespace, &gate(number)).await?;
         }
         let of = |number: usize| {
             let (kind, port) = if number < checks { ("flips", target.port()) } else { ("stays", steady.port()) };
@@ -175,9 +176,9 @@ impl<'a> Storm<'a> {
         .await?;
         // What trails behind is written too.
         tokio::time::sleep(Duration::from_secs(12)).await;
-        let told = verdicts(&self.operator, begun)?;
         let last = if down { "Unhealthy" } else { "Healthy" };
-        let told: Vec<Verdict> = told.into_iter().filter(|verdict| verdict.health == last).collect();
+        let mut told = verdicts(&self.operator)?;
+        told.retain(|verdict| verdict.at >= begun && verdict.health == last);
         ensure!(told.len() >= self.flipping, "{} verdicts of {} were logged", told.len(), self.flipping);
         let gated: Vec<_> = told.iter().filter(|verdict| self.is_gated(&verdict.check)).cloned().collect();
         let whole = self
@@ -194,7 +195,8 @@ impl<'a> Storm<'a> {
             entry.resource == "healthchecks" && entry.namespace == self.namespace && entry.name.starts_with("flips-")
         };
         let slices = sorted(self.slices_after(&gated)?);
-        Ok(Row { gated: sorted(self.seen.after(&gated)?), slices, writes: entries.iter().filter(mine).count(), all })
+        let (writes, flips) = (entries.iter().filter(mine).count(), told.len());
+        Ok(Row { gated: sorted(self.seen.after(&gated)?), slices, writes, flips, all })
     }
 }
 
@@ -207,7 +209,7 @@ impl Storm<'_> {
     /// Milliseconds from each verdict to the slice of its gate.
     fn slices_after(&self, verdicts: &[Verdict]) -> anyhow::Result<Vec<f64>> {
         let number = |verdict: &Verdict| verdict.check.trim_start_matches("flips-").to_owned();
-        let slices = gates::lock(&self.slices);
+        let slices = lock(&self.slices);
         verdicts
             .iter()
             .map(|verdict| {
@@ -235,10 +237,7 @@ fn drop_in_background(target: HttpTarget) {
 }
 
 fn spec(number: usize, targets: usize, port: u16, gated: bool) -> Value {
-    let target = |index: usize| {
-        let offset = u32::try_from(number * targets + index).unwrap_or(u32::MAX);
-        json!({ "name": format!("db-{index}"), "host": Ipv4Addr::from(u32::from(FIRST) + offset), "port": port })
-    };
+    let target = |index: usize| json!({ "name": format!("db-{index}"), "host": address(FIRST, number * targets + index), "port": port });
     let mut spec = json!({
         "interval": "1s", "timeout": "1s", "failureThreshold": 1, "successThreshold": 1, "probe": { "tcp": {} },
         "minHealthy": "100%", "targets": (0..targets).map(target).collect::<Vec<_>>(),

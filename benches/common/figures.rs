@@ -14,7 +14,6 @@ pub struct Figure {
     /// Of the table of goals ([`goals::GOALS`]); empty for a note.
     #[serde(default)]
     pub row: String,
-    #[serde(alias = "figure")]
     pub metric: String,
     pub value: f64,
     #[serde(default)]
@@ -98,14 +97,7 @@ pub fn file(name: &str) -> anyhow::Result<PathBuf> {
 pub fn read(name: &str) -> anyhow::Result<Vec<Figure>> {
     let file = file(name)?;
     match std::fs::read(&file) {
-        Ok(text) => {
-            let list = |mut value: serde_json::Value| match value.get_mut("figures") {
-                Some(list) => list.take(),
-                None => value,
-            };
-            let all = serde_json::from_slice(&text).and_then(|value| serde_json::from_value(list(value)));
-            all.with_context(|| format!("{}: no list of figures", file.display()))
-        }
+        Ok(text) => serde_json::from_slice(&text).with_context(|| format!("{}: no list of figures", file.display())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(vec![]),
         Err(error) => Err(error).with_context(|| file.display().to_string()),
     }

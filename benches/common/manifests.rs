@@ -5,7 +5,12 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 /// The most targets that one check may have.
-pub const TARGETS_PER_CHECK: usize = 64;
+const TARGETS_PER_CHECK: usize = 64;
+
+/// The address so many after the first.
+pub fn address(first: Ipv4Addr, number: usize) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(first) + u32::try_from(number).expect("an IPv4 address"))
+}
 
 /// What the targets are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,8 +102,8 @@ impl Plan {
         );
         let first = number * self.per_check;
         for endpoint in first..(first + self.per_check).min(self.endpoints) {
-            let address = Ipv4Addr::from(u32::from(self.first) + u32::try_from(endpoint).expect("an IPv4 address"));
-            writeln!(yaml, "    - {{name: target-{endpoint}, host: {address}, port: {}}}", self.port)
+            let (address, port) = (address(self.first, endpoint), self.port);
+            writeln!(yaml, "    - {{name: target-{endpoint}, host: {address}, port: {port}}}")
                 .expect("a String takes all");
         }
         yaml

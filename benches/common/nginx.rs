@@ -23,8 +23,9 @@ impl Nginx {
         Self::start_with(core, if access_log { "access.log combined" } else { "off" }, None)
     }
 
-    /// The same over TLS, with the certificate that was made ([`certificates::make`]). How each session began is in `access.log`: `r` for one that went
-    /// on from an earlier one, and `.` for one from scratch; with `resumes` off all of them begin from scratch.
+    /// The same over TLS, with the certificate that was made ([`certificates::make`]). How each session began is in
+    /// `access.log`: `r` for one that went on from an earlier one, and `.` for one from scratch; with `resumes` off all of
+    /// them begin from scratch.
     pub fn start_tls(core: usize, resumes: bool) -> anyhow::Result<Self> {
         let resumption = match resumes {
             true => "ssl_session_cache shared:all:10m; ssl_session_tickets on",
@@ -68,10 +69,6 @@ impl Nginx {
 
     pub fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
-    }
-
-    pub fn process(&self) -> &Process {
-        &self.process
     }
 
     /// Its access log so far.

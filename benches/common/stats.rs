@@ -1,8 +1,20 @@
 //! Medians and percentiles.
 
-/// The middle of `values`; of an even number, the lower one of the two in the middle.
+/// The middle of `values`; of an even number, the mean of the two in the middle; NaN of none.
 pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
-    percentile(&sorted(values), 50.0)
+    let sorted = sorted(values);
+    let at = |rank: usize| sorted.get(rank).copied().unwrap_or(f64::NAN);
+    f64::midpoint(at(sorted.len().saturating_sub(1) / 2), at(sorted.len() / 2))
+}
+
+/// Of what a table tells medians, or sums.
+pub fn over(what: &str, rounds: usize) -> String {
+    if rounds == 1 { "one round".to_owned() } else { format!("{what} of {rounds} rounds") }
+}
+
+/// Each of ours over that of the same round: the machine's pace changes with the hour.
+pub fn ratios(ours: &[f64], its: &[f64]) -> Vec<f64> {
+    ours.iter().zip(its).map(|(ours, its)| ours / its).collect()
 }
 
 /// The values in order, for [`percentile`].

@@ -2,45 +2,35 @@
 
 use std::time::Duration;
 
-use crate::{
-    common::{
-        MEASURED,
-        figures::Figures,
-        listener::Listener,
-        manifests::{Plan, Probe},
-        operator::Operator,
-        rounds, scaled,
-        stats::median,
-        table::Table,
-        usage::Usage,
-    },
-    support::run_dir::sub_dir,
+use crate::common::{
+    figures::Figures,
+    listener::Listener,
+    manifests::{Plan, Probe},
+    operator::{IMAGE, Operator},
+    rounds, scaled,
+    stats::{median, over},
+    table::Table,
 };
 
 const FEW: usize = 10_000;
 const MANY: usize = 100_000;
 /// So seldom that a core suffices for all of them.
 const INTERVAL: &str = "60s";
-const START: Duration = Duration::from_secs(180);
-/// What the container image sets.
-const IMAGE: [(&str, &str); 3] =
-    [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "131072"), ("MALLOC_MMAP_THRESHOLD_", "65536")];
 
 pub fn measure(figures: &mut Figures) -> anyhow::Result<()> {
     let port = Listener::start()?.port;
     let mut table = Table::new(["allocator", "RSS of 10k", "RSS of 100k", "bytes/endpoint", "all asked once after"]);
-    // Memory hardly differs from round to round.
-    let rounds = rounds(5).div_ceil(3);
+    // Memory differs little from round to round.
+    let rounds = rounds(5).div_ceil(2);
     for (name, env) in [("as it comes", &[][..]), ("as in the image", &IMAGE[..])] {
         let (mut few, mut many, mut slopes, mut asked) = (vec![], vec![], vec![], vec![]);
         for round in 1..=rounds {
             eprintln!("round {round}: memory, allocator {name}");
             let (less, _) = run(scaled(FEW), port, env)?;
             let (more, took) = run(scaled(MANY), port, env)?;
-            let grown = more.resident as f64 - less.resident as f64;
-            slopes.push(grown / (scaled(MANY) - scaled(FEW)) as f64);
-            few.push(less.resident as f64);
-            many.push(more.resident as f64);
+            slopes.push((more - less) / (scaled(MANY) - scaled(FEW)) as f64);
+            few.push(less);
+            many.push(more);
             asked.push(took.as_secs_f64());
         }
         table.row([
@@ -57,20 +47,18 @@ pub fn measure(figures: &mut Figures) -> anyhow::Result<()> {
         }
     }
     table.print(&format!(
-        "Memory, {} endpoints and {} at {INTERVAL}, medians of {rounds} rounds",
+        "Memory, {} endpoints and {} at {INTERVAL}, {}",
         scaled(FEW),
-        scaled(MANY)
+        scaled(MANY),
+        over("medians", rounds)
     ));
     Ok(())
 }
 
-fn run(endpoints: usize, port: u16, env: &[(&str, &str)]) -> anyhow::Result<(Usage, Duration)> {
+/// Bytes that are resident, and how long it took to ask all of them.
+fn run(endpoints: usize, port: u16, env: &[(&str, &str)]) -> anyhow::Result<(f64, Duration)> {
     let plan = Plan { interval: INTERVAL.into(), ..Plan::loopback(endpoints, Probe::Tcp, port) };
-    let file = sub_dir("manifests").join(format!("memory-{endpoints}.yaml"));
-    plan.write(&file)?;
-    let args = ["standalone", "-f", &file.display().to_string()];
-    let operator = Operator::start_with(&MEASURED.to_string(), &args, env)?;
-    operator.wait_scheduled(endpoints, START)?;
-    let took = operator.wait_probes(endpoints, START)?;
-    Ok((operator.usage()?, took))
+    let operator = Operator::planned(&plan, &[], env)?;
+    let [_, asked] = operator.wait_asked(endpoints)?;
+    Ok((operator.usage()?.resident as f64, asked))
 }

@@ -4,27 +4,24 @@
 use std::{
     collections::HashMap,
     net::Ipv4Addr,
-    path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::Context as _;
-
 use crate::{
     common::{
-        MEASURED, OTHERS,
+        OTHERS,
         figures::Figures,
         listener::Listener,
         manifests::{Plan, Probe},
         nginx::Nginx,
         operator::Operator,
         rounds, scaled,
-        stats::{median, percentile, sorted},
+        stats::{median, over, percentile, sorted},
         table::Table,
         window,
-        wire::{Capture, Syn},
+        wire::{Begin, Capture, Packet},
     },
-    support::run_dir::sub_dir,
+    support::{cgroup::Cgroup, run_dir::sub_dir},
 };
 
 const STOPPED: Duration = Duration::from_secs(3);
@@ -34,7 +31,6 @@ const ENDPOINTS: usize = 5_000;
 const THROTTLED: usize = 3_000;
 /// At the shortest interval, 300,000 checks a second: ten times what a core can do.
 const FLOOD: usize = 30_000;
-const START: Duration = Duration::from_secs(60);
 const SECONDS: u64 = 6;
 /// As far from its grid a check is punctual, in nanoseconds.
 const PUNCTUAL: u64 = 10_000_000;
@@ -60,8 +56,8 @@ pub fn measure(figures: &mut Figures) -> anyhow::Result<()> {
         let (told, returned) = stop(tcp, http.port)?;
         stopped.push(told);
         back.push(returned);
-        match Throttle::new() {
-            Ok(throttle) => throttled.push(starve(throttle, tcp, http.port)?),
+        match tenth_of_a_core() {
+            Ok(group) => throttled.push(starve(group, tcp, http.port)?),
             Err(error) => eprintln!("no CPU quota can be set here: {error:#}"),
         }
         flooded.push(flood(tcp)?);
@@ -84,7 +80,7 @@ pub fn measure(figures: &mut Figures) -> anyhow::Result<()> {
             figures.note(format!("{metric}: checks that lost their health"), sum(|told| told.unhealthy as f64), "");
         }
     }
-    table.print(&format!("Stalls of our own, every target well, sums of {rounds} rounds"));
+    table.print(&format!("Stalls of our own, every target well, {}", over("sums", rounds)));
     println!("after a stop of 3 s all were back on their grid within {:.2} intervals\n", median(back.iter().copied()));
     figures.reach_all("14", "stopped for 3 s, back on time within", &back);
     Ok(())
@@ -95,11 +91,8 @@ fn start(name: &str, plans: &[Plan]) -> anyhow::Result<Operator> {
     for plan in plans {
         plan.write(&directory.join(format!("{}.yaml", plan.name)))?;
     }
-    let operator = Operator::start(
-        &MEASURED.to_string(),
-        &["standalone", "-f", &directory.display().to_string(), "--log-format", "json"],
-    )?;
-    operator.wait_scheduled(plans.iter().map(|plan| plan.endpoints).sum(), START)?;
+    let operator = Operator::standalone(&directory, &["--log-format", "json"], &[])?;
+    operator.wait_scheduled(plans.iter().map(|plan| plan.endpoints).sum())?;
     Ok(operator)
 }
 
@@ -125,8 +118,8 @@ fn told(operator: &Operator) -> anyhow::Result<Told> {
 /// Stopped as by a debugger, a snapshot or a migration. With it comes after how many intervals all were punctual again.
 fn stop(tcp: u16, http: u16) -> anyhow::Result<(Told, f64)> {
     let operator = start("stopped", &both(scaled(ENDPOINTS), tcp, http))?;
-    operator.wait_probes(2 * scaled(ENDPOINTS), START)?;
-    let capture = Capture::start(tcp)?;
+    operator.wait_probes(2 * scaled(ENDPOINTS))?;
+    let capture = Capture::start(tcp, Begin::Syn)?;
     std::thread::sleep(Duration::from_secs(3));
     operator.process().freeze()?;
     let stopped = now()?;
@@ -144,7 +137,7 @@ fn now() -> anyhow::Result<u64> {
 
 /// When all but one in a thousand were asked in their time again, in intervals of a second from `thawed` on; or all but
 /// twice the share that was not before, where the machine keeps nobody punctual.
-fn back(syns: &[Syn], stopped: u64, thawed: u64) -> anyhow::Result<f64> {
+fn back(syns: &[Packet], stopped: u64, thawed: u64) -> anyhow::Result<f64> {
     let mut places: HashMap<Ipv4Addr, u64> = HashMap::new();
     for (at, to) in syns.iter().filter(|(at, _)| *at < stopped) {
         // The earliest place in a second; a grid that lies across its border is no rarer late than early.
@@ -156,7 +149,7 @@ fn back(syns: &[Syn], stopped: u64, thawed: u64) -> anyhow::Result<f64> {
         let off = (at + SECOND - place) % SECOND;
         off.min(SECOND - off) > PUNCTUAL
     };
-    let early: Vec<&Syn> = syns.iter().filter(|(at, _)| *at < stopped).collect();
+    let early: Vec<&Packet> = syns.iter().filter(|(at, _)| *at < stopped).collect();
     let usual = early.iter().filter(|(at, to)| is_astray(*at, places[to])).count() as f64 / early.len().max(1) as f64;
     let mut first: HashMap<Ipv4Addr, u64> = HashMap::new();
     let mut astray = vec![];
@@ -180,14 +173,20 @@ fn back(syns: &[Syn], stopped: u64, thawed: u64) -> anyhow::Result<f64> {
     Ok(first.max(astray as f64) / SECOND as f64)
 }
 
+fn tenth_of_a_core() -> anyhow::Result<Cgroup> {
+    let group = Cgroup::cpu("throttled")?;
+    group.set_quota(10)?;
+    Ok(group)
+}
+
 /// With a tenth of a core.
-fn starve(throttle: Throttle, tcp: u16, http: u16) -> anyhow::Result<Told> {
+fn starve(group: Cgroup, tcp: u16, http: u16) -> anyhow::Result<Told> {
     let operator = start("throttled", &both(scaled(THROTTLED), tcp, http))?;
-    operator.wait_probes(2 * scaled(THROTTLED), START)?;
-    throttle.take(operator.process().pid().as_raw_nonzero().get())?;
+    operator.wait_probes(2 * scaled(THROTTLED))?;
+    group.take_in(operator.process().pid())?;
     std::thread::sleep(window(SECONDS));
     // It is let go before it is asked, and ends before its group does.
-    throttle.lift()?;
+    group.lift_quota()?;
     let told = told(&operator);
     drop(operator);
     told
@@ -204,45 +203,4 @@ fn flood(port: u16) -> anyhow::Result<Told> {
     let operator = start("flood", &[plan])?;
     std::thread::sleep(window(SECONDS));
     told(&operator)
-}
-
-/// A control group that may use a tenth of a core; it goes when it is dropped, after those in it.
-struct Throttle {
-    group: PathBuf,
-    file: &'static str,
-    none: &'static str,
-}
-
-impl Throttle {
-    fn new() -> anyhow::Result<Self> {
-        let name = format!("healthcheck-bench-{}", std::process::id());
-        let second = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-        let (root, file, none, tenth) = match second {
-            true => ("/sys/fs/cgroup", "cpu.max", "max 100000", "10000 100000"),
-            false => ("/sys/fs/cgroup/cpu", "cpu.cfs_quota_us", "-1", "10000"),
-        };
-        let group = Path::new(root).join(name);
-        std::fs::create_dir(&group).with_context(|| group.display().to_string())?;
-        let throttle = Self { group, file, none };
-        if !second {
-            std::fs::write(throttle.group.join("cpu.cfs_period_us"), "100000")?;
-        }
-        std::fs::write(throttle.group.join(file), tenth).context("the group has no quota")?;
-        Ok(throttle)
-    }
-
-    fn take(&self, pid: i32) -> anyhow::Result<()> {
-        std::fs::write(self.group.join("cgroup.procs"), pid.to_string()).context("the group takes no process")
-    }
-
-    fn lift(&self) -> anyhow::Result<()> {
-        Ok(std::fs::write(self.group.join(self.file), self.none)?)
-    }
-}
-
-impl Drop for Throttle {
-    fn drop(&mut self) {
-        // Whoever is still in it keeps it.
-        let _ = std::fs::remove_dir(&self.group);
-    }
 }

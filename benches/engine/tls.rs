@@ -3,24 +3,19 @@
 
 use std::time::Duration;
 
-use crate::{
-    common::{
-        MEASURED, OTHERS, certificates,
-        figures::Figures,
-        manifests::{Plan, Probe},
-        nginx::Nginx,
-        operator::Operator,
-        rounds, scaled,
-        stats::median,
-        table::Table,
-        window,
-    },
-    support::run_dir::sub_dir,
+use crate::common::{
+    OTHERS, certificates,
+    figures::Figures,
+    manifests::{Plan, Probe},
+    nginx::Nginx,
+    operator::Operator,
+    rounds, scaled,
+    stats::{median, over, ratios},
+    table::Table,
+    window,
 };
-use anyhow::ensure;
 
 const ENDPOINTS: usize = 1_000;
-const START: Duration = Duration::from_secs(60);
 const WARM_UP: Duration = Duration::from_secs(2);
 const SECONDS: u64 = 3;
 
@@ -61,14 +56,12 @@ pub fn measure(figures: &mut Figures) -> anyhow::Result<()> {
         figures.note_all(format!("CPU per HTTPS check, {name}"), &costs, "µs");
     }
     table.print(&format!(
-        "{} endpoints at 1 s, TLS 1.3, P-256, verified; medians of {} rounds",
+        "{} endpoints at 1 s, TLS 1.3, P-256, verified; {}",
         scaled(ENDPOINTS),
-        rounds(5)
+        over("medians", rounds(5))
     ));
-    let [(_, fresh), (_, resumed), (_, kept)] = &kinds;
-    let ratios: Vec<f64> = resumed.iter().zip(fresh).map(|(resumed, fresh)| resumed.cost / fresh.cost).collect();
-    figures.reach_all("13", "CPU per HTTPS check, resumed : fresh, both verified", &ratios);
-    let kept: Vec<f64> = kept.iter().map(|run| run.cost).collect();
+    let [fresh, resumed, kept] = kinds.map(|(_, runs)| runs.iter().map(|run| run.cost).collect::<Vec<_>>());
+    figures.reach_all("13", "CPU per HTTPS check, resumed : fresh, both verified", &ratios(&resumed, &fresh));
     figures.reach_all("13", "CPU per HTTPS check, kept connection", &kept);
     Ok(())
 }
@@ -76,23 +69,16 @@ pub fn measure(figures: &mut Figures) -> anyhow::Result<()> {
 fn run(probe: Probe, resumes: bool) -> anyhow::Result<Run> {
     let nginx = Nginx::start_tls(OTHERS, resumes)?;
     let plan = Plan::loopback(scaled(ENDPOINTS), probe, nginx.port);
-    let file = sub_dir("manifests").join("tls.yaml");
-    plan.write(&file)?;
     let trust = certificates::authority().display().to_string();
-    let args = ["standalone", "-f", &file.display().to_string()];
-    let operator = Operator::start_with(&MEASURED.to_string(), &args, &[("SSL_CERT_FILE", &trust)])?;
-    operator.wait_scheduled(plan.endpoints, START)?;
-    operator.wait_probes(plan.endpoints, START)?;
+    let operator = Operator::planned(&plan, &[], &[("SSL_CERT_FILE", &trust)])?;
+    operator.wait_asked(plan.endpoints)?;
     std::thread::sleep(WARM_UP);
-    let (before, used_before, lines) = (operator.metrics()?, operator.usage()?, nginx.access_log()?.len());
-    std::thread::sleep(window(SECONDS));
-    let (after, used, resumed) = (operator.metrics()?, operator.usage()?, nginx.resumed_since(lines)?);
-    let probes = after.probes() - before.probes();
-    ensure!(probes > 0.0, "nothing was probed");
+    let lines = nginx.access_log()?.len();
+    let seen = operator.watch(window(SECONDS))?;
     Ok(Run {
-        cost: (used.cpu - used_before.cpu).as_secs_f64() * 1e6 / probes,
-        per_second: probes / (used.at - used_before.at).as_secs_f64(),
-        resumed,
-        failed: after.failed(),
+        cost: seen.cost(),
+        per_second: seen.probes() / seen.seconds(),
+        resumed: nginx.resumed_since(lines)?,
+        failed: seen.metrics[1].failed(),
     })
 }

@@ -15,23 +15,22 @@ use jiff::Timestamp;
 
 use crate::{
     common::{
-        MEASURED,
         client::Client,
         figures::Figures,
         listener::Listener,
-        manifests::{Plan, Probe},
+        manifests::{Plan, Probe, address},
         operator::Operator,
         rounds, scaled,
         stats::{percentile, sorted},
         table::Table,
-        wire::Capture,
+        wire::{Begin, Capture},
     },
     support::{ports::free_port, run_dir::sub_dir},
 };
 
-/// They die, each alone; the others are asked all the while, so that there is something to wait behind.
+/// They die, each alone; those that do not are asked all the while, so that there is something to wait behind.
 const MORTAL: usize = 200;
-const OTHERS: usize = 4_800;
+const IMMORTAL: usize = 4_800;
 const FIRST: Ipv4Addr = Ipv4Addr::new(127, 200, 0, 1);
 const FAILURES: u64 = 3;
 const SECOND: u64 = 1_000_000_000;
@@ -58,7 +57,7 @@ pub fn measure(figures: &mut Figures) -> anyhow::Result<()> {
     table.row([all.len().to_string(), at(50.0), at(99.0), at(100.0), unsure.to_string()]);
     table.print(&format!(
         "Failure → verdict, beyond the wait for the {FAILURES}rd round after it ({} other endpoints at 1 s)",
-        scaled(OTHERS)
+        scaled(IMMORTAL)
     ));
     figures.reach_all("8", "failure → verdict beyond the theoretical wait, p99", &tails);
     figures.note("failure → verdict beyond the theoretical wait, p50", percentile(&all, 50.0), "ms");
@@ -66,13 +65,13 @@ pub fn measure(figures: &mut Figures) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn address(number: usize) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(FIRST) + u32::try_from(number).expect("an IPv4 address"))
+fn mortal_at(number: usize) -> Ipv4Addr {
+    address(FIRST, number)
 }
 
 fn start(mortal: usize, port: u16, alive: u16) -> anyhow::Result<Operator> {
     let directory = sub_dir("verdicts");
-    Plan { name: "other", ..Plan::loopback(scaled(OTHERS), Probe::Tcp, alive) }
+    Plan { name: "other", ..Plan::loopback(scaled(IMMORTAL), Probe::Tcp, alive) }
         .write(&directory.join("others.yaml"))?;
     let mut yaml = String::new();
     for number in 0..mortal {
@@ -82,24 +81,24 @@ fn start(mortal: usize, port: u16, alive: u16) -> anyhow::Result<Operator> {
              namespace: bench}}\nspec:\n  interval: 1s\n  timeout: 900ms\n  failureThreshold: {FAILURES}\n  \
              successThreshold: 1\n  probe: {{tcp: {{handshake: HalfOpen}}}}\n  targets: [{{name: only, host: {}, \
              port: {port}}}]\n",
-            address(number)
+            mortal_at(number)
         )
         .expect("a String takes all");
     }
     std::fs::write(directory.join("mortal.yaml"), yaml)?;
-    let args = ["standalone", "-f", &directory.display().to_string(), "--log-format", "json", "--access-log-skip"];
-    let operator = Operator::start(&MEASURED.to_string(), &[&args[..], &["/healthz"]].concat())?;
-    operator.wait_scheduled(mortal + scaled(OTHERS), SOON)?;
+    let flags = ["--log-format", "json", "--access-log-skip", "/healthz"];
+    let operator = Operator::standalone(&directory, &flags, &[])?;
+    operator.wait_scheduled(mortal + scaled(IMMORTAL))?;
     Ok(operator)
 }
 
 /// Has all of them die once. Milliseconds.
 fn run(operator: &Operator, mortal: usize, port: u16) -> anyhow::Result<Vec<f64>> {
-    let listen = |number| TcpListener::bind((address(number), port)).context("a mortal target");
+    let listen = |number| TcpListener::bind((mortal_at(number), port)).context("a mortal target");
     let listeners: Vec<TcpListener> = (0..mortal).map(listen).collect::<Result<_, _>>()?;
     until("every check Healthy", || Ok(Client::connect(operator.public)?.get("/healthz")?.0 == 200))?;
     let seen_before = deaths(operator)?.len();
-    let capture = Capture::start(port)?;
+    let capture = Capture::start(port, Begin::Syn)?;
     // Each is asked twice or thrice, so that its grid is known.
     std::thread::sleep(Duration::from_millis(2_500));
     let mut closed = vec![];
@@ -118,7 +117,7 @@ fn run(operator: &Operator, mortal: usize, port: u16) -> anyhow::Result<Vec<f64>
     }
     let mut late = vec![];
     for (number, closed) in closed.into_iter().enumerate() {
-        let times = asked.get(&address(number)).context("a target that was never asked")?;
+        let times = asked.get(&mortal_at(number)).context("a target that was never asked")?;
         let before: Vec<u64> = times.iter().copied().filter(|at| *at < closed).collect();
         let first = *before.first().context("a target that was not asked before it died")?;
         // A SYN goes out when it is due or later: the earliest is next to the grid.

@@ -4,18 +4,15 @@ use std::{
     fmt::Write as _,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 
 use super::task::{Task, Work};
 use crate::{
     common::{MEASURED, certificates, operator::Operator},
     support::{ports::free_port, process::Process, programs, run_dir::sub_dir},
 };
-
-const START: Duration = Duration::from_secs(60);
 
 /// Starts a program on the measured core.
 pub fn on_core(name: &str, program: &Path, args: &[String]) -> anyhow::Result<Process> {
@@ -27,15 +24,11 @@ pub fn on_core(name: &str, program: &Path, args: &[String]) -> anyhow::Result<Pr
 }
 
 pub fn ours(task: &Task, flags: &[&str], env: &[(&str, &str)]) -> anyhow::Result<Operator> {
-    let file = sub_dir("manifests").join(format!("{:?}-{}-{}.yaml", task.work, task.endpoints, task.every.text()));
-    task.plan().write(&file)?;
-    let file = file.display().to_string();
-    let args: Vec<&str> = ["standalone", "-f", &file].into_iter().chain(flags.iter().copied()).collect();
     let trust = certificates::authority().display().to_string();
     let trusts = (task.work == Work::Https).then_some(("SSL_CERT_FILE", &*trust));
     let env: Vec<(&str, &str)> = env.iter().copied().chain(trusts).collect();
-    let operator = Operator::start_with(&MEASURED.to_string(), &args, &env)?;
-    operator.wait_scheduled(task.endpoints, START)?;
+    let operator = Operator::planned(&task.plan(), flags, &env)?;
+    operator.wait_scheduled(task.endpoints)?;
     Ok(operator)
 }
 
@@ -47,7 +40,8 @@ pub fn haproxy(task: &Task) -> anyhow::Result<Process> {
     let option = match task.work {
         Work::Tcp => "",
         Work::TcpFull => "  option tcp-check\n  tcp-check connect linger\n",
-        Work::Http | Work::HttpKept | Work::Https => "  option httpchk GET /\n  http-check expect status 200\n",
+        Work::Http | Work::Https => "  option httpchk GET /\n  http-check expect status 200\n",
+        Work::HttpKept => bail!("it keeps no connection from check to check"),
     };
     let tls = match task.work {
         Work::Https => format!(

@@ -91,7 +91,8 @@ impl Contender {
         Ok(Running { body, reuses: task.work == Work::HttpKept })
     }
 
-    /// Starts it with far more to do than it can, of which no more than so many attempts may be under way at once.
+    /// Starts it with no more than so many attempts under way at once: the raw loop begins the next as soon as it may, ours
+    /// has its endpoints to ask in their time.
     pub fn start_saturated(self, task: &Task, at_once: usize) -> anyhow::Result<Running> {
         let body = match self {
             Self::Raw => Body::Process(raw_loop(&raw::Args::flood(task, at_once))?),

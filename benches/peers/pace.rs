@@ -78,8 +78,9 @@ fn call(exporter: SocketAddr, task: &Task, caller: u32, stop: &AtomicBool) -> an
         let port = task.port;
         let path = match task.work {
             Work::Tcp | Work::TcpFull => format!("/probe?module=tcp&target={to}:{port}"),
-            Work::Http | Work::HttpKept => format!("/probe?module=http&target=http://{to}:{port}/"),
+            Work::Http => format!("/probe?module=http&target=http://{to}:{port}/"),
             Work::Https => format!("/probe?module=https&target=https://{to}:{port}/"),
+            Work::HttpKept => bail!("it keeps no connection from check to check"),
         };
         client.ask(&path)?;
     }

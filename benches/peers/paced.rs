@@ -12,10 +12,10 @@ use crate::common::{
     figures::Figures,
     nginx::Nginx,
     rounds, scaled,
-    stats::median,
+    stats::{median, over, ratios},
     table::Table,
     window,
-    wire::{self, Rhythm},
+    wire::{self, Begin, Rhythm},
 };
 
 /// How many fewer there are at the other point of the line that tells bytes per endpoint.
@@ -90,9 +90,18 @@ fn run(contender: Contender, task: &Task, server: &Nginx, window: Duration) -> a
     let cost = Cost::of(&running, window)?;
     let resumed = is_tls.then(|| server.resumed_since(logged)).transpose()?;
     // The meter costs the prober's core a little, so it looks when nobody counts.
-    let metered = task.work == Work::Tcp && contender.has_rhythm();
-    let rhythm = metered.then(|| wire::listen(task.port, window)).transpose()?;
-    Ok(Run { cost, resumed, rhythm: rhythm.map(|syns| Rhythm::of(&syns, task.every.0)) })
+    let begin = begin(task.work).filter(|_| contender.has_rhythm());
+    let packets = begin.map(|begin| wire::listen(task.port, begin, window)).transpose()?;
+    Ok(Run { cost, resumed, rhythm: packets.map(|packets| Rhythm::of(&packets, task.every.0)) })
+}
+
+/// What tells when a check began, where its punctuality is worth the time. Goals are held against that of half-open TCP.
+const fn begin(work: Work) -> Option<Begin> {
+    match work {
+        Work::Tcp | Work::Http => Some(Begin::Syn),
+        Work::HttpKept => Some(Begin::Request),
+        Work::TcpFull | Work::Https => None,
+    }
 }
 
 /// Prints the table of one work.
@@ -132,10 +141,8 @@ fn tell(work: Work, at: usize, seen: &Seen, figures: &mut Figures) {
         let endpoints = scaled(work.endpoints());
         let grown = endpoints - endpoints.div_ceil(FEWER);
         let slope = seen.few.get(&(at, number)).map(|few| (of(|cost| cost.resident) - few) / grown as f64);
-        // Round by round: the machine's pace changes with the hour.
-        let ratios: Vec<f64> = ours
-            .map(|ours| ours.iter().zip(runs).map(|(ours, its)| ours.cost.cpu / its.cost.cpu).collect())
-            .unwrap_or_default();
+        let cpu = |runs: &[Run]| runs.iter().map(|run| run.cost.cpu).collect::<Vec<_>>();
+        let ratios = ours.map_or_else(Vec::new, |ours| ratios(&cpu(ours), &cpu(runs)));
         let millis = |values: &[f64]| match values {
             [] => blank(),
             values => format!("{:.3} ms", median(values.iter().copied())),
@@ -163,6 +170,7 @@ fn tell(work: Work, at: usize, seen: &Seen, figures: &mut Figures) {
             figures.note(name("bytes per endpoint"), slope, "B");
         }
         for (what, values) in [
+            ("interval error p50", rhythm(|rhythm| rhythm.p50)),
             ("interval error p99", rhythm(|rhythm| rhythm.p99)),
             ("interval error mean", rhythm(|rhythm| rhythm.mean)),
             ("burst", bursts),
@@ -179,8 +187,8 @@ fn tell(work: Work, at: usize, seen: &Seen, figures: &mut Figures) {
             punctual(&rhythm, figures);
         }
     }
-    let (rounds, endpoints) = (rounds(5), scaled(work.endpoints()));
-    table.print(&format!("{}, {endpoints} endpoints at 1 s, medians of {rounds} alternating rounds", work.name()));
+    let (over, endpoints) = (over("medians", rounds(5)), scaled(work.endpoints()));
+    table.print(&format!("{}, {endpoints} endpoints at 1 s, {over}, one prober after the other", work.name()));
 }
 
 /// Which goal our ratio to a peer is held against.

@@ -11,7 +11,13 @@ use super::{
     run::Cost,
     task::{Every, Task, Work},
 };
-use crate::common::{figures::Figures, rounds, scaled, stats::median, table::Table, window};
+use crate::common::{
+    figures::Figures,
+    rounds, scaled,
+    stats::{median, over, ratios},
+    table::Table,
+    window,
+};
 
 /// How `BENCH_ONLY` calls it.
 pub const PART: &str = "saturated";
@@ -46,7 +52,8 @@ pub fn measure(port: u16, figures: &mut Figures) -> anyhow::Result<()> {
             runs.push(run(work, port)?);
         }
         let of = |part: fn(&Run) -> f64| median(runs.iter().map(part));
-        let ratios: Vec<f64> = runs.iter().map(|run| run.ours.cpu / run.raw.cpu).collect();
+        let (ours, raw): (Vec<_>, Vec<_>) = runs.iter().map(|run| (run.ours.cpu, run.raw.cpu)).unzip();
+        let ratios = ratios(&ours, &raw);
         table.row([
             work.name().to_owned(),
             format!("{:.0}", of(|run| run.raw.per_second)),
@@ -64,10 +71,10 @@ pub fn measure(port: u16, figures: &mut Figures) -> anyhow::Result<()> {
         };
         figures.reach_all("4", metric, &ratios);
         let name = |who: &str| format!("saturated: {}, {who}, CPU per check", work.name());
-        figures.note_all(name("ours"), &runs.iter().map(|run| run.ours.cpu).collect::<Vec<_>>(), "µs");
-        figures.note_all(name("raw epoll loop"), &runs.iter().map(|run| run.raw.cpu).collect::<Vec<_>>(), "µs");
+        figures.note_all(name("ours"), &ours, "µs");
+        figures.note_all(name("raw epoll loop"), &raw, "µs");
     }
-    table.print(&format!("Saturated, {AT_ONCE} attempts at once, medians of {} rounds", rounds(5)));
+    table.print(&format!("Saturated, {AT_ONCE} attempts at once, {}", over("medians", rounds(5))));
     Ok(())
 }
 

@@ -8,7 +8,13 @@ use super::{
     run::Cost,
     task::{Every, Task, Work},
 };
-use crate::common::{figures::Figures, rounds, scaled, stats::median, table::Table, window};
+use crate::common::{
+    figures::Figures,
+    rounds, scaled,
+    stats::{median, over, ratios},
+    table::Table,
+    window,
+};
 
 /// How `BENCH_ONLY` calls it.
 pub const PART: &str = "sizes";
@@ -42,7 +48,8 @@ pub fn measure(port: u16, figures: &mut Figures) -> anyhow::Result<()> {
     for ((endpoints, seconds), runs) in SIZES.into_iter().zip(&runs) {
         for (contender, its) in CONTENDERS.into_iter().zip(runs).filter(|(_, its)| !its.is_empty()) {
             let of = |part: fn(&Cost) -> f64| median(its.iter().map(part));
-            let ratio = median(runs[0].iter().zip(its).map(|(ours, its)| ours.cpu / its.cpu));
+            let cpu = |runs: &[Cost]| runs.iter().map(|cost| cost.cpu).collect::<Vec<_>>();
+            let ratio = median(ratios(&cpu(&runs[0]), &cpu(its)));
             table.row([
                 scaled(endpoints).to_string(),
                 format!("{seconds} s"),
@@ -54,10 +61,10 @@ pub fn measure(port: u16, figures: &mut Figures) -> anyhow::Result<()> {
             ]);
             let name =
                 format!("TCP, {} endpoints at {seconds} s: {}, CPU per check", scaled(endpoints), contender.name());
-            figures.note_all(name, &its.iter().map(|cost| cost.cpu).collect::<Vec<_>>(), "µs");
+            figures.note_all(name, &cpu(its), "µs");
         }
     }
-    table.print(&format!("TCP, half-open, from few endpoints to many, medians of {rounds} rounds"));
+    table.print(&format!("TCP, half-open, from few endpoints to many, {}", over("medians", rounds)));
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use crate::common::manifests::{Plan, Probe};
+use crate::common::manifests::{Plan, Probe, address};
 
 /// What is asked of every endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,11 +85,11 @@ pub struct Task {
 }
 
 /// The address of the first endpoint; the others follow.
-pub const FIRST: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 1);
+const FIRST: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 1);
 
 impl Task {
     pub fn address(number: usize) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(FIRST) + u32::try_from(number).expect("an IPv4 address"))
+        address(FIRST, number)
     }
 
     /// An attempt may take all of the interval but a tenth.

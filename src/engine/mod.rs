@@ -18,6 +18,7 @@ mod mail;
 mod moment;
 mod permits;
 mod phase;
+mod pulse;
 mod record;
 mod roster;
 mod rounds;

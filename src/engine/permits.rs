@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 use crate::check::Host;
 
 /// Room for so many stays where it is not needed.
-const KEPT: usize = 256;
+const ROOM: usize = 256;
 
 /// Waiting for a permit is our lag, never the target's fault.
 #[derive(Debug)]
@@ -18,19 +18,45 @@ pub(super) struct Permits {
     /// Looked up twice in every round.
     hosts: HashMap<Host, Load, RandomState>,
     /// Those whose host has room, first come, first served.
-    ready: VecDeque<u32>,
+    ready: VecDeque<Ticket>,
+    /// The tickets that are good, and which of them are in `ready`: whoever waits no longer is not searched for, its ticket is
+    /// passed over.
+    waiting: HashMap<u32, Waiting, RandomState>,
+    tickets: u64,
+}
+
+/// Who waits; and which time, as one that was withdrawn may wait again.
+#[derive(Clone, Copy, Debug)]
+struct Ticket {
+    id: u32,
+    number: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    number: u64,
+    /// Its host has room.
+    is_ready: bool,
 }
 
 #[derive(Debug, Default)]
 struct Load {
     /// Running, or in `ready`.
     admitted: usize,
-    waiting: VecDeque<u32>,
+    waiting: VecDeque<Ticket>,
 }
 
 impl Permits {
     pub fn new(limit: usize, per_host: usize) -> Self {
-        Self { limit, per_host, running: 0, hosts: HashMap::default(), ready: VecDeque::new() }
+        Self {
+            limit,
+            per_host,
+            running: 0,
+            hosts: HashMap::default(),
+            ready: VecDeque::new(),
+            waiting: HashMap::default(),
+            tickets: 0,
+        }
     }
 
     pub const fn running(&self) -> usize {
@@ -44,20 +70,24 @@ impl Permits {
 
     /// Asks for a permit for `id`. `false`: it waits, and [`Self::release`] will name it.
     pub fn request(&mut self, id: u32, host: Option<&Host>) -> bool {
-        if let Some(host) = host {
-            let load = self.hosts.entry(host.clone()).or_default();
-            if load.admitted >= self.per_host {
-                load.waiting.push_back(id);
-                return false;
+        let load = host.map(|host| self.hosts.entry(host.clone()).or_default());
+        let is_ready = load.as_ref().is_none_or(|load| load.admitted < self.per_host);
+        if is_ready && self.running < self.limit {
+            load.into_iter().for_each(|load| load.admitted += 1);
+            self.running += 1;
+            return true;
+        }
+        self.tickets += 1;
+        let ticket = Ticket { id, number: self.tickets };
+        match load {
+            Some(load) if !is_ready => load.waiting.push_back(ticket),
+            load => {
+                load.into_iter().for_each(|load| load.admitted += 1);
+                self.ready.push_back(ticket);
             }
-            load.admitted += 1;
         }
-        if self.running >= self.limit {
-            self.ready.push_back(id);
-            return false;
-        }
-        self.running += 1;
-        true
+        self.waiting.insert(id, Waiting { number: ticket.number, is_ready });
+        false
     }
 
     /// Gives a permit back. The id that may go in its place, if one waits; it holds the permit already.
@@ -68,12 +98,15 @@ impl Permits {
     }
 
     fn grant(&mut self) -> Option<u32> {
-        if self.running >= self.limit {
-            return None;
+        while self.running < self.limit {
+            let ticket = self.ready.pop_front()?;
+            if good(&mut self.waiting, ticket).is_some() {
+                self.waiting.remove(&ticket.id);
+                self.running += 1;
+                return Some(ticket.id);
+            }
         }
-        let id = self.ready.pop_front()?;
-        self.running += 1;
-        Some(id)
+        None
     }
 
     /// One fewer on `host`; the next that waits for it becomes ready.
@@ -82,28 +115,46 @@ impl Permits {
         let Entry::Occupied(mut entry) = self.hosts.entry(host.clone()) else { return };
         let load = entry.get_mut();
         load.admitted -= 1;
-        if let Some(id) = load.waiting.pop_front() {
-            load.admitted += 1;
-            self.ready.push_back(id);
-        } else if load.admitted == 0 {
+        while let Some(ticket) = load.waiting.pop_front() {
+            if let Some(waiting) = good(&mut self.waiting, ticket) {
+                waiting.is_ready = true;
+                load.admitted += 1;
+                self.ready.push_back(ticket);
+                break;
+            }
+        }
+        if load.admitted == 0 {
             entry.remove();
         }
-        if self.running == 0 && self.ready.is_empty() && self.hosts.capacity() > KEPT {
+        if self.running == 0 && self.waiting.is_empty() && self.hosts.capacity() > ROOM {
             // A flood of probes is over: what it took goes with it.
-            self.hosts.shrink_to(KEPT);
-            self.ready.shrink_to(KEPT);
+            self.ready.clear();
+            self.hosts.shrink_to(ROOM);
+            self.ready.shrink_to(ROOM);
+            self.waiting.shrink_to(ROOM);
         }
     }
 
     /// `id` waits no longer.
     pub fn withdraw(&mut self, id: u32, host: Option<&Host>) {
-        if let Some(at) = self.ready.iter().position(|waiting| *waiting == id) {
-            self.ready.remove(at);
+        let Some(waiting) = self.waiting.remove(&id) else { return };
+        if waiting.is_ready {
             self.leave(host);
-        } else if let Some(load) = host.and_then(|host| self.hosts.get_mut(host)) {
-            load.waiting.retain(|waiting| *waiting != id);
+        }
+        // Now and then those that are good no more are cleared away.
+        let most = 2 * self.waiting.len() + ROOM;
+        let load = host.and_then(|host| self.hosts.get_mut(host));
+        for tickets in load.map(|load| &mut load.waiting).into_iter().chain([&mut self.ready]) {
+            if tickets.len() > most {
+                tickets.retain(|ticket| good(&mut self.waiting, *ticket).is_some());
+            }
         }
     }
+}
+
+/// The one who waits with `ticket`, if it still does.
+fn good(waiting: &mut HashMap<u32, Waiting, RandomState>, ticket: Ticket) -> Option<&mut Waiting> {
+    waiting.get_mut(&ticket.id).filter(|waiting| waiting.number == ticket.number)
 }
 
 #[cfg(test)]
@@ -143,5 +194,34 @@ mod tests {
         assert!(!permits.request(2, Some(&host(1))));
         permits.withdraw(2, Some(&host(1)));
         assert_eq!(permits.release(Some(&host(1))), None);
+    }
+
+    #[test]
+    fn one_that_was_withdrawn_and_waits_again_waits_at_the_end() {
+        for host in [None, Some(host(1))] {
+            let mut permits = Permits::new(1, 1);
+            assert!(permits.request(1, host.as_ref()));
+            assert!(!permits.request(2, host.as_ref()) && !permits.request(3, host.as_ref()));
+            permits.withdraw(2, host.as_ref());
+            assert!(!permits.request(2, host.as_ref()));
+            let order = [(); 3].map(|()| permits.release(host.as_ref()));
+            assert_eq!(order, [Some(3), Some(2), None], "{host:?}");
+            assert!(permits.hosts.is_empty() && permits.waiting.is_empty() && permits.ready.is_empty());
+        }
+    }
+
+    #[test]
+    fn those_that_come_and_go_while_nothing_moves_take_no_room() {
+        for host in [None, Some(host(1))] {
+            let mut permits = Permits::new(1, 1);
+            assert!(permits.request(1, host.as_ref()) && !permits.request(2, host.as_ref()));
+            for id in (3..8).cycle().take(100_000) {
+                assert!(!permits.request(id, host.as_ref()));
+                permits.withdraw(id, host.as_ref());
+            }
+            let kept = permits.ready.len() + permits.hosts.values().map(|load| load.waiting.len()).sum::<usize>();
+            assert!(kept <= ROOM + 8, "{kept}");
+            assert_eq!([(); 2].map(|()| permits.release(host.as_ref())), [Some(2), None]);
+        }
     }
 }

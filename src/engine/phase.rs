@@ -1,7 +1,8 @@
 //! When an endpoint is due. Pure: milliseconds in, milliseconds out.
 //!
-//! An endpoint's due times lie on a grid whose phase is a stable hash of what is asked, so neither replicas nor restarts
-//! align, and each is counted from the due time before it, never from when a probe ended.
+//! An endpoint's due times lie on a grid, each counted from the one before it and never from when a probe ended. Where in
+//! its interval they lie is a stable hash of what is asked, so that the same questions meet; the grid begins with the
+//! process, so that replicas do not ask all at the same moment.
 
 use std::hash::{Hash, Hasher};
 

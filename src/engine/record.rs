@@ -60,6 +60,9 @@ impl Due {
     }
 }
 
+/// A task may come back so much later than its time is over, in milliseconds.
+const LATE: u64 = 50;
+
 #[derive(Debug, Default)]
 pub(super) enum Flight {
     #[default]
@@ -88,6 +91,11 @@ impl Flight {
             Self::Task { started, .. } | Self::Line { started, .. } => Some(started.millis()),
             Self::Idle | Self::Waiting | Self::Listening { .. } => None,
         }
+    }
+
+    /// Whether it is a task that should long have ended, within `timeout`.
+    pub fn is_late(&self, now: u64, timeout: u64) -> bool {
+        matches!(self, Self::Task { started, .. } if now > started.millis() + timeout + LATE)
     }
 
     /// The line of the fast lane that is to be looked at, `now` or since a while.

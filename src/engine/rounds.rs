@@ -23,6 +23,8 @@ pub(super) struct Ended {
     id: u32,
     attempt: u32,
     report: Report,
+    /// Where it took the ordinary lane: the runtime was so late that this explains a timeout.
+    late: bool,
 }
 
 /// Names an attempt to the fast lane.
@@ -55,7 +57,13 @@ impl<L: Lane> Scheduler<L> {
             Flight::Idle => (0, missed),
             Flight::Waiting => (0, missed + 1),
             Flight::Task { .. } | Flight::Line { .. } | Flight::Listening { .. } => {
-                (u64::from(std::mem::replace(&mut record.pending, true)), missed)
+                let skipped = u64::from(std::mem::replace(&mut record.pending, true));
+                // A task that is not back when its time is over waits for the runtime.
+                if record.flight.is_late(now, millis(record.endpoint.probe.timeout)) {
+                    (0, missed + skipped)
+                } else {
+                    (skipped, missed)
+                }
             }
         };
         if slow + late > 0 {
@@ -117,13 +125,16 @@ impl<L: Lane> Scheduler<L> {
     /// Starts a probe of `id`, which holds a permit.
     fn launch(&mut self, id: u32, now: u64) {
         self.note_begun(id);
+        // Of a long turn not all of it has gone by when it began.
+        let now = self.now().max(now);
         let Some((record, group)) = self.table.with_group(id) else { return };
         record.attempt = record.attempt.wrapping_add(1);
         let number = record.attempt;
         self.metrics.scheduling_lag.observe(now.saturating_sub(record.round.at()) as f64 / 1000.0);
         self.metrics.in_flight_probes.set(self.permits.running().try_into().unwrap_or(i64::MAX));
         if let Some(fast) = &mut self.fast {
-            fast.make_room(self.permits.left());
+            // Who has ended and holds its permit yet has given back its socket.
+            fast.make_room(self.permits.left() + self.untold);
             let Endpoint { dial, probe, .. } = &record.endpoint;
             if let (Some(asks), Some(dial)) = (&record.asks, dial)
                 && let Some(question) = asks.of(dial)
@@ -153,7 +164,8 @@ impl<L: Lane> Scheduler<L> {
             known: record.belief.addresses(),
             kept: record.kept.clone(),
         };
-        let (lane, ended) = (self.lane.clone(), self.ended.clone());
+        let (lane, ended, watched) = (self.lane.clone(), self.ended.clone(), self.pulse.watch());
+        let timeout = millis(attempt.probe.timeout);
         let task = tokio::spawn(async move {
             let started = Instant::now();
             let report = AssertUnwindSafe(lane.attempt(attempt)).catch_unwind().await.unwrap_or_else(|_| {
@@ -161,7 +173,7 @@ impl<L: Lane> Scheduler<L> {
                 Report::new(outcome, started.elapsed())
             });
             // The engine is gone: nobody to tell.
-            let _ = ended.send(Ended { id, attempt: number, report });
+            let _ = ended.send(Ended { id, attempt: number, report, late: watched.explains(timeout) });
         });
         record.flight = Flight::Task { handle: task.abort_handle(), started: now.into() };
     }
@@ -169,8 +181,10 @@ impl<L: Lane> Scheduler<L> {
     /// Takes in what the fast lane has ended.
     pub(super) fn take_in(&mut self, now: u64) {
         let mut finished = std::mem::take(&mut self.finished);
+        self.untold = finished.len();
         for (token, report) in finished.drain(..) {
-            self.end(Ended { id: (token >> 32) as u32, attempt: token as u32, report }, now);
+            self.untold -= 1;
+            self.end(Ended { id: (token >> 32) as u32, attempt: token as u32, report, late: false }, now);
         }
         if self.finished.is_empty() {
             // Its room is kept.
@@ -179,24 +193,24 @@ impl<L: Lane> Scheduler<L> {
     }
 
     /// Takes in what has ended on the fast lane by now.
-    pub(super) fn hear_out(&mut self, now: u64) {
-        let looked_at = self.now();
+    pub(super) fn hear_out(&mut self) {
+        let now = self.now();
         if let Some(fast) = &mut self.fast {
-            self.blindness.looked(looked_at);
+            self.poll_gaps.came(now, now);
             fast.poll(&mut self.finished);
         }
         self.take_in(now);
     }
 
     /// Takes in what has ended of that which has just begun: a target that is near has answered by now.
-    pub(super) fn collect(&mut self, now: u64) {
+    pub(super) fn collect(&mut self) {
         // Each that ends may let another begin; what begins beyond that is collected in the next turn.
         const PASSES: usize = 8;
         for _ in 0..PASSES {
             if !std::mem::take(&mut self.begun) && self.finished.is_empty() {
                 break;
             }
-            self.hear_out(now);
+            self.hear_out();
         }
     }
 
@@ -209,7 +223,7 @@ impl<L: Lane> Scheduler<L> {
             fast.poll(&mut self.finished);
         }
         match fast.time_out(token(id, attempt), line) {
-            TimedOut::Ended(report) => self.end(Ended { id, attempt, report }, now),
+            TimedOut::Ended(report) => self.end(Ended { id, attempt, report, late: false }, now),
             TimedOut::Later(left) => {
                 let look = self.now() + millis(left) + 1;
                 if let Some(record) = self.table.record_mut(id)
@@ -272,7 +286,7 @@ impl<L: Lane> Scheduler<L> {
         }
     }
 
-    pub(super) fn end(&mut self, Ended { id, attempt, mut report }: Ended, now: u64) {
+    pub(super) fn end(&mut self, Ended { id, attempt, mut report, late }: Ended, now: u64) {
         let Some(record) = self.table.record(id) else { return };
         let Some(started) = record.flight.started() else { return };
         if record.attempt != attempt {
@@ -280,8 +294,9 @@ impl<L: Lane> Scheduler<L> {
         }
         let timeout = millis(record.endpoint.probe.timeout);
         let timed_out = |outcome: &Outcome| matches!(outcome, Outcome::Failure { class: Class::Timeout, .. });
-        let stalls = if matches!(record.flight, Flight::Line { .. }) { &self.blindness } else { &self.stalls };
-        if report.outcomes().any(|outcome| timed_out(outcome)) && stalls.explain(started, now, timeout) {
+        let is_fast = matches!(record.flight, Flight::Line { .. });
+        let stood_still = || late || is_fast && self.poll_gaps.explain(started, now, timeout);
+        if report.outcomes().any(|outcome| timed_out(outcome)) && stood_still() {
             let text = "this process stood still while it waited for the answer; not counted";
             for outcome in report.outcomes().filter(|outcome| timed_out(outcome)) {
                 *outcome = Outcome::from_reason(Reason::ProberOverloaded, text);

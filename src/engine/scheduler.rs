@@ -24,6 +24,7 @@ use super::{
     isolation::Isolation,
     mail::{Mail, Word},
     permits::Permits,
+    pulse::Pulse,
     record::Flight,
     rounds::Ended,
     sharing::Sharing,
@@ -46,6 +47,8 @@ const HOUSEKEEPING: u64 = 1000;
 /// So many rounds begin before the fast lane is looked at: whoever was asked first has answered by then, and the time that
 /// it takes to ask the others is not told as its latency.
 const AT_ONCE: usize = 16;
+/// Not to look at the fast lane for so many milliseconds is to stand still.
+const POLL_GAP: u64 = 20;
 /// An endpoint that left and returns within this keeps its state.
 pub(super) const GRACE: u64 = 10_000;
 /// How deep composites may be nested (`api.md`); a change is carried no further.
@@ -95,9 +98,11 @@ pub fn start<L: Lane>(parts: Parts<L>, stop: CancellationToken) -> (Engine, toki
     let (ended, endings) = mpsc::unbounded_channel();
     let opened = CancellationToken::new();
     let mail = Mail::new(inbox, endings, stop);
+    let origin = Instant::now();
     let scheduler = Scheduler {
         fast: parts.lane.fast(),
         finished: vec![],
+        untold: 0,
         begun: false,
         looked: false,
         due: vec![],
@@ -107,14 +112,14 @@ pub fn start<L: Lane>(parts: Parts<L>, stop: CancellationToken) -> (Engine, toki
         meter: parts.metrics.probe_meter(),
         metrics: parts.metrics,
         beats: parts.beats,
-        origin: Instant::now(),
+        origin,
         wall: Timestamp::now(),
         wheel: Wheel::new(0),
         permits: Permits::new(parts.limits.in_flight.max(1), parts.limits.per_host.max(1)),
         sharing: Sharing::default(),
         table: Table::default(),
-        stalls: Stalls::default(),
-        blindness: Stalls::default(),
+        pulse: Pulse::start(origin),
+        poll_gaps: Stalls::new(POLL_GAP),
         stretch: Stretch::default(),
         late: Late::default(),
         isolation: Isolation::default(),
@@ -136,6 +141,8 @@ pub(super) struct Scheduler<L> {
     pub(super) fast: Option<FastLane>,
     /// What ended on the fast lane and is not taken in yet.
     pub(super) finished: Vec<(u64, Report)>,
+    /// How many of those are being taken in now and are still to come.
+    pub(super) untold: usize,
     /// Something was dialed on the fast lane since it was last polled.
     pub(super) begun: bool,
     /// The fast lane was polled in this turn, so that no answer is there that a deadline must not forestall.
@@ -156,11 +163,10 @@ pub(super) struct Scheduler<L> {
     pub(super) permits: Permits,
     pub(super) sharing: Sharing,
     pub(super) table: Table,
-    /// A loop that is busy without a pause leaves less of the machine to the tasks of the ordinary lane: to them its long
-    /// turns are stalls.
-    pub(super) stalls: Stalls,
+    /// How late the tasks of the ordinary lane are carried on.
+    pub(super) pulse: Pulse,
     /// When nobody looked at the fast lane; to look is all that it takes to carry it on.
-    pub(super) blindness: Stalls,
+    pub(super) poll_gaps: Stalls,
     /// Of all rounds since `late` was last told.
     pub(super) stretch: Stretch,
     late: Late,
@@ -257,9 +263,8 @@ impl<L: Lane> Scheduler<L> {
     fn turn(&mut self, mail: &mut Mail, wake: Instant) {
         let now = self.now();
         self.wall = Timestamp::now();
-        let asked = self.millis(wake);
-        self.stalls.woke(now, asked);
-        self.blindness.woke(now, asked);
+        self.poll_gaps.excuse(self.since_origin(wake));
+        self.poll_gaps.came(now, now);
         self.look_at_our_side();
         for end in mail.ended.drain(..) {
             self.end(end, now);
@@ -274,17 +279,16 @@ impl<L: Lane> Scheduler<L> {
         for (nth, id) in (1..).zip(due.drain(..)) {
             self.look_at(id, now);
             if nth % AT_ONCE == 0 {
-                self.hear_out(now);
+                self.hear_out();
             }
         }
         self.due = due;
-        self.collect(now);
+        self.collect();
         self.set_deadlines();
         self.publish();
         self.keep_house(now);
         let now = self.now();
-        self.stalls.looked(now);
-        self.blindness.looked(now);
+        self.poll_gaps.came(now, now);
     }
 
     /// Gives up every probe in flight.
@@ -295,11 +299,11 @@ impl<L: Lane> Scheduler<L> {
 
     /// Milliseconds of the engine's clock.
     pub(super) fn now(&self) -> u64 {
-        self.millis(Instant::now())
+        self.since_origin(Instant::now())
     }
 
-    fn millis(&self, at: Instant) -> u64 {
-        u64::try_from(at.duration_since(self.origin).as_millis()).unwrap_or(u64::MAX)
+    fn since_origin(&self, at: Instant) -> u64 {
+        millis(at.duration_since(self.origin))
     }
 
     fn wake(&self) -> Instant {

@@ -1,50 +1,92 @@
 //! When this process itself stood still. Pure.
 //!
 //! A process that was stopped, starved or throttled finds its timers overdue and its answers unread; what then looks
-//! like a target that did not answer is our own doing.
+//! like a target that did not answer is our own doing. Told of whoever has to come again and again: of the loop to the
+//! answers of the fast lane, of the runtime to the tasks of the ordinary one (`pulse.rs`).
 
 use std::collections::VecDeque;
 
-/// Waking up this much later than asked is a stall, in milliseconds.
-const STALL: u64 = 20;
-/// How many stalls are remembered.
-const REMEMBERED: usize = 32;
+/// Stalls that begin within so many milliseconds are remembered as one.
+const TOGETHER: u64 = 1000;
+/// So many are: seconds of a process that is hardly ever let run, and more than a quarter of any timeout.
+const REMEMBERED: usize = 128;
 
-#[derive(Debug, Default)]
+/// From when to when, and for how much of that nobody came.
+#[derive(Clone, Copy, Debug)]
+struct Stalled {
+    from: u64,
+    to: u64,
+    took: u64,
+}
+
+impl Stalled {
+    /// How much of it was between `started` and `ended`.
+    fn within(&self, started: u64, ended: u64) -> u64 {
+        let shared = self.to.min(ended).saturating_sub(self.from.max(started));
+        shared * self.took / (self.to - self.from).max(1)
+    }
+}
+
+/// When somebody was waited for.
+#[derive(Debug)]
 pub(super) struct Stalls {
-    recent: VecDeque<(u64, u64)>,
-    turned: u64,
+    /// Coming this much later than asked is a stall, in milliseconds.
+    least: u64,
+    recent: VecDeque<Stalled>,
+    /// Since when it has been waited for it.
+    since: Option<u64>,
 }
 
 impl Stalls {
-    /// The loop woke at `now`, having asked for `asked` at the latest.
-    pub fn woke(&mut self, now: u64, asked: u64) {
-        self.note(asked.max(self.turned), now);
-        self.turned = now;
+    pub fn new(least: u64) -> Self {
+        Self { least, recent: VecDeque::new(), since: None }
     }
 
-    /// At `now` the loop looks whether there are answers, or goes to sleep. Whatever it did since it last did so, if that took
-    /// long it is a stall too; one that is busy for seconds, and looks all the while, does not stand still.
-    pub fn looked(&mut self, now: u64) {
-        self.note(self.turned, now);
-        self.turned = now;
+    /// How late it is, at `now`.
+    pub fn late(&self, now: u64) -> u64 {
+        self.since.map_or(0, |since| now.saturating_sub(since))
     }
 
-    fn note(&mut self, from: u64, to: u64) {
-        if to.saturating_sub(from) < STALL {
+    /// It came at `now`, and is waited for from `next` on.
+    pub fn came(&mut self, now: u64, next: u64) {
+        if let Some(stalled) = self.lasting(now) {
+            self.note(stalled);
+        }
+        self.since = Some(next);
+    }
+
+    /// It is not waited for before `at`.
+    pub fn excuse(&mut self, at: u64) {
+        self.since = self.since.map(|since| since.max(at));
+    }
+
+    /// Nobody waits for it any more.
+    pub fn rests(&mut self) {
+        self.since = None;
+    }
+
+    /// The stall that lasts at `now`.
+    fn lasting(&self, now: u64) -> Option<Stalled> {
+        let (from, took) = (self.since?, self.late(now));
+        (took >= self.least).then_some(Stalled { from, to: now, took })
+    }
+
+    fn note(&mut self, stalled: Stalled) {
+        if let Some(last) = self.recent.back_mut().filter(|last| stalled.from.saturating_sub(last.from) < TOGETHER) {
+            (last.to, last.took) = (stalled.to, last.took + stalled.took);
             return;
         }
         if self.recent.len() == REMEMBERED {
             self.recent.pop_front();
         }
-        self.recent.push_back((from, to));
+        self.recent.push_back(stalled);
     }
 
     /// Whether stalls between `started` and `ended` explain that nothing arrived within `timeout`: they took a quarter of
-    /// it, or more.
+    /// it, or more. One that lasts at `ended` counts.
     pub fn explain(&self, started: u64, ended: u64, timeout: u64) -> bool {
-        let within = |(from, to): &(u64, u64)| (*to).min(ended).saturating_sub((*from).max(started));
-        let stalled: u64 = self.recent.iter().map(within).sum();
+        let lasting = self.lasting(ended);
+        let stalled: u64 = self.recent.iter().chain(&lasting).map(|stall| stall.within(started, ended)).sum();
         stalled > 0 && stalled >= timeout / 4
     }
 }
@@ -55,37 +97,48 @@ mod tests {
 
     #[test]
     fn a_stop_of_the_process_explains_a_timeout() {
-        let mut stalls = Stalls::default();
-        stalls.woke(1000, 1000);
-        stalls.looked(1001);
-        // Asked to wake at 1100, stopped for three seconds.
-        stalls.woke(4000, 1100);
+        let mut stalls = Stalls::new(20);
+        stalls.came(1000, 1100);
+        assert!(!stalls.explain(1050, 1110, 40));
+        // It was stopped for three seconds, and who tells so may be asked before it comes.
         assert!(stalls.explain(1050, 4000, 1000));
-        assert!(!stalls.explain(4001, 5001, 1000), "a probe that started afterwards is not touched by it");
+        stalls.came(4000, 4001);
+        assert!(stalls.explain(1050, 4000, 1000));
+        assert!(!stalls.explain(4001, 4020, 1000), "a probe that started afterwards is not touched by it");
+        stalls.rests();
+        assert!(!stalls.explain(4001, 9000, 1000), "nobody waits for who rests");
     }
 
     #[test]
     fn a_long_turn_is_a_stall_unless_the_answers_are_looked_at_meanwhile() {
-        let (mut blind, mut busy) = (Stalls::default(), Stalls::default());
-        blind.woke(1000, 1000);
-        busy.woke(1000, 1000);
+        let (mut blind, mut busy) = (Stalls::new(20), Stalls::new(20));
+        blind.came(1000, 1000);
         for at in (1000..=2000).step_by(10) {
-            busy.looked(at);
+            busy.came(at, at);
         }
-        blind.looked(2000);
+        blind.came(2000, 2000);
         assert!(blind.explain(1000, 2000, 1000) && !busy.explain(1000, 2000, 1000));
     }
 
     #[test]
     fn small_lateness_explains_nothing() {
-        let mut stalls = Stalls::default();
+        let mut stalls = Stalls::new(20);
         for at in (0..1000).step_by(50) {
-            stalls.woke(at + 10, at);
-            stalls.looked(at + 11);
+            stalls.came(at + 10, at + 50);
         }
         assert!(!stalls.explain(0, 1000, 1000));
-        stalls.woke(1200, 1100);
+        stalls.came(1100, 1100);
         assert!(!stalls.explain(200, 1200, 1000), "a tenth of the time is not why nothing came");
         assert!(stalls.explain(1000, 1200, 200));
+    }
+
+    #[test]
+    fn a_process_that_runs_a_tenth_of_the_time_explains_what_takes_minutes() {
+        let mut stalls = Stalls::new(20);
+        for at in (0..120_000).step_by(100) {
+            stalls.came(at, at + 10);
+        }
+        assert!(stalls.explain(0, 120_000, 120_000) && stalls.explain(60_000, 61_000, 1000));
+        assert!(stalls.recent.len() <= REMEMBERED);
     }
 }

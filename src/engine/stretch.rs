@@ -61,8 +61,8 @@ impl Late {
         if is_late && !self.told {
             tracing::warn!(
                 times = (times * 10.0).round() / 10.0,
-                "this process does not keep up: all intervals are longer than declared by about this factor; give it more CPU, allow more \
-                 probes at once, or declare longer intervals"
+                "this process does not keep up: intervals are longer than declared, on average by this factor and the shortest by more; give it \
+                 more CPU, allow more probes at once, or declare longer intervals"
             );
         } else if self.told && times == 1.0 {
             tracing::info!("all intervals are kept again");

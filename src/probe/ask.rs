@@ -1,10 +1,14 @@
 //! Asking a target: at its address, or at every address of its name at once.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+};
 
-use futures::future::join_all;
+use futures::{FutureExt as _, future::join_all};
 use tokio::{
     sync::Semaphore,
+    task::yield_now,
     time::{Instant, timeout, timeout_at},
 };
 
@@ -187,7 +191,14 @@ pub(super) async fn within<T>(
     progress: &Progress,
     attempt: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    timeout_at(progress.deadline, attempt).await.unwrap_or_else(|_| Err(progress.timed_out()))
+    let mut attempt = pin!(attempt);
+    if let Ok(ended) = timeout_at(progress.deadline, attempt.as_mut()).await {
+        return ended;
+    }
+    // An answer that is there counts, however late the runtime comes to it: with many at once it tells of timers before it has
+    // seen all that has arrived. It looks for more before this goes on.
+    yield_now().await;
+    attempt.now_or_never().unwrap_or_else(|| Err(progress.timed_out()))
 }
 
 /// What the engine is told.

@@ -6,9 +6,9 @@ mod dial;
 mod egress;
 mod exchange;
 mod failure;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(without_fast_lane)))]
 mod fast;
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), without_fast_lane))]
 #[path = "fast/absent.rs"]
 mod fast;
 mod grpc;

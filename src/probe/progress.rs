@@ -57,7 +57,7 @@ impl Progress {
     }
 
     /// Of an attempt that began at `started` and came as far as `phase`.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(without_fast_lane)))]
     pub fn of(started: Instant, timeout: Duration, phase: Phase) -> Self {
         Self {
             started,

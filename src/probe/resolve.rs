@@ -29,8 +29,6 @@ const NEGATIVE_TTL: Duration = Duration::from_secs(1);
 const SECOND_FAMILY: Duration = Duration::from_millis(100);
 /// Or this part of the time that is left, where that is more.
 const SECOND_FAMILY_SHARE: u32 = 4;
-/// A lost datagram is asked for again this soon, or the deadlines of most probes would come first.
-const RETRY: Duration = Duration::from_secs(1);
 /// Between two questions to name servers that cannot be reached at all.
 const HEAR_PAUSE: Duration = Duration::from_millis(100);
 /// A name with more addresses is tried on the lowest of them only, which are the same in whatever order they come.
@@ -75,7 +73,6 @@ impl NameResolver {
         // Of `search` and `domain` lines the last counts; the crate has put it here.
         let search = config.search().to_vec();
         let ndots = options.ndots;
-        options.timeout = options.timeout.min(RETRY);
         options.positive_max_ttl = Some(POSITIVE_TTL);
         options.negative_max_ttl = Some(NEGATIVE_TTL);
         let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());

@@ -46,6 +46,9 @@ async fn lives(room: Arc<Room>) -> anyhow::Result<()> {
     }
     room.health("good", "Healthy").await?;
     room.health("bad", "Unhealthy").await?;
+    // Whoever told that has all the system calls that the fast lane takes.
+    let log = release.logs().await?;
+    ensure!(log.contains("health changed") && !log.contains("no fast lane"), "{log}");
     let gated = Gated::new(&room, "traffic", &hosts, gated::spec(&hosts), json!({})).await?;
     let settled = gated.settled(&[true, false]).await?;
     room.health("traffic", "Degraded").await?;

@@ -224,6 +224,18 @@ impl Release {
         Ok(processes)
     }
 
+    /// What its pods have logged.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub async fn logs(&self) -> anyhow::Result<String> {
+        let mut all = String::new();
+        for name in self.pod_names().await? {
+            all += &self.node.kubectl(&["logs", "--namespace", &self.namespace, &name, "--all-containers"]).await?;
+        }
+        Ok(all)
+    }
+
     /// Writes the logs of its pods, and of their containers before, into a directory.
     pub async fn keep_logs(&self, directory: &Path) {
         for pod in self.pods().await.unwrap_or_default() {

@@ -406,7 +406,7 @@ async fn ten_thousand_checks_make_a_page_of_bounded_size() {
     }
     fill_many(&fixture.board, 10_001);
     let page = fixture.get("/").await.body;
-    assert!(page.contains("<details id=\"Healthy\" class=\"Healthy\">"), "folded away");
+    assert!(page.contains("<details id=\"Healthy\" class=\"Healthy\">"), "folded away: {page:.300}");
     assert!(page.contains("<b>9999</b> healthy") && page.contains("and 9899 more; search to find them"));
     let page = fixture.get("/?q=node-00").await.body;
     assert!(page.contains("<details id=\"Healthy\" class=\"Healthy\" open>"), "what was searched for is shown");

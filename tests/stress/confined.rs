@@ -1,77 +1,16 @@
 //! Less than a process is used to: CPU, memory, descriptors.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::ensure;
 
 use crate::harness::{
-    Files, LONG, MOST_TARGETS, Target, alive_and_well, alone, answer, checks, failures, peak_memory, wait_healthy,
-    wait_more,
+    Files, LONG, MOST_TARGETS, Target, alive_and_well, alone, answer, checks, failures, metric, peak_memory, skip,
+    wait_healthy, wait_metric, wait_more,
 };
-use crate::support::operator::Operator;
+use crate::support::cgroup::Cgroup;
 
-/// A control group of this test's own, of version 1; removed with it.
-pub struct Cgroup(PathBuf);
-
-impl Cgroup {
-    pub fn cpu(name: &str) -> Option<Self> {
-        Self::new("cpu", name, "cpu.cfs_quota_us")
-    }
-
-    pub fn memory(name: &str) -> Option<Self> {
-        Self::new("memory", name, "memory.limit_in_bytes")
-    }
-
-    /// `None`, and a word on it, where this machine does not let us.
-    fn new(controller: &str, name: &str, file: &str) -> Option<Self> {
-        let path = Path::new("/sys/fs/cgroup")
-            .join(controller)
-            .join(format!("healthcheck-test-{name}-{}", std::process::id()));
-        let made = std::fs::create_dir(&path).is_ok();
-        let group = made.then(|| Self(path));
-        if group.as_ref().is_none_or(|group| !group.0.join(file).exists()) {
-            crate::harness::skip(&format!("no control group of {controller} can be made here (version 1, as root)"));
-            return None;
-        }
-        group
-    }
-
-    /// So many hundredths of a core.
-    pub fn set_quota(&self, percent: u32) -> anyhow::Result<()> {
-        self.write("cpu.cfs_period_us", "100000")?;
-        self.write("cpu.cfs_quota_us", &(percent * 1000).to_string())
-    }
-
-    pub fn set_memory(&self, bytes: u64) -> anyhow::Result<()> {
-        self.write("memory.limit_in_bytes", &bytes.to_string())
-    }
-
-    /// From now on it holds for `operator`.
-    pub fn take_in(&self, operator: &Operator) -> anyhow::Result<()> {
-        self.write("cgroup.procs", &operator.process().pid().as_raw_nonzero().to_string())
-    }
-
-    /// The command line that takes itself in and goes on with what follows.
-    pub fn wrapper(&self) -> [String; 4] {
-        let script = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.0.display());
-        ["sh".into(), "-c".into(), script, "sh".into()]
-    }
-
-    fn write(&self, file: &str, value: &str) -> anyhow::Result<()> {
-        Ok(std::fs::write(self.0.join(file), value)?)
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        // Its process is being reaped.
-        for _ in 0..100 {
-            if std::fs::remove_dir(&self.0).is_ok() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-    }
+/// `None`, and a word on it, where this machine does not let us.
+pub fn or_skip(group: anyhow::Result<Cgroup>) -> Option<Cgroup> {
+    group.map_err(|error| skip(&format!("no control group can be made here (as root): {error:#}"))).ok()
 }
 
 /// More targets than descriptors: they take turns.
@@ -93,12 +32,40 @@ async fn two_hundred_and_fifty_six_descriptors_are_enough_for_thousands_of_endpo
     alive_and_well(&operator)
 }
 
+/// A probe that may begin has a descriptor, whatever the lane of those before it has laid aside.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sockets_that_the_fast_lane_laid_aside_are_no_longer_there_when_the_ordinary_lane_needs_their_room()
+-> anyhow::Result<()> {
+    let _alone = alone().await;
+    const TARGETS: usize = 300;
+    let target = Target::start(answer);
+    let spec = "interval: 60s; timeout: 60s; failureThreshold: 1; staleAfter: 10m";
+    let all = |probe: &str| checks("all", spec, (0..TARGETS).map(|n| (target.at(n), probe.to_owned())));
+    target.hold(true);
+    let files = Files::with(&all("{http: {path: /fast}}"));
+    let operator = files.standalone().under(["prlimit", "--nofile=256"]).serve()?;
+    for next in ["{http: {path: /ordinary, connectionClose: Polite}}", "{http: {path: /fast-again}}"] {
+        // As many as there may be, at once.
+        wait_metric(&operator, "healthcheck_operator_in_flight_probes", "", |probes| probes >= 128.0).await?;
+        target.hold(false);
+        wait_healthy(&operator, TARGETS / MOST_TARGETS).await?;
+        target.hold(true);
+        files.write(&all(next));
+    }
+    target.hold(false);
+    wait_more(&operator, TARGETS as f64).await?;
+    let without = "reason=\"NoDescriptors\"";
+    let without = metric(&operator, "healthcheck_operator_probes_total", without).await?;
+    ensure!(without == 0.0 && failures(&operator).await? == (0.0, 0.0), "{without} had no descriptor");
+    alive_and_well(&operator)
+}
+
 /// All that a container of 64 MiB has to bear.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixty_four_mebibytes_are_enough_for_thousands_of_endpoints_that_flip() -> anyhow::Result<()> {
     let _alone = alone().await;
     const TARGETS: usize = 6_000;
-    let Some(cgroup) = Cgroup::memory("mebibytes") else { return Ok(()) };
+    let Some(cgroup) = or_skip(Cgroup::memory("mebibytes")) else { return Ok(()) };
     cgroup.set_memory(64 << 20)?;
     let garbage = Target::start(crate::hostile::garbage);
     let spec = "interval: 5s; timeout: 5s; failureThreshold: 1; successThreshold: 1; staleAfter: 10m";

@@ -9,7 +9,7 @@ use anyhow::ensure;
 use serde_json::Value;
 
 use crate::harness::{
-    Files, LONG, MOST_TARGETS, Serve, Target, alive_and_well, checks, metric, nth, peak_memory, wait_healthy_within,
+    Files, LONG, MOST_TARGETS, Serve, Target, alive_and_well, checks, nth, peak_memory, wait_healthy_within,
 };
 
 /// As many in all. 100,000 by hand, of the release build: `STRESS_ENDPOINTS`.
@@ -91,9 +91,7 @@ async fn endpoints_by_the_thousand_that_refuse_hang_reset_and_babble_at_once_get
         }
     }
     let peak = peak_memory(&operator)?;
-    let lag = metric(&operator, "healthcheck_operator_scheduling_lag_seconds_count", "").await?;
     ensure!(peak < MEMORY * count().max(ENDPOINTS) as u64 / ENDPOINTS as u64, "{peak} KiB");
-    ensure!(lag >= count() as f64, "lag is told of every probe: {lag}");
 
     // All is mended at once, and nobody has to restart anything.
     targets.iter().for_each(|target| target.mend());

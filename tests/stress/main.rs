@@ -11,5 +11,8 @@ mod confined;
 mod crowd;
 mod harness;
 mod hostile;
+mod ordinary;
 mod resolver;
+#[cfg(target_os = "linux")]
+mod sandbox;
 mod stalls;

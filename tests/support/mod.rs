@@ -5,8 +5,10 @@
 //! `tests/README.md` for how the pieces go together.
 #![allow(dead_code)]
 
+pub mod cgroup;
 pub mod console;
 pub mod door;
+pub mod name_server;
 pub mod netns;
 pub mod operator;
 pub mod ports;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 
 use super::ports::free_port;
-use super::process::Process;
+use super::process::{Process, Starter};
 use super::run_dir::sub_dir;
 use super::wait::wait_while;
 
@@ -25,6 +25,7 @@ pub struct Command {
     args: Vec<String>,
     env: Vec<(String, String)>,
     under: Vec<String>,
+    starter: Starter,
 }
 
 /// A running operator with both listeners on free loopback ports. Dropping it kills it.
@@ -46,7 +47,7 @@ pub struct Answer {
 
 /// Begins a command: `command("controller").arg("--kubeconfig").arg(path).serve()`.
 pub fn command(subcommand: &str) -> Command {
-    Command { args: vec![subcommand.to_owned()], env: Vec::new(), under: Vec::new() }
+    Command { args: vec![subcommand.to_owned()], env: Vec::new(), under: Vec::new(), starter: Starter::default() }
 }
 
 impl Command {
@@ -70,6 +71,12 @@ impl Command {
         self
     }
 
+    /// Has [`Command::serve`] start it from this thread, with all that holds for that.
+    pub fn started_by(mut self, starter: Starter) -> Self {
+        self.starter = starter;
+        self
+    }
+
     /// Starts it as a server: `--listen` and `--admin-listen` are added. Returns at once; use
     /// [`Operator::wait_alive`] when the test's first word is a request.
     ///
@@ -88,7 +95,7 @@ impl Command {
                 (program.as_str(), own.iter().cloned().chain(binary).chain(args).collect())
             }
         };
-        let process = Process::start(Path::new(program), &args, &self.env, &log_file())?;
+        let process = Process::start_by(self.starter, Path::new(program), &args, &self.env, &log_file())?;
         let http = reqwest::Client::builder()
             .no_proxy()
             // A redirect is an answer to look at.

@@ -21,6 +21,8 @@ pub struct Process {
     pid: Pid,
     log: PathBuf,
     child: Mutex<Child>,
+    /// It has to live as long.
+    _starter: Starter,
 }
 
 impl Process {
@@ -30,18 +32,33 @@ impl Process {
     /// # Errors
     /// When the program or its log cannot be opened.
     pub fn start(program: &Path, args: &[String], env: &[(String, String)], log: &Path) -> anyhow::Result<Self> {
+        Self::start_by(Starter::default(), program, args, env, log)
+    }
+
+    /// The same, by this thread.
+    ///
+    /// # Errors
+    /// As [`Process::start`].
+    pub fn start_by(
+        starter: Starter,
+        program: &Path,
+        args: &[String],
+        env: &[(String, String)],
+        log: &Path,
+    ) -> anyhow::Result<Self> {
         let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
         let output = File::options().create(true).append(true).open(log)?;
-        // The kernel kills the child when the thread that started it ends; the thread is the
-        // spawner below, which ends with this process, whatever ends it: SIGKILL too.
+        // The kernel kills the child when the thread that started it ends; the thread is a
+        // starter, which ends with this process, whatever ends it: SIGKILL too.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(program).args(args);
         command.envs(env.iter().map(|(key, value)| (key, value)));
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        let child = spawn(command)
+        let child = starter
+            .start(command)
             .with_context(|| format!("cannot start {} through setpriv (Debian: util-linux)", program.display()))?;
         let pid = Pid::from_child(&child);
-        Ok(Self { name, pid, log: log.to_owned(), child: Mutex::new(child) })
+        Ok(Self { name, pid, log: log.to_owned(), child: Mutex::new(child), _starter: starter })
     }
 
     /// The program's process id. Ours to signal until it has been waited for.
@@ -143,20 +160,36 @@ pub fn was_killed(status: ExitStatus) -> bool {
 
 type Request = (Command, mpsc::Sender<std::io::Result<Child>>);
 
-/// Children get their death signal from the *thread* that started them, so one thread starts
-/// them all and lives as long as the process.
-fn spawn(command: Command) -> std::io::Result<Child> {
-    static SPAWNER: LazyLock<mpsc::Sender<Request>> = LazyLock::new(|| {
+/// A thread that starts programs. They get their death signal from the *thread* that started them, so it lives as long as
+/// anybody holds this.
+#[derive(Clone, Debug)]
+pub struct Starter(mpsc::Sender<Request>);
+
+impl Starter {
+    /// One that is made `ready` first: what holds for the thread then holds for every program it starts.
+    pub fn new(ready: impl FnOnce() + Send + 'static) -> Self {
         let (sender, requests) = mpsc::channel::<Request>();
         std::thread::spawn(move || {
+            ready();
             for (mut command, reply) in requests {
                 let _ = reply.send(command.spawn());
             }
         });
-        sender
-    });
-    let (reply, answer) = mpsc::channel();
-    let gone = || std::io::Error::new(ErrorKind::BrokenPipe, "the spawner thread is gone");
-    SPAWNER.send((command, reply)).map_err(|_| gone())?;
-    answer.recv().map_err(|_| gone())?
+        Self(sender)
+    }
+
+    fn start(&self, command: Command) -> std::io::Result<Child> {
+        let (reply, answer) = mpsc::channel();
+        let gone = || std::io::Error::new(ErrorKind::BrokenPipe, "the thread that starts programs is gone");
+        self.0.send((command, reply)).map_err(|_| gone())?;
+        answer.recv().map_err(|_| gone())?
+    }
+}
+
+impl Default for Starter {
+    /// The one that starts them all unless said otherwise, for as long as this process lives.
+    fn default() -> Self {
+        static STARTER: LazyLock<Starter> = LazyLock::new(|| Starter::new(|| {}));
+        STARTER.clone()
+    }
 }

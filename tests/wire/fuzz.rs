@@ -2,14 +2,16 @@
 //! of the words there are, and tells none of what it read. `PROPTEST_CASES=100000 cargo test --test wire fuzz` looks longer.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
 use healthcheck_operator::{
     check::{
-        BodyRule, GrpcProbe, HttpProbe, HttpVersion, Kept, Outcome, Pattern, ProbeKind, Redirects, Scheme, TcpProbe,
+        Attempt, BodyRule, GrpcProbe, HttpProbe, HttpVersion, Kept, Outcome, Pattern, ProbeKind, Redirects, Scheme,
+        TcpProbe,
     },
     probe::{Prober, ScriptBackend, Settings},
 };
@@ -21,9 +23,11 @@ use tokio::{
 };
 
 use crate::{
+    lanes::{both, by, lane},
     mutate::{mutated, seeds},
+    reuse::{ANSWER, kept, server},
     secured::skip,
-    support::{ENOUGH, at, attempt, get, run, script, target},
+    support::{ENOUGH, at, attempt, get, read_head, run, script, target},
 };
 
 type Said = Arc<Mutex<Vec<u8>>>;
@@ -74,7 +78,7 @@ fn fuzz(bytes: &str, kinds: &[ProbeKind]) {
             outcome.expect("one attempt at least")
         })
     };
-    let mut words = std::collections::BTreeSet::new();
+    let mut words = BTreeSet::new();
     for seed in seeds(bytes) {
         *now.lock().unwrap_or_else(PoisonError::into_inner) = seed;
         words.extend(kinds.iter().map(|kind| word(&ask(kind))));
@@ -113,6 +117,54 @@ fn answers_of_http_1() {
         HttpProbe { reuse_connection: true, ..get() },
     ];
     fuzz("http1", &kinds.map(ProbeKind::Http));
+}
+
+/// The first answer of every connection is one, so that it is kept, and the second is changed: both lanes say the same of each
+/// round, over as many connections.
+#[test]
+fn answers_over_a_connection_that_was_kept_are_told_alike() {
+    const ROUNDS: usize = 4;
+    let runtime = runtime();
+    let now = Said::default();
+    let bytes = Arc::clone(&now);
+    let (address, connections) = runtime.block_on(server(move |_, mut stream| {
+        let bytes = said(&bytes);
+        async move {
+            for answer in [ANSWER, &bytes] {
+                read_head(&mut stream).await;
+                let _ = stream.write_all(answer).await;
+            }
+            let _ = stream.shutdown().await;
+            while let Ok(1..) = stream.read(&mut [0; 4096]).await {}
+        }
+    }));
+    let prober = both();
+    let lane = Mutex::new(runtime.block_on(async { lane(&prober) }));
+    let ask = |fast: bool| {
+        let asked = attempt(Some(at(address)), ProbeKind::Http(kept()), ENOUGH);
+        let asked = Attempt { kept: Some(Kept::default()), ..asked };
+        let before = connections.load(Ordering::SeqCst);
+        let mut lane = lane.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rounds = vec![];
+        for _ in 0..ROUNDS {
+            let report = runtime
+                .block_on(async { if fast { by(&mut lane, &asked).await } else { run(&prober, asked.clone()).await } });
+            rounds.push((report.outcome, report.status));
+        }
+        (rounds, connections.load(Ordering::SeqCst) - before)
+    };
+    let check = |changed: Vec<u8>| {
+        *now.lock().unwrap_or_else(PoisonError::into_inner) = changed;
+        let (ordinary, fast) = (ask(false), ask(true));
+        prop_assert_eq!(&ordinary.0[0], &(Outcome::Success, Some(200)));
+        prop_assert_eq!(&fast, &ordinary);
+        Ok(word(&fast.0[1].0))
+    };
+    let seeds = seeds("http1").into_iter();
+    let words: BTreeSet<_> = seeds.map(|seed| check(seed).unwrap_or_else(|error| panic!("{error}"))).collect();
+    assert!(words.len() > 1, "none of the seeds is ever an answer: {words:?}");
+    let check = |changed| check(changed).map(drop);
+    TestRunner::new(config()).run(&mutated("http1"), check).unwrap_or_else(|error| panic!("{error}"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! The fast lane beside the ordinary one: whatever a target does, both say the same of it.
+//! The fast lane beside the ordinary one: whatever a target does, both say the same of it. What it does at its worst is in
+//! `hostile.rs`.
 
 use std::{
-    future::Future,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -17,14 +17,13 @@ use healthcheck_operator::{
 use proptest::{prelude::*, test_runner::TestRunner};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
     time::{Instant, sleep},
 };
 
 use crate::{
     mutate::{mutated, seeds},
     support::{
-        Deaf, ENOUGH, LOOPBACK, SHORT, assert_reason, at, attempt, closed_port, floods, get, loopback_v6, read_head,
+        Deaf, ENOUGH, LOOPBACK, SHORT, after_the_request, assert_reason, at, attempt, closed_port, get, loopback_v6,
         run, says, target,
     },
     tcp::{accepted, listen},
@@ -69,7 +68,7 @@ pub async fn by(lane: &mut FastLane, attempt: &Attempt) -> Report {
 }
 
 /// What both lanes say of `dial`, asked by `kind`; the fast one is asked three times, over whatever it uses again.
-async fn said(dial: Dial, kind: ProbeKind, timeout: Duration) -> (Report, Vec<Report>) {
+pub async fn said(dial: Dial, kind: ProbeKind, timeout: Duration) -> (Report, Vec<Report>) {
     let prober = both();
     let attempt = attempt(Some(dial), kind, timeout);
     let ordinary = run(&prober, attempt.clone()).await;
@@ -81,34 +80,25 @@ async fn said(dial: Dial, kind: ProbeKind, timeout: Duration) -> (Report, Vec<Re
     (ordinary, fast)
 }
 
-/// Both lanes say `want` (`None`: a success, or a neutral answer), with the same words and the same status.
-async fn agree(what: &str, dial: Dial, kind: ProbeKind, timeout: Duration, want: Option<Reason>) {
+/// What both lanes say, in the same words and with the same status.
+pub async fn agreed(what: &str, dial: Dial, kind: ProbeKind, timeout: Duration) -> Outcome {
     let (ordinary, fast) = said(dial, kind, timeout).await;
-    assert_eq!(ordinary.outcome.reason(), want, "{what}: {ordinary:?}");
     for fast in fast {
         assert_eq!(fast.outcome, ordinary.outcome, "{what}");
         assert_eq!(fast.status, ordinary.status, "{what}");
         assert!(fast.latency <= timeout + ENOUGH, "{what}: {fast:?}");
     }
+    ordinary.outcome
+}
+
+/// Both lanes say `want` (`None`: a success, or a neutral answer).
+async fn agree(what: &str, dial: Dial, kind: ProbeKind, timeout: Duration, want: Option<Reason>) {
+    let outcome = agreed(what, dial, kind, timeout).await;
+    assert_eq!(outcome.reason(), want, "{what}: {outcome:?}");
 }
 
 fn tcp(handshake: Handshake) -> ProbeKind {
     ProbeKind::Tcp(TcpProbe { handshake, ..TcpProbe::default() })
-}
-
-/// A target that reads a request and then does `what`.
-async fn after_the_request<F>(what: impl Fn(TcpStream) -> F + Clone + Send + 'static) -> SocketAddr
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    target(move |mut stream| {
-        let what = what.clone();
-        async move {
-            read_head(&mut stream).await;
-            what(stream).await;
-        }
-    })
-    .await
 }
 
 #[tokio::test]
@@ -184,144 +174,6 @@ async fn a_socket_is_used_again_after_a_verdict_and_after_anything_else_is_not()
         assert_eq!(report.outcome == Outcome::Success, number % 3 < 2, "{number}: {report:?}");
     }
     assert!(format!("{lane:?}").contains("lines: 1"), "one at a time needs one socket: {lane:?}");
-}
-
-#[tokio::test]
-async fn of_an_answer_they_say_the_same() {
-    use Reason::{HeadersTooLarge, MalformedResponse, UnexpectedStatus};
-    let with_headers = |count: usize| {
-        let headers: String = (0..count).map(|n| format!("x-{n}: y\r\n")).collect();
-        format!("HTTP/1.1 200 OK\r\n{headers}\r\n")
-    };
-    let with_bytes = |count: usize| {
-        let frame = "HTTP/1.1 200 OK\r\nx: \r\n\r\n".len();
-        format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "y".repeat(count - frame))
-    };
-    let table: Vec<(Vec<u8>, Option<Reason>)> = [
-        ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", None),
-        ("HTTP/1.1 399 X\r\n\r\n", None),
-        ("HTTP/1.1 503 Down\r\n\r\n", Some(UnexpectedStatus)),
-        ("HTTP/1.1 599 \r\n\r\n", Some(UnexpectedStatus)),
-        ("HTTP/1.0 404\r\n\r\n", Some(UnexpectedStatus)),
-        ("HTTP/1.1 999 x\r\n\r\n", Some(UnexpectedStatus)),
-        ("HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", Some(UnexpectedStatus)),
-        ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", None),
-        ("HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n", None),
-        ("HTTP/1.1 200 OK\ncontent-length: 0\n\n", None),
-        ("\r\nHTTP/1.1 200 OK\r\n\r\n", None),
-        ("SSH-2.0-OpenSSH_9.6\r\n", Some(MalformedResponse)),
-        ("220 mail.example ESMTP\r\n", Some(MalformedResponse)),
-        ("HTTP/1.1 2000 OK\r\n\r\n", Some(MalformedResponse)),
-        ("HTTP/1.1 099 OK\r\n\r\n", Some(MalformedResponse)),
-        ("HTTP/1.1 abc OK\r\n\r\n", Some(MalformedResponse)),
-        ("HTTP/9.9 200 OK\r\n\r\n", Some(MalformedResponse)),
-        ("HTTP/1.1 200 OK\r\nno colon here\r\n\r\n", Some(MalformedResponse)),
-        ("HTTP/1.1 200 OK\r\nname : x\r\n\r\n", Some(MalformedResponse)),
-        ("HTTP/1.1 200 OK\r\na: b\r\n folded\r\n\r\n", Some(MalformedResponse)),
-        ("HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n", Some(MalformedResponse)),
-        ("HTTP/1.1 200 OK\r\ncontent-length: 1, 2\r\n\r\n", Some(MalformedResponse)),
-        ("HTTP/1.1 200 OK\r\ncontent-length: 1, 1\r\n\r\n", None),
-        ("HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", Some(MalformedResponse)),
-        ("HTTP/1.1 200 OK\r\ncontent-length:\r\n\r\n", Some(MalformedResponse)),
-        ("HTTP/1.1 204 X\r\ncontent-length: -1\r\n\r\n", None),
-        ("HTTP/1.1 200 OK\r\ncontent-length: 18446744073709551615\r\n\r\n", Some(HeadersTooLarge)),
-        ("HTTP/1.1 200 OK\r\ncontent-length: 18446744073709551616\r\n\r\n", Some(MalformedResponse)),
-        ("HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", Some(MalformedResponse)),
-        ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\ncontent-length: -1\r\n\r\n", None),
-        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Some(MalformedResponse)),
-        ("<html>HTTP/0.9 says no status</html>", Some(MalformedResponse)),
-    ]
-    .map(|(answer, want)| (answer.as_bytes().to_vec(), want))
-    .into_iter()
-    .chain([
-        (b"\x00\x01\x02\x03 garbage \xff\xfe\r\n\r\n".to_vec(), Some(MalformedResponse)),
-        (b"HTTP/1.1 200 OK\r\nx: \xff\xfe\r\n\r\n".to_vec(), None),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: \xff\r\n\r\n".to_vec(), Some(MalformedResponse)),
-        (with_headers(64).into_bytes(), None),
-        (with_headers(65).into_bytes(), Some(HeadersTooLarge)),
-        (with_bytes(16_000).into_bytes(), None),
-        (with_bytes(16 * 1024).into_bytes(), None),
-        (with_bytes(16 * 1024 + 1).into_bytes(), Some(HeadersTooLarge)),
-        (with_bytes(40_000).into_bytes(), Some(HeadersTooLarge)),
-    ])
-    .collect();
-    for (answer, want) in table {
-        let what = String::from_utf8_lossy(&answer).chars().take(80).collect::<String>();
-        agree(&what, at(says(answer).await), ProbeKind::Http(get()), ENOUGH, want).await;
-    }
-    let head = HttpProbe { method: "HEAD".into(), ..get() };
-    let odd = says("HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n").await;
-    agree("an answer to HEAD", at(odd), ProbeKind::Http(head), ENOUGH, None).await;
-}
-
-#[tokio::test]
-async fn of_what_has_no_end_and_of_what_never_begins_they_say_the_same() {
-    let none = Duration::ZERO;
-    let http = || ProbeKind::Http(get());
-    for (what, address) in [
-        ("headers", floods("HTTP/1.1 200 OK\r\n", "x: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n", none).await),
-        ("one header", floods("HTTP/1.1 200 OK\r\nx: ", "yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy", none).await),
-        ("a status line", floods("HTTP/1.1 200 ", "OK OK OK OK OK OK OK OK OK OK OK OK OK OK", none).await),
-        ("interim answers", floods("", "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n", none).await),
-    ] {
-        agree(what, at(address), http(), ENOUGH * 6, Some(Reason::HeadersTooLarge)).await;
-    }
-    let endless = floods("HTTP/1.1 200 OK\r\n\r\n", "a body without an end ", none).await;
-    agree("a body", at(endless), http(), ENOUGH * 6, None).await;
-    let silent = after_the_request(|mut stream| async move {
-        let _ = stream.read(&mut [0; 16]).await;
-    })
-    .await;
-    let deaf = target(|stream| async move {
-        std::future::pending::<()>().await;
-        drop(stream);
-    })
-    .await;
-    let queue = Deaf::at(SocketAddr::new(LOOPBACK, 0));
-    for (what, address, reason) in [
-        ("silence", silent, Reason::TimeoutResponse),
-        ("who never reads", deaf, Reason::TimeoutResponse),
-        ("a drip", floods("HTTP/1.1 200 OK\r\nx: ", "y", SHORT / 3).await, Reason::TimeoutResponse),
-        (
-            "drips of interim answers",
-            floods("", "HTTP/1.1 100 Continue\r\n\r\n", SHORT / 6).await,
-            Reason::TimeoutResponse,
-        ),
-        ("a full queue", queue.address, Reason::TimeoutConnect),
-    ] {
-        agree(what, at(address), http(), SHORT, Some(reason)).await;
-    }
-}
-
-#[tokio::test]
-async fn of_a_target_that_breaks_off_they_say_the_same() {
-    let http = || ProbeKind::Http(get());
-    let at_once = after_the_request(|stream| async move { drop(stream) }).await;
-    let midway = after_the_request(|mut stream| async move {
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nx: ").await;
-    })
-    .await;
-    let resets = after_the_request(|stream| async move { reset(&stream) }).await;
-    for (what, address, reason) in [
-        ("at once", at_once, Reason::ConnectionClosed),
-        ("midway", midway, Reason::ConnectionClosed),
-        ("by a reset", resets, Reason::ConnectionReset),
-        ("before it is reached", closed_port().1, Reason::ConnectionRefused),
-    ] {
-        agree(what, at(address), http(), ENOUGH, Some(reason)).await;
-    }
-    // Which of the two it is depends on whether the reset comes before or after the request.
-    let on_accept = target(|stream| async move { reset(&stream) }).await;
-    let (ordinary, fast) = said(at(on_accept), http(), ENOUGH).await;
-    for report in fast.iter().chain([&ordinary]) {
-        let reason = report.outcome.reason();
-        assert!(matches!(reason, Some(Reason::ConnectionReset | Reason::ConnectionClosed)), "{report:?}");
-    }
-}
-
-/// Dropping `stream` resets it from now on.
-fn reset(stream: &TcpStream) {
-    socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).expect("linger");
 }
 
 #[tokio::test]

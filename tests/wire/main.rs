@@ -20,6 +20,8 @@ mod lanes;
 mod leaks;
 #[path = "../support/mutate.rs"]
 mod mutate;
+#[path = "../support/name_server.rs"]
+mod name_server;
 mod names;
 #[path = "../support/netns.rs"]
 #[allow(dead_code)]

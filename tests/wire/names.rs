@@ -1,7 +1,7 @@
 //! Targets given by name, resolved by a name server of the test's own.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -13,10 +13,7 @@ use healthcheck_operator::{
     check::{Outcome, ProbeKind, Reason, TcpProbe},
     probe::{DeniedDynamic, EgressGuard, NameServers, Prober, Settings},
 };
-use hickory_resolver::proto::{
-    op::{Message, ResponseCode},
-    rr::{RData, Record, RecordType},
-};
+use hickory_resolver::proto::{op::ResponseCode, rr::RecordType};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpStream, UdpSocket},
@@ -25,13 +22,11 @@ use tokio::{
 
 use crate::{
     addresses::{each, found},
+    name_server::{Zone, answer},
     support::{
         Deaf, ENOUGH, LOOPBACK, SHORT, assert_reason, attempt, closed_port, get, named, read_head, run, scripts, setup,
     },
 };
-
-/// What the name server says to one question; `None`: nothing at all.
-pub type Zone = fn(&str, RecordType) -> Option<Result<Vec<IpAddr>, ResponseCode>>;
 
 /// A name server on loopback, and how many questions it was asked.
 pub async fn name_server(zone: Zone) -> (SocketAddr, Arc<AtomicUsize>) {
@@ -43,42 +38,12 @@ pub async fn name_server(zone: Zone) -> (SocketAddr, Arc<AtomicUsize>) {
         let mut buffer = [0; 4096];
         while let Ok((length, peer)) = socket.recv_from(&mut buffer).await {
             count.fetch_add(1, Ordering::Relaxed);
-            let question = Message::from_vec(&buffer[..length]).expect("a question");
-            if let Some(answer) = answer(&question, zone) {
-                let _ = socket.send_to(&answer.to_vec().expect("an answer"), peer).await;
+            if let Some(answer) = answer(&buffer[..length], zone) {
+                let _ = socket.send_to(&answer, peer).await;
             }
         }
     });
     (address, asked)
-}
-
-fn answer(question: &Message, zone: Zone) -> Option<Message> {
-    let query = question.queries.first().expect("a query").clone();
-    let name = query.name().to_string();
-    let mut answer = Message::response(question.metadata.id, question.metadata.op_code);
-    answer.metadata.recursion_desired = true;
-    answer.metadata.recursion_available = true;
-    match zone(&name, query.query_type())? {
-        Ok(addresses) => {
-            let record = |ip: IpAddr| {
-                let data = match ip {
-                    IpAddr::V4(ip) => RData::A(ip.into()),
-                    IpAddr::V6(ip) => RData::AAAA(ip.into()),
-                };
-                Record::from_rdata(query.name().clone(), time_to_live(&name), data)
-            };
-            answer.answers.extend(addresses.into_iter().map(record));
-        }
-        Err(code) => answer.metadata.response_code = code,
-    }
-    answer.queries.push(query);
-    Some(answer)
-}
-
-/// `ttl-7.example` is good for seven seconds, and any other name for a minute.
-fn time_to_live(name: &str) -> u32 {
-    let label = name.split('.').next().and_then(|label| label.strip_prefix("ttl-"));
-    label.map_or(60, |seconds| seconds.parse().expect("seconds"))
 }
 
 pub fn prober(server: SocketAddr, search: &[&str]) -> Prober {

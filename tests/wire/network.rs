@@ -1,17 +1,23 @@
-//! What only a network of the test's own can show: routers that refuse, hosts without a route, local ports that run out.
+//! What only a process and a network of the test's own can show: routers that refuse, hosts without a route, local ports and
+//! descriptors that run out. Both lanes say the same of it.
 
 use std::{
+    fs::File,
     io::{BufRead as _, BufReader, ErrorKind},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{TcpListener, TcpStream},
     process::{Child, Command, Stdio},
+    sync::atomic::Ordering,
     time::Duration,
 };
 
-use healthcheck_operator::check::{Handshake, Outcome, Reason, TcpProbe};
+use healthcheck_operator::check::{Attempt, Handshake, Kept, Outcome, ProbeKind, Reason, TcpProbe};
+use tokio::runtime::Runtime;
 
 use crate::{
+    lanes::{agreed, both, by, lane},
     netns::unshare,
-    support::{ENOUGH, LOOPBACK, assert_reason, at, run_tcp},
+    reuse::{ANSWER, kept, serve_on, server},
+    support::{ENOUGH, LOOPBACK, assert_reason, at, attempt, get, run},
 };
 
 /// Set in the process that is already inside.
@@ -90,10 +96,14 @@ impl Drop for Router {
     }
 }
 
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+/// What both lanes say of `address`.
 fn probe(address: &str, probe: TcpProbe) -> Outcome {
-    let address: SocketAddr = address.parse().expect("an address");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(run_tcp(at(address), probe, ENOUGH))
+    let dial = at(address.parse().expect("an address"));
+    runtime().block_on(agreed(address, dial, ProbeKind::Tcp(probe), ENOUGH))
 }
 
 #[test]
@@ -125,8 +135,8 @@ fn what_a_router_says_is_the_targets_failure_and_what_our_own_machine_says_is_ou
 
 #[test]
 fn local_ports_that_run_out_are_our_own_lack_and_come_back() {
-    let two_ports = "echo 40000 40001 >/proc/sys/net/ipv4/ip_local_port_range";
-    if !inside("network::local_ports_that_run_out_are_our_own_lack_and_come_back", two_ports) {
+    let few_ports = "echo 40000 40015 >/proc/sys/net/ipv4/ip_local_port_range";
+    if !inside("network::local_ports_that_run_out_are_our_own_lack_and_come_back", few_ports) {
         return;
     }
     let listener = TcpListener::bind((LOOPBACK, 20_000)).expect("a port of its own");
@@ -153,4 +163,61 @@ fn local_ports_that_run_out_are_our_own_lack_and_come_back() {
         socket.set_linger(Some(Duration::ZERO)).expect("an option");
     }
     assert_eq!(probe(&address.to_string(), HALF), Outcome::Success);
+}
+
+/// Every descriptor there is, until they are dropped.
+fn all_descriptors() -> Vec<File> {
+    let files: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+    assert!(!files.is_empty(), "there were some");
+    files
+}
+
+/// So few descriptors that they are soon taken.
+const FEW: &str = "ulimit -n 64";
+
+#[test]
+fn descriptors_that_run_out_are_our_own_lack_and_come_back() {
+    if !inside("network::descriptors_that_run_out_are_our_own_lack_and_come_back", FEW) {
+        return;
+    }
+    runtime().block_on(async {
+        let (address, _) = server(|_, stream| serve_on(stream, ANSWER)).await;
+        let prober = both();
+        for kind in [ProbeKind::Tcp(HALF), ProbeKind::Tcp(FULL), ProbeKind::Http(get()), ProbeKind::Http(kept())] {
+            // Without a socket of the kind before, which would do for this one.
+            let mut lane = lane(&prober);
+            let asked = attempt(Some(at(address)), kind, ENOUGH);
+            let held = all_descriptors();
+            let ordinary = run(&prober, asked.clone()).await.outcome;
+            assert_reason(&ordinary, Reason::NoDescriptors, "raise the limit (RLIMIT_NOFILE)");
+            assert_eq!(by(&mut lane, &asked).await.outcome, ordinary);
+            drop(held);
+            assert_eq!(run(&prober, asked.clone()).await.outcome, Outcome::Success);
+            assert_eq!(by(&mut lane, &asked).await.outcome, Outcome::Success);
+        }
+    });
+}
+
+#[test]
+fn a_connection_that_is_kept_needs_no_descriptor_and_gives_way_to_who_has_none() {
+    if !inside("network::a_connection_that_is_kept_needs_no_descriptor_and_gives_way_to_who_has_none", FEW) {
+        return;
+    }
+    runtime().block_on(async {
+        let (address, connections) = server(|_, stream| serve_on(stream, ANSWER)).await;
+        let prober = both();
+        let mut lane = lane(&prober);
+        let keeping =
+            || Attempt { kept: Some(Kept::default()), ..attempt(Some(at(address)), ProbeKind::Http(kept()), ENOUGH) };
+        let (ordinary, fast) = (keeping(), keeping());
+        assert_eq!(run(&prober, ordinary.clone()).await.outcome, Outcome::Success);
+        assert_eq!(by(&mut lane, &fast).await.outcome, Outcome::Success);
+        let _held = all_descriptors();
+        assert_eq!(run(&prober, ordinary).await.outcome, Outcome::Success);
+        assert_eq!(by(&mut lane, &fast).await.outcome, Outcome::Success);
+        assert_eq!(connections.load(Ordering::SeqCst), 2);
+        // The kernel answers it: the target has no descriptor to accept with, either.
+        let other = attempt(Some(at(address)), ProbeKind::Tcp(HALF), ENOUGH);
+        assert_eq!(by(&mut lane, &other).await.outcome, Outcome::Success);
+    });
 }

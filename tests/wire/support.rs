@@ -106,13 +106,27 @@ where
     address
 }
 
+/// A target that reads a request and then does `what`.
+pub async fn after_the_request<F>(what: impl Fn(TcpStream) -> F + Clone + Send + 'static) -> SocketAddr
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    target(move |mut stream| {
+        let what = what.clone();
+        async move {
+            read_head(&mut stream).await;
+            what(stream).await;
+        }
+    })
+    .await
+}
+
 /// A target that answers every request with these bytes and then says no more.
 pub async fn says(answer: impl Into<Vec<u8>>) -> SocketAddr {
     let answer = answer.into();
-    target(move |mut stream| {
+    after_the_request(move |mut stream| {
         let answer = answer.clone();
         async move {
-            read_head(&mut stream).await;
             let _ = stream.write_all(&answer).await;
             let _ = stream.read(&mut [0; 16]).await;
         }
@@ -122,8 +136,7 @@ pub async fn says(answer: impl Into<Vec<u8>>) -> SocketAddr {
 
 /// A target that answers with `start`, and then with `again` until nobody listens.
 pub async fn floods(start: &'static str, again: &'static str, pause: Duration) -> SocketAddr {
-    target(move |mut stream| async move {
-        read_head(&mut stream).await;
+    after_the_request(move |mut stream| async move {
         let mut sent = stream.write_all(start.as_bytes()).await;
         while sent.is_ok() {
             if !pause.is_zero() {

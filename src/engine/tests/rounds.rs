@@ -207,7 +207,7 @@ async fn what_finds_no_permit_is_skipped_and_goes_stale_and_is_never_unhealthy()
 
 /// Ten times as much as there are turns for, some of it asked more often: nobody starves, and it is told how often each is asked.
 #[tokio::test(start_paused = true)]
-async fn a_tenfold_overload_stretches_all_intervals_evenly_and_says_by_how_much() {
+async fn a_tenfold_overload_gives_every_endpoint_its_turn_and_says_by_how_much_intervals_are_longer() {
     // Four at once for a tenth of a second each are 40 a second; 400 are wanted.
     let bench = Bench::limited(Limits { in_flight: 4, per_host: 4 });
     let (quick, slow): (Vec<_>, Vec<_>) = (0..200).map(|n| format!("t{n}")).partition(|name| name.ends_with('0'));
@@ -226,7 +226,7 @@ async fn a_tenfold_overload_stretches_all_intervals_evenly_and_says_by_how_much(
     let before = hits();
     sleep(seconds(100)).await;
     let rounds: Vec<_> = hits().iter().zip(before).map(|(after, before)| after - before).collect();
-    // Two hundred on forty a second: each five seconds, whatever it wanted.
+    // Two hundred on forty a second: each five seconds, whatever it wanted. Who wants more gets no more than others.
     assert!(rounds.iter().all(|rounds| (19..=21).contains(rounds)), "{rounds:?}");
     for (name, want) in [("often", 5.0), ("seldom", 5.0)] {
         let view = bench.view(name);

@@ -1,6 +1,8 @@
 //! There is no fast lane but on Linux.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, task::Waker, time::Duration};
+
+use tokio::time::Instant;
 
 use crate::{
     check::{Dial, Kept, Probe, Report},
@@ -29,7 +31,7 @@ pub struct Question(Infallible);
 /// How an attempt began.
 #[derive(Debug)]
 pub enum Begun {
-    Running { number: u32, look: Duration },
+    Running { number: u32, look: Instant, dials: bool },
     Ended(Report),
 }
 
@@ -50,11 +52,11 @@ impl FastLane {
         match self.0 {}
     }
 
-    pub fn bell(&self) -> std::task::Waker {
+    pub fn bell(&self) -> Waker {
         match self.0 {}
     }
 
-    pub fn wait(&mut self, _: tokio::time::Instant, _: &mut Vec<(u64, Report)>) {
+    pub fn wait(&mut self, _: Instant, _: &mut Vec<(u64, Report)>) {
         match self.0 {}
     }
 

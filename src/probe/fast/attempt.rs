@@ -254,7 +254,8 @@ fn is_connected(
     if flags.intersects(EventFlags::ERR | EventFlags::HUP) {
         return match sockopt::socket_error(socket) {
             Ok(Err(error)) | Err(error) => Err(arrived(error)),
-            Ok(Ok(())) => Err(arrived(Errno::NOTCONN)),
+            // What the socket had to say of its last connection; of this it says nothing yet.
+            Ok(Ok(())) => Ok(false),
         };
     }
     if !flags.contains(EventFlags::OUT) {
@@ -305,4 +306,27 @@ fn send(socket: impl AsFd, request: &[u8], mut sent: usize) -> Result<usize, Err
 
 fn arrived(error: Errno) -> Failure {
     failure::from_io(&error.into(), Moment::Arrived)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+    use super::*;
+
+    /// A socket that is used again tells the end of its last connection once more; told late, that is not how the next one ended.
+    #[test]
+    fn what_a_socket_says_of_its_last_connection_is_not_held_against_the_next() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
+        let told = |flags| is_connected(address, &socket, flags, &(1..=1));
+        assert!(matches!(told(EventFlags::OUT | EventFlags::HUP), Ok(false)));
+        assert_eq!(rustix::net::connect(&socket, &address), Err(Errno::INPROGRESS));
+        assert!(matches!(told(EventFlags::OUT | EventFlags::HUP), Ok(false)));
+        assert!(matches!(told(EventFlags::OUT), Ok(true)));
+    }
 }

@@ -102,8 +102,9 @@ impl Lines {
         let Some(socket) = &line.socket else { unreachable!("an idle line has a socket") };
         // The last ACK of the handshake is held back. A half-open connection is never completed by it; on any other the
         // request takes it along, or the end, which spares both sides a packet. The kernel forgets this with every
-        // connection.
-        match sockopt::set_tcp_quickack(socket, false).and_then(|()| rustix::net::connect(socket, &address)) {
+        // connection. A sandbox that does not have it completes the handshake.
+        let _ = sockopt::set_tcp_quickack(socket, false);
+        match rustix::net::connect(socket, &address) {
             Ok(()) | Err(Errno::INPROGRESS) => Ok(at),
             Err(error) => {
                 self.close(at);
@@ -125,6 +126,15 @@ impl Lines {
             None => return opened,
         }
         self.open(address)
+    }
+
+    /// Closes sockets that wait to be used again, beyond so many.
+    pub fn keep_idle(&mut self, most: usize) {
+        while self.idle[0].len() + self.idle[1].len() > most {
+            let family = usize::from(self.idle[1].len() > self.idle[0].len());
+            let Some(at) = self.idle[family].pop() else { return };
+            self.close(at);
+        }
     }
 
     /// Ends a connection that is kept, of another endpoint each time. Whether there was one.
@@ -194,13 +204,13 @@ impl Lines {
                     return;
                 }
             }
-            // A connection that has ended already is none to end.
-            Err(error) if again.is_some() => {
-                self.recycles = false;
-                tracing::info!(%error, "sockets cannot be used again here; every probe opens its own");
-                let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
-            }
-            Err(_) => {
+            Err(error) => {
+                // That a connection which broke is none any more says nothing.
+                let is_refused = again.is_some() && !matches!(error, Errno::INTR | Errno::NOBUFS | Errno::NOMEM);
+                if is_refused && std::mem::take(&mut self.recycles) {
+                    tracing::info!(%error, "sockets cannot be used again here; every probe opens its own");
+                }
+                // Closed, it is reset likewise.
                 let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
             }
         }

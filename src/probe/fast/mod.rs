@@ -145,12 +145,16 @@ impl FastLane {
     }
 
     /// So many `more` attempts than are under way may be, on whatever lane, and another is about to begin: as long as nobody
-    /// needs the descriptors that are held ready for them, connections are kept with those.
+    /// needs the descriptors that are held ready for them, connections are kept with those, and sockets to be used again.
     pub fn make_room(&mut self, more: usize) {
-        self.room = self.connections.limit.saturating_add(more.min(LENT * self.connections.limit));
-        if usize::try_from(self.connections.idle.get()).is_ok_and(|idle| idle > self.room) {
+        let limit = self.connections.limit;
+        self.room = limit.saturating_add(more.min(LENT * limit));
+        let kept = usize::try_from(self.connections.idle.get()).unwrap_or_default();
+        if kept > self.room {
             self.lines.give_way();
         }
+        // The one that is about to begin may take a socket of them, or needs the room of one.
+        self.lines.keep_idle((more + 1).saturating_sub(kept.saturating_sub(limit)));
     }
 
     /// Begins an attempt of `probe`, whose question was made of [`Self::asks`]. `token` comes back with its report. Its

@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
@@ -69,7 +69,7 @@ impl One {
     /// Takes `stream`, which ends as `connection` says.
     pub async fn open(stream: Stream, connection: Connection) -> Result<Self, Failure> {
         let marks = Arc::new(Marks::default());
-        let watched = TokioIo::new(Watched { stream, connection, marks: Arc::clone(&marks), wrote: false });
+        let watched = TokioIo::new(Watched::new(stream, connection, Arc::clone(&marks)));
         let (sender, driver) = http1::Builder::new()
             .max_headers(MAX_HEADERS)
             .max_header_size(MAX_HEAD)
@@ -339,16 +339,31 @@ impl Marks {
     }
 }
 
-/// A connection that notes when the request is out, and that ends when too much comes in.
+/// A connection that notes when the request is out, and that ends when too much comes in. What a target says before it is
+/// asked for the first time is read when it is: hyper takes it for a fault, if it happens to look in between.
 struct Watched {
     stream: Stream,
     connection: Connection,
     marks: Arc<Marks>,
     wrote: bool,
+    /// Nothing was asked yet.
+    is_new: bool,
+    /// Who wants to read meanwhile.
+    reader: Option<Waker>,
+}
+
+impl Watched {
+    fn new(stream: Stream, connection: Connection, marks: Arc<Marks>) -> Self {
+        Self { stream, connection, marks, wrote: false, is_new: true, reader: None }
+    }
 }
 
 impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.is_new {
+            self.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
         if self.marks.left() == 0 {
             return Poll::Ready(Err(io::Error::other(TooMuch)));
         }
@@ -363,6 +378,8 @@ impl AsyncRead for Watched {
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.wrote = true;
+        self.is_new = false;
+        self.reader.take().into_iter().for_each(Waker::wake);
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 

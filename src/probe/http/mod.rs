@@ -27,11 +27,11 @@ use crate::check::{Connection, HttpProbe, HttpVersion, Reason, Redirects, Scheme
 use exchange::One;
 use kept::{Line, Shelved};
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(without_fast_lane)))]
 pub(super) use exchange::{MAX_HEAD, MAX_HEADERS, MAX_READ, closed, malformed, too_large};
 pub use kept::KeptConnections;
 pub(super) use kept::Shelf;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(without_fast_lane)))]
 pub(super) use kept::{MAX_AGE, Place};
 pub(super) use request::{Plan, plan};
 
@@ -282,7 +282,7 @@ fn judge(
 }
 
 /// What an answer with `status` means that was there at `at`, after `took`, over plain HTTP and without a look at its body.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(without_fast_lane)))]
 pub(super) fn answered(probe: &HttpProbe, status: StatusCode, at: Instant, took: Duration) -> Asked {
     let code = Some(status.as_u16());
     match judge(probe, (status, &[]), took, None) {

@@ -11,7 +11,7 @@ use http_body_util::Full;
 use rustls::pki_types::ServerName;
 
 use super::scheme_name;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(without_fast_lane)))]
 use crate::probe::fast::Wire;
 use crate::{
     check::{Dial, HeaderSource, Host, HttpProbe, ObjectKey, Reason, Scheme},
@@ -172,7 +172,7 @@ impl Plan {
 
     /// The request as it is sent over HTTP/1.1, byte for byte as hyper writes [`Request::message`]; `None` where it cannot be
     /// sent.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(without_fast_lane)))]
     pub(in crate::probe) fn wire(&self) -> Option<Wire> {
         // The host of the request that stands for all of them is replaced, where it is the address.
         let anywhere = SocketAddr::from(([0, 0, 0, 0], 0));
@@ -207,7 +207,7 @@ impl Plan {
 }
 
 /// `x-request-id` as `X-Request-Id`: some old servers read no other.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(without_fast_lane)))]
 fn title_case(name: &HeaderName) -> Vec<u8> {
     let mut written = name.as_str().as_bytes().to_vec();
     let mut begins = true;

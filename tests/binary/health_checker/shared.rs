@@ -16,6 +16,7 @@ async fn concurrent_requests_share_one_run_and_the_next_one_starts_another() -> 
     let asked = join_all((0..AT_ONCE).map(|_| checker.get("/")));
     let opened = async {
         checker.logged("joined the run of another request", AT_ONCE - 1).await?;
+        wait_begun(files.path(), 1).await?;
         anyhow::ensure!(begun(files.path()) == 1, "{} runs", begun(files.path()));
         open_gate(files.path())?;
         anyhow::Ok(())
