@@ -1,6 +1,6 @@
 //! The scheduler, the state machine and the board.
 //!
-//! `scheduler` is the loop, and `mail` what reaches it; `roster` changes what it runs, `rounds` runs it, `hearsay` takes in what a data plane reports; `table`, `record` and `group` are what it keeps. The rest is
+//! `scheduler` is the loop, and `mail` what reaches it; `roster` changes what it runs, `rounds` runs it, `hearsay` takes in what a data plane reports, `publishing` shows it to readers; `table`, `record` and `group` are what it keeps. The rest is
 //! pure: `spoken`, `wheel`, `phase`, `permits`, `sharing`, `stretch`, `stall`, `isolation`, `machine`, `moment`, `judgement`, `belief`, `aggregate`,
 //! and of what a data plane reports: `traffic`, `testimony`. Beside it
 //! stands `single_flight`, for what is probed when somebody asks.
@@ -18,6 +18,7 @@ mod mail;
 mod moment;
 mod permits;
 mod phase;
+mod publishing;
 mod pulse;
 mod record;
 mod roster;

@@ -165,22 +165,22 @@ mod tests {
     use super::*;
 
     /// A runtime that has one thread, which somebody takes for itself.
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_runtime_that_stands_still_is_told_of_whoever_waits_for_it_and_of_nobody_else() {
         let pulse = Pulse::start(Instant::now());
-        let hog = || std::thread::sleep(Duration::from_millis(200));
+        let hog = || tokio::time::advance(Duration::from_millis(200));
         let let_it_come = || tokio::time::sleep(Duration::from_millis(2 * BEAT));
         let_it_come().await;
-        hog();
+        hog().await;
         let watched = pulse.watch();
         assert!(!watched.explains(400), "nobody waited");
-        hog();
-        assert!(watched.explains(400), "known before the runtime comes to it");
+        hog().await;
+        assert!(watched.explains(400), "while it stands still, or after it");
         let_it_come().await;
         assert!(watched.explains(400) && !watched.explains(40_000));
         drop(watched);
         let_it_come().await;
-        hog();
+        hog().await;
         let_it_come().await;
         assert!(!pulse.watch().explains(400), "nobody waited any more");
     }

@@ -6,7 +6,6 @@
 //! With a fast lane the loop has a thread of its own, which sleeps in the lane's epoll set; without, it is a task.
 
 use std::{
-    collections::{HashMap, HashSet},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -19,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 use super::{
     board::Board,
     desired::{Command, Declared, Engine},
-    group::{Group, Row, member_row},
     hearsay::Addresses,
     isolation::Isolation,
     mail::{Mail, Word},
@@ -35,7 +33,7 @@ use super::{
     wheel::Wheel,
 };
 use crate::{
-    check::{InitialState, ObjectKey, Report},
+    check::{ObjectKey, Report},
     probe::{FastLane, Lane},
     telemetry::{Beats, Metrics, ProbeMeter},
 };
@@ -51,8 +49,6 @@ const AT_ONCE: usize = 16;
 const POLL_GAP: u64 = 20;
 /// An endpoint that left and returns within this keeps its state.
 pub(super) const GRACE: u64 = 10_000;
-/// How deep composites may be nested (`api.md`); a change is carried no further.
-const DEPTH: u8 = 6;
 
 /// How much may run at once.
 #[derive(Clone, Copy, Debug)]
@@ -152,7 +148,7 @@ pub(super) struct Scheduler<L> {
     /// Those whose probe runs on the fast lane, of whom this turn had to do with: most began in it and have ended at its end,
     /// and need no deadline.
     pub(super) awaited: Vec<u32>,
-    board: Arc<Board>,
+    pub(super) board: Arc<Board>,
     pub(super) metrics: Metrics,
     pub(super) meter: ProbeMeter,
     beats: Beats,
@@ -176,12 +172,12 @@ pub(super) struct Scheduler<L> {
     pub(super) addresses: Addresses,
     pub(super) dirty: Vec<u32>,
     pub(super) removed: Vec<ObjectKey>,
-    settling: Vec<tokio::sync::oneshot::Sender<()>>,
+    pub(super) settling: Vec<tokio::sync::oneshot::Sender<()>>,
     /// Nothing is judged or published before the first [`Engine::settle`]: until then checks may be missing that others
     /// are composed of, and a restart would look like a change.
-    opened: bool,
+    pub(super) opened: bool,
     /// Cancelled with the first of them.
-    told_open: CancellationToken,
+    pub(super) told_open: CancellationToken,
     housekept: u64,
     /// Bounded by the permits: one message for each probe in flight.
     pub(super) ended: mpsc::UnboundedSender<Ended>,
@@ -395,51 +391,6 @@ impl<L: Lane> Scheduler<L> {
         }
     }
 
-    /// Draws every check that changed, and those that have it as a member, and puts them on the board at once.
-    fn publish(&mut self) {
-        if !self.opened || (self.dirty.is_empty() && self.removed.is_empty() && self.settling.is_empty()) {
-            return;
-        }
-        let wall = Timestamp::now();
-        let mut views = HashMap::new();
-        for _ in 0..DEPTH {
-            for group in std::mem::take(&mut self.dirty) {
-                let Some(mut rows) = self.table.rows(group) else { continue };
-                let Some(entry) = self.table.group_mut(group) else { continue };
-                rows.iter_mut().for_each(|row| entry.spoken.show(row));
-                entry.dirty = false;
-                let before = entry.health;
-                let reason = entry.reason;
-                let decided = entry.decided;
-                let view = entry.refresh(rows, wall);
-                if view.health != before {
-                    tracing::info!(
-                        check = %view.key, from = %before, to = %view.health, reason = %view.reason, detail = view.message,
-                        "health changed"
-                    );
-                }
-                views.insert(entry.check.key.clone(), view);
-                if entry.health != before || entry.reason != reason || entry.decided != decided {
-                    let key = entry.check.key.clone();
-                    for dependent in self.table.dependents(&key) {
-                        self.mark(dependent);
-                    }
-                }
-            }
-            if self.dirty.is_empty() {
-                break;
-            }
-        }
-        let mut removed = std::mem::take(&mut self.removed);
-        removed.retain(|key| self.table.find(key).is_none());
-        self.board.publish(views.into_values().collect(), &removed);
-        self.told_open.cancel();
-        for done in self.settling.drain(..) {
-            // Whoever asked has gone away.
-            let _ = done.send(());
-        }
-    }
-
     fn keep_house(&mut self, now: u64) {
         if now < self.housekept {
             return;
@@ -493,37 +444,11 @@ impl Table {
         Some(Declared { check: group.check.clone(), endpoints })
     }
 
-    /// Every member of a check as it stands now.
-    fn rows(&self, group: u32) -> Option<Vec<Row>> {
-        let group: &Group = self.group(group)?;
-        let initial = group.check.initial_state;
-        let mut rows = Vec::with_capacity(group.endpoints.len() + group.composed.len());
-        let mut from = 0;
-        for composed in &group.composed {
-            self.draw(&group.endpoints[from..composed.after], initial, &mut rows);
-            from = composed.after;
-            let other = self.find(&composed.key).and_then(|at| self.group(at));
-            rows.push(member_row(composed, other));
-        }
-        self.draw(&group.endpoints[from..], initial, &mut rows);
-        Some(rows)
-    }
-
-    fn draw(&self, endpoints: &[u32], initial: InitialState, rows: &mut Vec<Row>) {
-        for record in endpoints.iter().filter_map(|id| self.record(*id)) {
-            record.draw(initial, rows);
-        }
-    }
-
     fn abort_all(&mut self) {
         for record in self.records_mut() {
             if let Flight::Task { handle, .. } = &record.flight {
                 handle.abort();
             }
         }
-    }
-
-    fn dependents(&self, key: &ObjectKey) -> HashSet<u32> {
-        self.dependents_of(key).cloned().unwrap_or_default()
     }
 }

@@ -125,23 +125,30 @@ fn answer_slowly(socket: UdpSocket) {
     });
 }
 
+/// As [`beside_addresses`], with a name server that takes its time; `None` where that is not to be had.
+fn beside_a_slow_one(
+    last: u8,
+    check_name: &str,
+    seconds: u32,
+) -> anyhow::Result<Option<(Arc<Target>, Files, Operator)>> {
+    let Some(slow) = listen(last) else { return Ok(None) };
+    answer_slowly(slow.try_clone()?);
+    let target = Target::start(answer);
+    let (files, operator) = beside_addresses(&target, &[names(check_name, seconds, target.port)], &slow)?;
+    Ok(Some((target, files, operator)))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_name_server_holds_up_no_address_and_fails_no_name() -> anyhow::Result<()> {
     let _alone = alone().await;
-    let Some(slow) = listen(78) else { return Ok(()) };
-    answer_slowly(slow.try_clone()?);
-    let target = Target::start(answer);
-    let (_files, operator) = beside_addresses(&target, &[names("hasty", 1, target.port)], &slow)?;
+    let Some((_target, _files, operator)) = beside_a_slow_one(78, "hasty", 1)? else { return Ok(()) };
     none_is_held_up(&operator).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_name_server_is_waited_for_where_there_is_time() -> anyhow::Result<()> {
     let _alone = alone().await;
-    let Some(slow) = listen(79) else { return Ok(()) };
-    answer_slowly(slow.try_clone()?);
-    let target = Target::start(answer);
-    let (_files, operator) = beside_addresses(&target, &[names("patient", 10, target.port)], &slow)?;
+    let Some((_target, _files, operator)) = beside_a_slow_one(79, "patient", 10)? else { return Ok(()) };
     operator.wait_get("/healthz/shop/patient", LONG, |answer| answer.status == 200).await?;
     none_failed(&operator).await
 }

@@ -319,10 +319,10 @@ mod tests {
     /// A socket that is used again tells the end of its last connection once more; told late, that is not how the next one ended.
     #[test]
     fn what_a_socket_says_of_its_last_connection_is_not_held_against_the_next() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = listener.local_addr().unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = listener.local_addr().expect("an address");
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
+        let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).expect("a socket");
         let told = |flags| is_connected(address, &socket, flags, &(1..=1));
         assert!(matches!(told(EventFlags::OUT | EventFlags::HUP), Ok(false)));
         assert_eq!(rustix::net::connect(&socket, &address), Err(Errno::INPROGRESS));
