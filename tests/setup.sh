@@ -43,5 +43,7 @@ for component in rustfmt clippy; do
 done
 
 if ! cargo deny --version >/dev/null 2>&1; then
-	cargo install cargo-deny --locked --version 0.20.2 --target-dir "${TMPDIR:-/tmp}/cargo-deny-build"
+	build=${TMPDIR:-/tmp}/cargo-deny-build
+	cargo install cargo-deny --locked --version 0.20.2 --target-dir "$build"
+	rm -rf "$build"
 fi

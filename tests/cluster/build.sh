@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the programs of a real cluster (kube-apiserver, kube-controller-manager, kube-scheduler,
 # kubelet, kube-proxy, etcd, kubectl) from the Go module in programs/ and prints the directory
-# that holds them, and nothing else, on stdout. About 7 minutes and 2 GB of Go caches from cold on
+# that holds them, and nothing else, on stdout. About 7 minutes and 2 GB on the way from cold on
 # two cores; at once when they were built before.
 #
 # KUBEBUILDER_ASSETS, when set, is printed instead: for those who have setup-envtest's programs.

@@ -20,7 +20,7 @@ fill_cache() {
 	local kind=$1 builder=$2
 	shift 2
 	local root="${XDG_CACHE_HOME:-$HOME/.cache}/healthcheck-operator"
-	local key dir part
+	local key dir part objects
 	key=$({ uname -sm; cat -- "$@"; } | sha256sum | cut -c1-16)
 	dir="$root/$kind-$key"
 	mkdir -p "$root"
@@ -31,11 +31,14 @@ fill_cache() {
 	if [ ! -d "$dir" ]; then
 		need_go
 		part=$(mktemp -d "$root/.$kind-XXXXXX")
-		# shellcheck disable=SC2064 # the directory of now is the one to remove
-		trap "rm -rf '$part'" EXIT
+		# What is compiled on the way is gigabytes, and nobody asks for it again.
+		objects=$(mktemp -d "$root/.$kind-XXXXXX")
+		# shellcheck disable=SC2064 # the directories of now are those to remove
+		trap "rm -rf '$part' '$objects'" EXIT
 		chmod 755 "$part"
-		"$builder" "$part" >&2
+		GOCACHE=$objects "$builder" "$part" >&2
 		mv -T "$part" "$dir"
+		rm -rf "$objects"
 		# Each key is a hundred megabytes and more: what nobody asked for in a month goes, and so
 		# do the remains of builds that were killed.
 		find "$root" -maxdepth 1 -name "$kind-*" -mtime +30 -exec rm -rf {} +

@@ -35,7 +35,7 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 
 static STARTED: AtomicU32 = AtomicU32::new(0);
 
-/// A running control plane. Dropping it kills its programs.
+/// A running control plane. Dropping it kills its programs; of what they wrote the logs stay.
 pub struct ControlPlane {
     programs: Programs,
     directory: PathBuf,
@@ -46,7 +46,7 @@ pub struct ControlPlane {
     api_server: Mutex<Process>,
     // Dropped in this order: who is asked goes after who asks.
     controller_manager: Option<Process>,
-    etcd: Process,
+    etcd: Etcd,
     etcd_url: String,
     api_server_args: Vec<String>,
     ready_after: Duration,
@@ -296,7 +296,7 @@ impl ControlPlane {
 
     /// Fails when one of the programs has ended: there is nothing to wait for then.
     fn check_alive(&self) -> anyhow::Result<()> {
-        self.etcd.check_alive()?;
+        self.etcd.process.check_alive()?;
         self.api_server().check_alive()?;
         self.controller_manager.as_ref().map_or(Ok(()), Process::check_alive)
     }
@@ -344,11 +344,25 @@ pub async fn client_for(server: &str, ca_pem: Option<&str>, who: &Credentials) -
     Ok(Client::try_from(config)?)
 }
 
-fn start_etcd(programs: &Programs, directory: &Path) -> anyhow::Result<(Process, String)> {
+/// Its data go with it: every log of its own has 128 MB on disk before anything is in it.
+struct Etcd {
+    process: Process,
+    data: PathBuf,
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = std::fs::remove_dir_all(&self.data);
+    }
+}
+
+fn start_etcd(programs: &Programs, directory: &Path) -> anyhow::Result<(Etcd, String)> {
+    let data = directory.join("etcd");
     let clients = format!("http://127.0.0.1:{}", free_port());
     let peers = format!("http://127.0.0.1:{}", free_port());
     let args = [
-        format!("--data-dir={}", directory.join("etcd").display()),
+        format!("--data-dir={}", data.display()),
         format!("--listen-client-urls={clients}"),
         format!("--advertise-client-urls={clients}"),
         format!("--listen-peer-urls={peers}"),
@@ -358,7 +372,8 @@ fn start_etcd(programs: &Programs, directory: &Path) -> anyhow::Result<(Process,
         String::from("--unsafe-no-fsync"),
         String::from("--log-level=warn"),
     ];
-    Ok((Process::start(&programs.path("etcd"), &args, &[], &directory.join("etcd.log"))?, clients))
+    let process = Process::start(&programs.path("etcd"), &args, &[], &directory.join("etcd.log"))?;
+    Ok((Etcd { process, data }, clients))
 }
 
 fn start_api_server(programs: &Programs, directory: &Path, args: &[String]) -> anyhow::Result<Process> {
