@@ -78,7 +78,7 @@ impl Progress {
             timeout: self.timeout,
             phase: AtomicU8::new(self.phase.load(Ordering::Relaxed)),
             name_servers_silent: AtomicBool::new(false),
-            lookup_micros: AtomicU32::new(0),
+            lookup_micros: AtomicU32::new(self.lookup_micros.load(Ordering::Relaxed)),
             heard: Default::default(),
         }
     }
@@ -125,6 +125,12 @@ impl Progress {
     /// What it means that the deadline came now.
     pub fn timed_out(&self) -> Failure {
         let phase = PHASES.get(usize::from(self.phase.load(Ordering::Relaxed))).copied().unwrap_or(Phase::Response);
+        if let Some(took) = self.looked_up().filter(|took| phase > Phase::Resolve && *took > self.timeout * 3 / 4) {
+            let took = Duration::from_millis(took.as_millis().try_into().unwrap_or(u64::MAX));
+            let message =
+                format!("to look up the name took {took:?} of {:?}: too little was left for the target", self.timeout);
+            return Failure::new(Reason::ResolverUnreachable, message);
+        }
         let (reason, step) = match phase {
             Phase::References => {
                 let message = format!("a Secret or ConfigMap could not be read in {:?}", self.timeout);
@@ -182,5 +188,21 @@ mod tests {
         assert_eq!(progress.timed_out(), Failure::new(Reason::TimeoutReceive, told));
         progress.restart(Phase::Connect);
         assert_eq!(progress.timed_out().reason, Reason::TimeoutConnect);
+    }
+
+    /// Names that were found before are looked up for half of the time, so this is of new ones.
+    #[tokio::test(start_paused = true)]
+    async fn time_that_the_name_servers_took_is_not_held_against_the_target() {
+        let (progress, begun) = (Progress::start(Duration::from_secs(1)), Instant::now());
+        tokio::time::advance(Duration::from_millis(740)).await;
+        progress.look_up_ended(begun);
+        progress.reach(Phase::Connect);
+        assert_eq!(progress.timed_out().reason, Reason::TimeoutConnect);
+        tokio::time::advance(Duration::from_millis(50)).await;
+        progress.look_up_ended(begun);
+        let told = "to look up the name took 790ms of 1s: too little was left for the target";
+        for progress in [progress.branch(), progress] {
+            assert_eq!(progress.timed_out(), Failure::new(Reason::ResolverUnreachable, told));
+        }
     }
 }

@@ -7,10 +7,13 @@ use std::{
 
 use futures::future::{self, Either};
 use hickory_resolver::{
-    TokioResolver,
-    config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts},
+    Hosts, TokioResolver,
+    config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
     net::{DnsError, NetError, runtime::TokioRuntimeProvider},
-    proto::rr::{Name, RData, RecordType},
+    proto::{
+        op::Query,
+        rr::{Name, Record, RecordType},
+    },
 };
 use tokio::time::{sleep, timeout};
 
@@ -29,6 +32,8 @@ const NEGATIVE_TTL: Duration = Duration::from_secs(1);
 const SECOND_FAMILY: Duration = Duration::from_millis(100);
 /// Or this part of the time that is left, where that is more.
 const SECOND_FAMILY_SHARE: u32 = 4;
+/// But never more than this part of it: the target is to be asked too.
+const SECOND_FAMILY_MOST: u32 = 3;
 /// Between two questions to name servers that cannot be reached at all.
 const HEAR_PAUSE: Duration = Duration::from_millis(100);
 /// A name with more addresses is tried on the lowest of them only, which are the same in whatever order they come.
@@ -53,7 +58,17 @@ pub(super) struct Lookup {
     pub unheard: Option<Family>,
 }
 
+impl Lookup {
+    fn new(mut addresses: Vec<IpAddr>, unheard: Option<Family>) -> Self {
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses.truncate(MAX_ADDRESSES);
+        Self { addresses, unheard }
+    }
+}
+
 pub(super) struct NameResolver {
+    hosts: Hosts,
     /// `Err`: why no name can be resolved here.
     resolver: Result<TokioResolver, String>,
     search: Vec<Name>,
@@ -65,7 +80,7 @@ impl NameResolver {
     pub fn new(servers: &NameServers) -> Self {
         match configuration(servers) {
             Ok((config, options)) => Self::with(config, options),
-            Err(error) => Self { resolver: Err(error), search: Vec::new(), ndots: 1 },
+            Err(error) => Self { hosts: hosts(), resolver: Err(error), search: Vec::new(), ndots: 1 },
         }
     }
 
@@ -75,17 +90,21 @@ impl NameResolver {
         let ndots = options.ndots;
         options.positive_max_ttl = Some(POSITIVE_TTL);
         options.negative_max_ttl = Some(NEGATIVE_TTL);
+        // All at once: a look-up that is given up with its probe tells the crate nothing of those that did not answer, which
+        // would be asked first for ever.
+        options.num_concurrent_reqs = config.name_servers().len().max(options.num_concurrent_reqs);
+        // Asked here, before any name server.
+        options.use_hosts_file = ResolveHosts::Never;
         let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
         *builder.options_mut() = options;
-        Self { resolver: builder.build().map_err(|error| error.to_string()), search, ndots }
+        Self { hosts: hosts(), resolver: builder.build().map_err(|error| error.to_string()), search, ndots }
     }
 
     /// The addresses of `name`. Has no end of its own: the deadline of `progress` bounds it, and half-way there it is
     /// found out whether a missing answer is the name servers' fault.
     pub async fn look_up(&self, name: &str, progress: &Progress) -> Result<Lookup, Failure> {
         progress.reach(Phase::Resolve);
-        let patience = SECOND_FAMILY.max(progress.remaining() / SECOND_FAMILY_SHARE);
-        let mut search = std::pin::pin!(self.search(name, patience));
+        let mut search = std::pin::pin!(self.search(name, patience(progress.remaining())));
         if let Ok(found) = timeout(progress.remaining() / 2, &mut search).await {
             return found;
         }
@@ -113,9 +132,12 @@ impl NameResolver {
     }
 
     async fn search(&self, name: &str, patience: Duration) -> Result<Lookup, Failure> {
-        let resolver = self.resolver.as_ref().map_err(|error| unreachable(name, error))?;
         let parsed = Name::from_utf8(name)
             .map_err(|error| Failure::new(Reason::NameNotFound, format!("no such name '{name}': {error}")))?;
+        if let Some(lookup) = self.in_hosts(&parsed) {
+            return Ok(lookup);
+        }
+        let resolver = self.resolver.as_ref().map_err(|error| unreachable(name, error))?;
         let mut trouble = None;
         for candidate in self.candidates(parsed) {
             match both_families(resolver, &candidate, patience).await {
@@ -129,6 +151,15 @@ impl NameResolver {
             Some(error) => unreachable(name, &error.to_string()),
             None => Failure::new(Reason::NameNotFound, format!("no such name '{name}'")),
         })
+    }
+
+    /// What the hosts file says of `name`, as it is declared. Where it says anything that is all there is, of the other family
+    /// too, and no name server is asked: so everybody else on the machine has it (`files dns` of nsswitch.conf(5)).
+    fn in_hosts(&self, name: &Name) -> Option<Lookup> {
+        let of = |kind| self.hosts.lookup_static_host(&Query::query(name.clone(), kind));
+        let found = [RecordType::A, RecordType::AAAA].into_iter().filter_map(of);
+        let addresses: Vec<_> = found.flat_map(|lookup| addresses(lookup.answers())).collect();
+        (!addresses.is_empty()).then(|| Lookup::new(addresses, None))
     }
 
     /// The full names to ask for, in the order of resolv.conf(5): a name with enough dots as it is first, last otherwise.
@@ -148,6 +179,18 @@ impl NameResolver {
         }
         all
     }
+}
+
+fn hosts() -> Hosts {
+    Hosts::from_system().unwrap_or_else(|error| {
+        tracing::info!(%error, "no hosts file");
+        Hosts::default()
+    })
+}
+
+/// How long the second family is waited for, of so much time that is left.
+fn patience(left: Duration) -> Duration {
+    SECOND_FAMILY.max(left / SECOND_FAMILY_SHARE).min(left / SECOND_FAMILY_MOST)
 }
 
 fn unreachable(name: &str, error: &str) -> Failure {
@@ -195,24 +238,20 @@ async fn both_families(resolver: &TokioResolver, name: &Name, patience: Duration
             (v4, Some(v6))
         }
     };
-    let mut lookup = Lookup { addresses: Vec::new(), unheard: None };
-    let mut trouble = None;
+    let (mut addresses, mut unheard, mut trouble) = (Vec::new(), None, None);
     for (family, result) in [(Family::V4, v4), (Family::V6, v6)] {
         match result {
-            Some(Ok(found)) => lookup.addresses.extend(found),
+            Some(Ok(found)) => addresses.extend(found),
             Some(Err(error)) => {
-                lookup.unheard = Some(family);
+                unheard = Some(family);
                 trouble = Some(error);
             }
-            None => lookup.unheard = Some(family),
+            None => unheard = Some(family),
         }
     }
-    lookup.addresses.sort_unstable();
-    lookup.addresses.dedup();
-    lookup.addresses.truncate(MAX_ADDRESSES);
     match trouble {
-        Some(error) if lookup.addresses.is_empty() => Err(error),
-        _ => Ok(lookup),
+        Some(error) if addresses.is_empty() => Err(error),
+        _ => Ok(Lookup::new(addresses, unheard)),
     }
 }
 
@@ -229,7 +268,7 @@ async fn patiently(have: &Addresses, other: impl Future<Output = Addresses>, pat
 async fn family(resolver: &TokioResolver, name: &Name, kind: RecordType) -> Addresses {
     loop {
         return match resolver.lookup(name.clone(), kind).await {
-            Ok(lookup) => Ok(lookup.answers().iter().filter_map(|record| address(&record.data)).collect()),
+            Ok(lookup) => Ok(addresses(lookup.answers())),
             Err(NetError::Dns(DnsError::NoRecordsFound(_))) => Ok(Vec::new()),
             // How long is too long is the probe's to say.
             Err(NetError::Timeout) => continue,
@@ -238,16 +277,16 @@ async fn family(resolver: &TokioResolver, name: &Name, kind: RecordType) -> Addr
     }
 }
 
-const fn address(data: &RData) -> Option<IpAddr> {
-    match data {
-        RData::A(a) => Some(IpAddr::V4(a.0)),
-        RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
-        _ => None,
-    }
+fn addresses(records: &[Record]) -> Vec<IpAddr> {
+    records.iter().filter_map(|record| record.data.ip_addr()).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use hickory_resolver::{lookup::Lookup as Answer, proto::rr::RData};
+
     use super::*;
 
     fn resolver(search: &[&str], ndots: usize) -> NameResolver {
@@ -269,5 +308,29 @@ mod tests {
         assert_eq!(candidates(&resolver, "db.example.com."), ["db.example.com."]);
         assert_eq!(candidates(&resolver, "a.b.c.d.e.f")[0], "a.b.c.d.e.f.");
         assert_eq!(candidates(&resolver, "localhost")[0], "localhost.");
+    }
+
+    #[tokio::test]
+    async fn what_the_hosts_file_has_is_asked_of_nobody() {
+        let mut resolver = resolver(&["example."], 5);
+        let name = Name::from_ascii("db.example.").expect("a name");
+        let record = Record::from_rdata(name.clone(), 60, RData::A(Ipv4Addr::new(192, 0, 2, 7).into()));
+        let answer = Answer::new_with_max_ttl(Query::query(name.clone(), RecordType::A), [record]);
+        resolver.hosts.insert(name, RecordType::A, answer);
+        let look_up = async |name| resolver.search(name, Duration::ZERO).await;
+        let found = Lookup { addresses: vec![[192, 0, 2, 7].into()], unheard: None };
+        assert_eq!(look_up("DB.example").await.ok(), Some(found), "the other family is not asked for either");
+        let unknown = look_up("db").await.expect_err("it has the name in full, and there is no name server");
+        assert_eq!(unknown.reason, Reason::ResolverUnreachable);
+    }
+
+    #[test]
+    fn the_second_family_leaves_time_for_the_target() {
+        for millis in [1, 50, 100, 200, 400, 1_000, 60_000] {
+            let left = Duration::from_millis(millis);
+            assert!(patience(left) <= left / 3, "{left:?}");
+        }
+        assert_eq!(patience(Duration::from_millis(400)), Duration::from_millis(100));
+        assert_eq!(patience(Duration::from_secs(4)), Duration::from_secs(1));
     }
 }
