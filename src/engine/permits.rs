@@ -94,7 +94,20 @@ impl Permits {
     pub fn release(&mut self, host: Option<&Host>) -> Option<u32> {
         self.running -= 1;
         self.leave(host);
-        self.grant()
+        let next = self.grant();
+        self.tidy();
+        next
+    }
+
+    /// When a flood of probes is over, what it took goes with it.
+    fn tidy(&mut self) {
+        let most = self.hosts.capacity().max(self.waiting.capacity()).max(self.ready.capacity());
+        if self.running == 0 && self.waiting.is_empty() && most > 2 * ROOM {
+            self.ready.clear();
+            self.hosts.shrink_to(ROOM);
+            self.ready.shrink_to(ROOM);
+            self.waiting.shrink_to(ROOM);
+        }
     }
 
     fn grant(&mut self) -> Option<u32> {
@@ -125,13 +138,6 @@ impl Permits {
         }
         if load.admitted == 0 {
             entry.remove();
-        }
-        if self.running == 0 && self.waiting.is_empty() && self.hosts.capacity() > ROOM {
-            // A flood of probes is over: what it took goes with it.
-            self.ready.clear();
-            self.hosts.shrink_to(ROOM);
-            self.ready.shrink_to(ROOM);
-            self.waiting.shrink_to(ROOM);
         }
     }
 
@@ -207,6 +213,20 @@ mod tests {
             let order = [(); 3].map(|()| permits.release(host.as_ref()));
             assert_eq!(order, [Some(3), Some(2), None], "{host:?}");
             assert!(permits.hosts.is_empty() && permits.waiting.is_empty() && permits.ready.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_a_flood_took_goes_with_it() {
+        for host in [None, Some(host(1))] {
+            let mut permits = Permits::new(1, 1);
+            let granted = (0..100_000).filter(|id| permits.request(*id, host.as_ref())).count();
+            assert_eq!(granted, 1);
+            while permits.running() > 0 {
+                permits.release(host.as_ref());
+            }
+            let kept = permits.hosts.capacity().max(permits.waiting.capacity()).max(permits.ready.capacity());
+            assert!(kept <= 2 * ROOM, "{kept}");
         }
     }
 

@@ -13,6 +13,8 @@ use super::{scheduler::millis, stall::Stalls};
 const BEAT: u64 = 20;
 /// A beat that comes so much too late is on time: timers have whole milliseconds.
 const ON_TIME: u64 = 2;
+/// Nor does it explain anything to be so little later than that on average.
+const LITTLE: u64 = 3;
 /// What comes later than that is a stall by itself, in milliseconds. What comes less late adds up only where it is often so.
 const STALL: u64 = 100;
 /// So many times at most a probe waits for the runtime: to have a name looked up, to connect, for each flight of a
@@ -112,7 +114,8 @@ impl Beats {
 
     /// Whether somebody who waits [`STEPS`] times, each as long as a beat on average, waits for a quarter of `timeout`.
     fn explain(self, timeout: u64) -> bool {
-        STEPS * self.late >= self.count.max(1) * (timeout / 4).max(1)
+        let count = self.count.max(1);
+        self.late >= LITTLE * count && STEPS * self.late >= (timeout / 4) * count
     }
 }
 
@@ -195,6 +198,8 @@ mod tests {
         };
         let punctual = late(ON_TIME);
         assert!(!punctual.explain(100) && !punctual.explain(1));
+        // Or who hangs would never be told where the scheduler is not the best.
+        assert!(!late(4).explain(50));
         let slow = late(12);
         assert!(slow.explain(100) && slow.explain(600) && !slow.explain(1000));
     }

@@ -304,7 +304,8 @@ impl<L: Lane> Scheduler<L> {
         }
         let kind = record.endpoint.probe.kind_name();
         let listeners = self.sharing.end(record.hash, id);
-        let span = Span { began: started, ended: now };
+        // It may have begun in this turn, which has a time of its own.
+        let span = Span { began: started.min(now), ended: now };
         for listener in &listeners {
             self.judge(*listener, &mut report.clone(), span);
         }

@@ -6,9 +6,7 @@
 
 use std::collections::VecDeque;
 
-/// Stalls that begin within so many milliseconds are remembered as one.
-const TOGETHER: u64 = 1000;
-/// So many are: seconds of a process that is hardly ever let run, and more than a quarter of any timeout.
+/// So many stalls are remembered each for itself, and all before them as one: seconds of a process that is hardly ever let run.
 const REMEMBERED: usize = 128;
 
 /// From when to when, and for how much of that nobody came.
@@ -72,12 +70,11 @@ impl Stalls {
     }
 
     fn note(&mut self, stalled: Stalled) {
-        if let Some(last) = self.recent.back_mut().filter(|last| stalled.from.saturating_sub(last.from) < TOGETHER) {
-            (last.to, last.took) = (stalled.to, last.took + stalled.took);
-            return;
-        }
-        if self.recent.len() == REMEMBERED {
-            self.recent.pop_front();
+        if self.recent.len() == REMEMBERED
+            && let Some(oldest) = self.recent.pop_front()
+            && let Some(next) = self.recent.front_mut()
+        {
+            (next.from, next.took) = (oldest.from, oldest.took + next.took);
         }
         self.recent.push_back(stalled);
     }
@@ -130,6 +127,17 @@ mod tests {
         stalls.came(1100, 1100);
         assert!(!stalls.explain(200, 1200, 1000), "a tenth of the time is not why nothing came");
         assert!(stalls.explain(1000, 1200, 200));
+    }
+
+    #[test]
+    fn each_stall_explains_what_fell_into_it_and_nothing_else() {
+        let mut stalls = Stalls::new(20);
+        for (from, to) in [(0, 20), (950, 1040), (2000, 2500), (2999, 3500)] {
+            stalls.came(from, from);
+            stalls.came(to, 100_000);
+        }
+        assert!(stalls.explain(945, 1045, 100), "90 ms of it");
+        assert!(!stalls.explain(100, 900, 400) && !stalls.explain(2510, 2990, 400), "nothing stood still");
     }
 
     #[test]
