@@ -4,7 +4,7 @@ use anyhow::ensure;
 
 use crate::harness::{
     Files, LONG, MOST_TARGETS, Target, alive_and_well, alone, answer, checks, failures, metric, peak_memory, skip,
-    wait_healthy, wait_metric, wait_more,
+    successes, wait_healthy, wait_metric, wait_more,
 };
 use crate::support::cgroup::Cgroup;
 
@@ -47,7 +47,10 @@ async fn sockets_that_the_fast_lane_laid_aside_are_no_longer_there_when_the_ordi
     for next in ["{http: {path: /ordinary, connectionClose: Polite}}", "{http: {path: /fast-again}}"] {
         // As many as there may be, at once.
         wait_metric(&operator, "healthcheck_operator_in_flight_probes", "", |probes| probes >= 128.0).await?;
+        // Each is answered once, and nobody waits any more.
+        let well = successes(&operator).await? + TARGETS as f64;
         target.hold(false);
+        wait_metric(&operator, "healthcheck_operator_probes_total", "outcome=\"success\"", |seen| seen >= well).await?;
         wait_healthy(&operator, TARGETS / MOST_TARGETS).await?;
         target.hold(true);
         files.write(&all(next));

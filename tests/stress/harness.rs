@@ -107,6 +107,8 @@ impl Target {
     }
 
     pub fn on(listener: TcpListener, serve: Serve) -> Arc<Self> {
+        // Std asks for a queue of 128, and whoever finds it full waits for a second: a failure that is none of the prober's.
+        rustix::net::listen(&listener, 4096).expect("a longer queue");
         let port = listener.local_addr().expect("its address").port();
         let target = Arc::new(Self {
             port,
@@ -168,6 +170,9 @@ pub fn answer(mut stream: std::net::TcpStream, target: &Arc<Target>) {
     });
 }
 
+/// The kernel has answered the connect, and that was all.
+pub fn hang_up(_: std::net::TcpStream, _: &Arc<Target>) {}
+
 /// The sum over all lines of a metric, and of those whose labels hold `label`.
 pub async fn metric(operator: &Operator, name: &str, label: &str) -> anyhow::Result<f64> {
     let answer = operator.admin_get("/metrics").await?;
@@ -177,7 +182,8 @@ pub async fn metric(operator: &Operator, name: &str, label: &str) -> anyhow::Res
     let values = lines
         .filter(|line| line.contains(label))
         .map(|line| line.rsplit(' ').next().unwrap_or_default().parse::<f64>());
-    Ok(values.sum::<Result<f64, _>>()?)
+    // The sum of nothing is -0.
+    Ok(values.sum::<Result<f64, _>>()? + 0.0)
 }
 
 /// How often any check has become Unhealthy, and how many probes failed.

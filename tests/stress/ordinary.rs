@@ -5,13 +5,13 @@ use std::fmt::Write as _;
 use anyhow::ensure;
 
 use crate::harness::{
-    Files, MOST_TARGETS, Target, alive_and_well, alone, answer, failures, metric, nth, successes, wait_healthy,
+    Files, MOST_TARGETS, Target, alive_and_well, alone, failures, hang_up, metric, nth, skip, successes, wait_healthy,
     wait_metric, wait_more,
 };
 use crate::stalls::STRETCH;
 
 /// Of fifty names each: of a tenth of a second, they are more than there is CPU for.
-const CHECKS: usize = 60;
+const CHECKS: usize = 120;
 
 /// Connects that the kernel answers, to names, which take the ordinary lane.
 fn crowd(target: &Target, interval: &str) -> Vec<String> {
@@ -36,10 +36,14 @@ fn crowd(target: &Target, interval: &str) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tasks_that_come_too_late_to_answers_that_are_there_blame_nobody() -> anyhow::Result<()> {
     let _alone = alone().await;
-    let target = Target::start(answer);
+    if !rustix::process::geteuid().is_root() {
+        skip("a hosts file of one's own takes root");
+        return Ok(());
+    }
+    let target = Target::start(hang_up);
     // At first one after the other.
     let files = Files::with(&crowd(&target, "20s"));
-    let hosts = files.path().with_extension("hosts");
+    let hosts = files.path().join("hosts");
     let names = (0..CHECKS * MOST_TARGETS).map(|n| format!("{} t{n}.example\n", nth(n)));
     std::fs::write(&hosts, names.collect::<String>())?;
     let script = format!("mount --bind {} /etc/hosts && exec \"$@\"", hosts.display());
@@ -61,6 +65,5 @@ async fn tasks_that_come_too_late_to_answers_that_are_there_blame_nobody() -> an
     println!(
         "  {well} probes of the ordinary lane, intervals {most:.1} times as long: none failed, {late} were too late"
     );
-    std::fs::remove_file(hosts)?;
     alive_and_well(&operator)
 }

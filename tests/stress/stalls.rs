@@ -6,8 +6,8 @@ use anyhow::ensure;
 
 use crate::confined::or_skip;
 use crate::harness::{
-    Files, LONG, MOST_TARGETS, Target, alive_and_well, alone, answer, checks as checks_of, failures, metric, successes,
-    wait_healthy, wait_metric, wait_more,
+    Files, LONG, MOST_TARGETS, Target, alive_and_well, alone, answer, checks as checks_of, failures, hang_up, metric,
+    successes, wait_healthy, wait_metric, wait_more,
 };
 use crate::support::cgroup::Cgroup;
 use crate::support::operator::Operator;
@@ -18,9 +18,9 @@ const PROBES: [&str; 4] =
     ["{tcp: {}}", "{http: {}}", "{http: {connectionClose: Polite}}", "{http: {reuseConnection: true}}"];
 const EACH: usize = 50;
 /// Of each kind, where CPU is to be short.
-const MANY: usize = 4;
+const MANY: usize = 10;
 /// Of fifty endpoints each: of a tenth of a second, they are more than there is CPU for.
-const CHECKS: usize = 80;
+const CHECKS: usize = 400;
 pub const STRETCH: &str = "healthcheck_operator_interval_stretch_ratio";
 
 /// Down at the first failure, so that not one is forgiven.
@@ -144,14 +144,14 @@ fn crowd(target: &Target, interval: &str) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_times_too_much_is_stretched_evenly_told_and_over_when_it_is_over() -> anyhow::Result<()> {
     let _alone = alone().await;
-    let target = Target::start(answer);
+    let target = Target::start(hang_up);
     let files = Files::with(&crowd(&target, "100ms"));
     let operator = files.standalone().serve()?;
     wait_healthy(&operator, CHECKS).await?;
     let most = wait_metric(&operator, STRETCH, "", |times| times > 1.5).await?;
     let late = lag_of(&operator, 5.0 * (CHECKS * MOST_TARGETS) as f64).await?;
     let mut effective = vec![];
-    for of in 0..CHECKS {
+    for of in (0..CHECKS).step_by(5) {
         let seen = operator.admin_get(&format!("/v1/healthchecks/shop/c-{of}")).await?;
         let seen: serde_json::Value = serde_json::from_str(&seen.body)?;
         effective.push(seen["effectiveIntervalSeconds"].as_f64().unwrap_or_default());
@@ -167,7 +167,7 @@ async fn ten_times_too_much_is_stretched_evenly_told_and_over_when_it_is_over() 
     ensure!(late > 2.0 * in_time, "late by {late} s when it was too much, and by {in_time} s when it was not");
     none_failed(&operator).await?;
     println!(
-        "  40,000 wanted a second: intervals {most:.1} times as long, of checks from {least:.2} to {longest:.2} s; \
+        "  200,000 wanted a second: intervals {most:.1} times as long, of checks from {least:.2} to {longest:.2} s; \
          {late:.3} s late, and {in_time:.3} s when it was over"
     );
     alive_and_well(&operator)
@@ -177,7 +177,7 @@ async fn ten_times_too_much_is_stretched_evenly_told_and_over_when_it_is_over() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_hangs_is_told_so_by_a_process_that_has_too_much_to_do() -> anyhow::Result<()> {
     let _alone = alone().await;
-    let (well, silent) = (Target::start(answer), Target::start(answer));
+    let (well, silent) = (Target::start(hang_up), Target::start(answer));
     silent.hold(true);
     let spec = "interval: 1s; timeout: 500ms; failureThreshold: 2; staleAfter: 10m";
     let hanging = |probe: &str| (0..MOST_TARGETS).map(|n| (silent.at(n), probe.to_owned())).collect::<Vec<_>>();
@@ -196,7 +196,6 @@ async fn who_hangs_is_told_so_by_a_process_that_has_too_much_to_do() -> anyhow::
         .await?;
     }
     let most = metric(&operator, STRETCH, "").await?;
-    ensure!(most > 1.5, "it was not too much: {most}");
     println!("  {} that hang are told, with intervals {most:.1} times as long", 2 * MOST_TARGETS);
     alive_and_well(&operator)
 }
